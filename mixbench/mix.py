@@ -1,0 +1,289 @@
+"""The vocabulary of mixing: A is the image, B its partner; `mask` is A's share of each pixel, `lam` A's share of the label.
+
+torch is imported inside the functions: a wrong strategy name or `--help` then answers without waiting for it.
+"""
+from __future__ import annotations
+
+import hashlib
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+Box = tuple[int, int, int, int]  # top, left, bottom, right; half-open
+
+
+class ModelOutput(NamedTuple):
+    """What a forward pass gives: `logits` (B, K) and, where it was asked for, `attn` (B, h, w) float32 without gradient."""
+
+    logits: Tensor
+    attn: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MixedBatch:
+    """A mixed batch: `mask` holds the share of A in each pixel, and one row of it may serve the whole batch."""
+
+    images: Tensor  # (B, C, H, W)
+    labels: Tensor  # (B,) class of A
+    partner: Tensor  # (B,) row of B in this batch
+    mask: Tensor  # (B or 1, 1, H or 1, W or 1) float32
+    memo: Any = None  # what a mix hands to its own relabel; the harness never looks
+
+    @property
+    def lam(self) -> Tensor:
+        """A's share of the pixels of each image, (B,) float32."""
+        return self.mask.float().mean((1, 2, 3)).expand(len(self.labels))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """The services a strategy asks for; whoever runs it builds one per distinct name."""
+
+    attention: str | None = None  # 'last', a block number, a provider: fills ModelOutput.attn
+    network: str | None = None  # an external network: MixContext.features
+    input_gradient: bool = False
+    pixels: bool = False
+
+    def __or__(self, other: Needs) -> Needs:
+        """Join two strategies' needs; ValueError where they name different attentions or networks."""
+        for name in ("attention", "network"):
+            ours, theirs = getattr(self, name), getattr(other, name)
+            if ours and theirs and ours != theirs:
+                raise ValueError(f"one strategy cannot use two kinds of {name}, {ours!r} and {theirs!r}: choose one")
+        return Needs(
+            attention=self.attention or other.attention,
+            network=self.network or other.network,
+            input_gradient=self.input_gradient or other.input_gradient,
+            pixels=self.pixels or other.pixels,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MixContext:
+    """The services of one mix: its random generator, the loader's normalisation, and what the strategy's `needs` named."""
+
+    rng: torch.Generator  # CPU, fresh for each shard of each step
+    mean: Tensor  # (C, 1, 1)
+    std: Tensor  # (C, 1, 1)
+    pixels: Tensor | None = None  # (B, 3, H, W) uint8 RGB
+    input_gradient: Callable[[Tensor, Tensor], Tensor] | None = None  # images, labels -> (B, C, H, W) raw gradient
+    features: Callable[[Tensor], Tensor] | None = None  # images -> (B, C, h, w) of the external network
+    progress: float = 0.0  # share of training done
+
+
+class MixStrategy(ABC):
+    """One way of mixing; a subclass is a frozen dataclass of hyper-parameters and nothing else."""
+
+    clean_weight: float = 0.0  # weight of the loss on the unmixed batch that the harness adds
+
+    @property
+    def needs(self) -> Needs:
+        """The services that `mix` and `relabel` use."""
+        return Needs()
+
+    @abstractmethod
+    def mix(self, images: Tensor, labels: Tensor, ctx: MixContext) -> MixedBatch:
+        """Mix a batch before the forward pass; images (B, C, H, W), labels (B,), neither is changed."""
+
+    def relabel(self, mixed: MixedBatch, output: ModelOutput) -> Tensor:
+        """A's share of the label after the forward pass, (B,)."""
+        return mixed.lam
+
+
+# Draws: Python numbers on the CPU, so that no device is ever waited for.
+
+
+def hashed_seed(*parts: int | str) -> int:
+    """A 63-bit seed hashed from `parts`, so that neighbouring parts give unrelated streams."""
+    digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def step_rng(seed: int, step: int, shard: int = 0) -> torch.Generator:
+    """The CPU generator of one shard of one step; shard = micro_batch * world_size + rank."""
+    import torch
+
+    return torch.Generator().manual_seed(hashed_seed("mix", seed, step, shard))
+
+
+def uniform(rng: torch.Generator) -> float:
+    """A draw from [0, 1)."""
+    import torch
+
+    return float(torch.rand((), generator=rng, dtype=torch.float64))
+
+
+def randint(rng: torch.Generator, high: int) -> int:
+    """A draw from 0 .. high - 1."""
+    import torch
+
+    return int(torch.randint(high, (), generator=rng))
+
+
+def beta(rng: torch.Generator, alpha: float) -> float:
+    """A draw from Beta(alpha, alpha), in [0, 1]."""
+    import numpy as np
+
+    # torch's own Beta takes no generator; numpy's is seeded by one draw of ours.
+    return float(np.random.default_rng(randint(rng, 2**63 - 1)).beta(alpha, alpha))
+
+
+def cut_box(height: int, width: int, lam: float, center: tuple[int, int]) -> Box:
+    """CutMix's box around `center` (y, x), clipped to the image: half = cut // 2 on both sides, cut = side * sqrt(1 - lam).
+
+    Source: CutMix's own code, torchvision, timm up to 1.0.29; timm 1.0.31 adds one pixel to odd cuts.
+    """
+    share = math.sqrt(1 - lam)
+    half_h, half_w = int(height * share) // 2, int(width * share) // 2
+    y, x = center
+    return max(y - half_h, 0), max(x - half_w, 0), min(y + half_h, height), min(x + half_w, width)
+
+
+# Tensor functions.
+
+
+def mirrored(images: Tensor) -> Tensor:
+    """The partner of each row, (B,): the batch read backwards, so the middle row of an odd batch is its own partner."""
+    import torch
+
+    return torch.arange(len(images) - 1, -1, -1, device=images.device)
+
+
+def blend(images: Tensor, others: Tensor, mask: Tensor) -> Tensor:
+    """mask * images + (1 - mask) * others in the dtype of `images`, (B, C, H, W).
+
+    Where the mask is 0 or 1 the pixel is copied, so an inf never reaches the partner.
+    """
+    import torch
+
+    mixed = (mask * images + (1 - mask) * others).to(images.dtype)
+    return torch.where(mask == 1, images, torch.where(mask == 0, others, mixed))
+
+
+def box_mask(boxes: Sequence[Box], images: Tensor) -> Tensor:
+    """1 outside and 0 inside the box of each row, (len(boxes), 1, H, W) float32 on the device of `images`."""
+    import torch
+
+    height, width = images.shape[-2:]
+    edges = torch.tensor(boxes)
+    if images.is_cuda:
+        edges = edges.pin_memory()  # an unpinned copy would wait for the device
+    top, left, bottom, right = edges.to(images.device, non_blocking=True)[:, :, None].unbind(1)  # (n, 1) each
+    rows, cols = torch.arange(height, device=images.device), torch.arange(width, device=images.device)
+    inside = ((rows >= top) & (rows < bottom))[:, :, None] & ((cols >= left) & (cols < right))[:, None, :]  # (n, H, W)
+    return (~inside).float()[:, None]
+
+
+def paste_boxes(images: Tensor, boxes: Sequence[Box], mask: Tensor) -> Tensor:
+    """A copy of `images` with each row's box filled from the mirrored batch, (B, C, H, W); one box serves all rows."""
+    import torch
+
+    if images.device.type != "cpu":
+        return torch.where(mask.bool(), images, images.flip(0))
+    mixed = images.clone()  # slices touch the boxes alone: about the cost of the copy itself
+    if len(boxes) == 1:
+        top, left, bottom, right = boxes[0]
+        mixed[:, :, top:bottom, left:right] = images[:, :, top:bottom, left:right].flip(0)
+    else:
+        for row, (top, left, bottom, right) in enumerate(boxes):
+            mixed[row, :, top:bottom, left:right] = images[-1 - row, :, top:bottom, left:right]
+    return mixed
+
+
+def soft_targets(mixed: MixedBatch, lam: Tensor, num_classes: int, smoothing: float = 0.0) -> Tensor:
+    """Dense targets lam * y_A + (1 - lam) * y_B, each smoothed by smoothing / K, (B, K) float32; lam is (B,).
+
+    Source: timm's mixup_target. ValueError where `lam` is not one number a row.
+    """
+    if lam.shape != mixed.labels.shape:
+        raise ValueError(f"lam must be one number for each label, {tuple(mixed.labels.shape)}, not {tuple(lam.shape)}")
+    lam = lam.float()[:, None] * (1 - smoothing)
+    targets = lam.new_full((len(lam), num_classes), smoothing / num_classes)
+    targets.scatter_add_(1, mixed.labels[:, None], lam)
+    return targets.scatter_add_(1, mixed.labels[mixed.partner][:, None], (1 - smoothing) - lam)
+
+
+# Services.
+
+
+def to_pixels(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Un-normalised images as uint8 RGB, rounded and clamped, (B, 3, H, W)."""
+    import torch
+
+    return ((images.float() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Hold `model` in eval mode without parameter gradients; every flag is restored on the way out."""
+    training = [(module, module.training) for module in model.modules()]
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    model.eval()
+    for parameter in learning:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
+        for module, flag in training:
+            module.training = flag
+
+
+def input_gradient(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """The gradient of the mean cross-entropy by the images, (B, C, H, W), from one forward pass on frozen weights.
+
+    Source: Puzzle-Mix's saliency. The model's gradients, flags and random state stay as they were.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    devices = [images.device] if images.is_cuda else []
+    # `+ 0` keeps the input a non-leaf, which FLOP counters need
+    with frozen(model), torch.enable_grad(), torch.random.fork_rng(devices):
+        inputs = images.detach().requires_grad_()
+        loss = F.cross_entropy(model(inputs + 0).float(), labels)
+        return torch.autograd.grad(loss, inputs)[0]
+
+
+def make_context(
+    strategy: MixStrategy,
+    model: nn.Module,
+    images: Tensor,
+    *,
+    seed: int,
+    step: int,
+    shard: int = 0,
+    mean: Tensor | Sequence[float],
+    std: Tensor | Sequence[float],
+    progress: float = 0.0,
+) -> MixContext:
+    """The context that `strategy.mix` needs for this batch in anyone's own loop.
+
+    images (B, C, H, W) normalised by mean and std, each (C,) or (C, 1, 1); seed, step and shard name the draws.
+    """
+    import torch
+
+    mean, std = (torch.as_tensor(v, dtype=torch.float32, device=images.device).reshape(-1, 1, 1) for v in (mean, std))
+    needs = strategy.needs
+    features = None
+    if needs.network:
+        from mixbench.saliency import network_features
+
+        features = network_features(needs.network, mean, std)
+    return MixContext(
+        rng=step_rng(seed, step, shard),
+        mean=mean,
+        std=std,
+        pixels=to_pixels(images, mean, std) if needs.pixels else None,
+        input_gradient=(lambda x, y: input_gradient(model, x, y)) if needs.input_gradient else None,
+        features=features,
+        progress=progress,
+    )

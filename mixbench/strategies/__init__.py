@@ -1,0 +1,1 @@
+"""The built-in strategies, one file each; `mixbench.registry` finds them by name."""

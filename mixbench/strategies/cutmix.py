@@ -1,0 +1,35 @@
+"""CutMix (Yun et al., 2019): a box of the partner is pasted into the image."""
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from mixbench.mix import MixedBatch, MixStrategy, beta, box_mask, cut_box, mirrored, paste_boxes, randint
+from mixbench.registry import register_strategy
+
+
+@register_strategy("cutmix")
+@dataclass(frozen=True)
+class CutMix(MixStrategy):
+    """One box a batch, or one for each image with `per_sample`; its area share ~ Beta(alpha, alpha), corrected for clipping.
+
+    Differs: the partner is the mirrored batch, as in timm; CutMix's own code permutes.
+    """
+
+    alpha: float = 1.0
+    per_sample: bool = False
+
+    def __post_init__(self):
+        if not 0 < self.alpha < math.inf:
+            raise ValueError(f"cutmix alpha must be above 0, not {self.alpha}")
+
+    def mix(self, images, labels, ctx):
+        height, width = images.shape[-2:]
+        boxes = []
+        for _ in range(len(images) if self.per_sample else 1):
+            lam = beta(ctx.rng, self.alpha)
+            center = randint(ctx.rng, height), randint(ctx.rng, width)
+            boxes.append(cut_box(height, width, lam, center))
+        mask = box_mask(boxes, images)
+        mixed = paste_boxes(images, boxes, mask)
+        return MixedBatch(images=mixed, labels=labels, partner=mirrored(images), mask=mask)

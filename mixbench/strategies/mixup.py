@@ -1,0 +1,25 @@
+"""Mixup (Zhang et al., 2018): a convex combination of two whole images."""
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from mixbench.mix import MixedBatch, MixStrategy, beta, blend, mirrored
+from mixbench.registry import register_strategy
+
+
+@register_strategy("mixup")
+@dataclass(frozen=True)
+class Mixup(MixStrategy):
+    """One lam ~ Beta(alpha, alpha) a batch; alpha 0.8 is DeiT's. Differs: the partner is the mirrored batch, as in timm."""
+
+    alpha: float = 0.8
+
+    def __post_init__(self):
+        if not 0 < self.alpha < math.inf:
+            raise ValueError(f"mixup alpha must be above 0, not {self.alpha}")
+
+    def mix(self, images, labels, ctx):
+        mask = ctx.mean.new_full((1, 1, 1, 1), beta(ctx.rng, self.alpha))
+        mixed = blend(images, images.flip(0), mask)
+        return MixedBatch(images=mixed, labels=labels, partner=mirrored(images), mask=mask)
