@@ -1,0 +1,27 @@
+# `make bench` and `make test` set up everything on a fresh machine.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: bench test lint results
+bench: .venv/installed
+	$(BIN)/python bench.py --strategies cutmix,transmix
+
+test: .venv/tested
+	$(BIN)/python -m pytest
+
+lint: .venv/tested
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+# Measures this machine: make results [DATA=DIR MINUTES=N ROUNDS=N PYTHON=python3]; needs no installation of mixbench.
+results:
+	$(PYTHON) -m mixbench.results $(if $(DATA),--data $(DATA)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(ROUNDS),--rounds $(ROUNDS))
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+.venv/tested: .venv/installed
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@
