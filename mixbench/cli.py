@@ -67,8 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
             parts = [part.__name__ for part in typing.get_args(hint) if part is not type(None)]
             kind = hint.__name__ if isinstance(hint, type) else ",".join(parts)
             group.add_argument(
-                *names, default=argparse.SUPPRESS, dest=f"recipe.{field.name}", metavar=kind.upper(), help=argparse.SUPPRESS
-                if field.name.startswith("speed_") and False else None,
+                *names, default=argparse.SUPPRESS, dest=f"recipe.{field.name}", metavar=kind.upper()
             )
     return parser
 
@@ -270,7 +269,6 @@ class Bench:
         )
 
     def _train(self) -> None:
-        from mixbench.data import eval_loader
         from mixbench.plot import mixed_grid
         from mixbench.train import estimate_seconds, train
 
@@ -290,21 +288,20 @@ class Bench:
             self._write()
             good = [learner for learner in learners if learner.status == "ok"]
             if seed == self.seeds[0] and good:
-                images, labels = next(iter(eval_loader(self.data, recipe, 0, self.device)))
-                step = max(1, len(images) // 16)
-                labels = labels.to(self.device)
-                images, labels = self._varied(images.to(self.device), labels) if step else (images, labels)
+                images, labels = self._varied()
                 mixed_grid(good, images, labels, self.data.classes, recipe.mean, recipe.std, self.out / "mixed.png")
 
-    def _varied(self, images: Any, labels: Any) -> tuple[Any, Any]:
+    def _varied(self) -> tuple[Any, Any]:
         """Sixteen validation images spread over the classes, since the first ones of a folder are all of one."""
         import torch
 
         from mixbench.data import EvalSet, eval_transform
 
-        spread = range(0, len(self.data.val.labels), max(1, len(self.data.val.labels) // 16))
-        picked = [EvalSet(self.data.val, eval_transform(self.recipe))[i] for i in list(spread)[:16]]
-        return torch.stack([image for image, _ in picked]).to(self.device), labels.new_tensor([label for _, label in picked])
+        labels = self.data.val.labels
+        by_class = sorted(range(len(labels)), key=lambda i: (labels[:i].count(labels[i]) if len(labels) < 2000 else i % 97, i))
+        picked = [EvalSet(self.data.val, eval_transform(self.recipe))[i] for i in by_class[:16]]
+        images, chosen = zip(*picked, strict=True)
+        return torch.stack(images).to(self.device), torch.tensor(chosen, device=self.device)
 
     def _add_rows(self, learners: list[Any], seed: int) -> None:
         by_spec = {learner.spec: learner for learner in learners}

@@ -259,7 +259,7 @@ class TrainSet(Dataset):
         seed = hashed_seed("augment", self.seed, epoch, index, repeat)
         random.seed(seed)
         np.random.seed(seed % 2**32)
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # the CPU's alone: torch.manual_seed also visits every other device
         try:
             return self.transform(image), self.source.labels[index]
         finally:

@@ -10,7 +10,7 @@ import numpy as np
 from mixbench.mix import hashed_seed
 
 CLASSES = ("disc", "square", "triangle", "ring", "cross", "star", "crescent", "bar", "heart", "hexagon")
-CANVAS = 128  # drawn at this size and reduced
+CANVAS = 64  # drawn at this size and reduced
 
 
 class Scene(NamedTuple):
