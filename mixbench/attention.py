@@ -15,7 +15,7 @@ class NoClassAttention(ValueError):
     """The model has no class token whose attention could weigh the labels."""
 
 
-def class_attention_modules(model: nn.Module) -> list[nn.Module]:
+def class_attention_modules(model: Any) -> list[nn.Module]:
     """The attention modules in which a class token looks at the patches, first to last; NoClassAttention where none does."""
     if hasattr(model, "blocks_token_only"):  # CaiT
         return [block.attn for block in model.blocks_token_only]
@@ -45,7 +45,7 @@ class ClassAttention:
     """
 
     def __init__(self, model: nn.Module, block: int | str = "last"):
-        self.model = model
+        self.model: Any = model
         modules = class_attention_modules(model)
         text = str(block)
         if text != "last" and not (text.isdecimal() and 1 <= int(text) <= len(modules)):
@@ -105,11 +105,12 @@ class ClassAttention:
         """Patches of the last forward pass, (rows, columns)."""
         assert self._size is not None, "no forward pass was seen"
         embed: Any = self.model.patch_embed
-        sides = zip(self._size, embed.patch_size, strict=True)
+        patch = embed.patch_size if isinstance(embed.patch_size, tuple) else (embed.patch_size,) * 2  # XCiT has a number
+        sides = zip(self._size, patch, strict=True)
         if getattr(embed, "dynamic_img_pad", False):
-            rows, cols = (-(-side // patch) for side, patch in sides)
+            rows, cols = (-(-side // step) for side, step in sides)
         else:
-            rows, cols = (side // patch for side, patch in sides)
+            rows, cols = (side // step for side, step in sides)
         return rows, cols
 
     def per_head(self) -> Tensor:

@@ -69,7 +69,7 @@ HEADER = ("strategy", "seed", "params", "im/s", "ratio to CutMix", "top-1", "pap
 def table_cells(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
     """Table 8's shape: a tuple of HEADER's cells for each row."""
     table8 = published_table8()
-    cells = []
+    cells: list[tuple[str, ...]] = []
     for row in rows:
         paper = table8.get(row["strategy"].partition("(")[0], {})
         params = "-" if row["params_m"] is None else f"{row['params_m'] + (row['extra_params_m'] or 0):.2f}M"

@@ -139,11 +139,11 @@ def measure(
     for name in named:
         if name in failed or name == "control":
             continue
-        seconds = np.array(times[name])
-        typical, low, high = median_interval(seconds)
+        measured = np.array(times[name])
+        typical, low, high = median_interval(measured)
         result["cutmix" if name == "reference" else name] = Speed(
             batch / typical, batch / high, batch / low,
-            *median_interval(reference / seconds), control_lo, control_hi,
+            *median_interval(reference / measured), control_lo, control_hi,
             rounds, float(np.median(optimizer_times)), peaks.get(name), tuple(times[name]),
         )  # fmt: skip
     return result, failed

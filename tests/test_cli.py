@@ -1,0 +1,124 @@
+"""The command as a user meets it."""
+import csv
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mixbench.cli import main
+from mixbench.report import COLUMNS, published_table8
+
+TINY = ["--embed-dim", "24", "--depth", "1", "--epochs", "1", "--batch_size", "8", "--micro-batch", "8", "--speed-model", "deit_tiny_patch16_224",
+        "--speed-batch-size", "1", "--rounds", "2", "--limit-train", "20", "--limit-val", "20"]
+
+
+@pytest.fixture
+def photos(tmp_path):
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for name in ("cat", "dog"):
+            (tmp_path / "photos" / split / name).mkdir(parents=True)
+            for i in range(10):
+                pixels = rng.integers(0, 255, (40, 50, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "photos" / split / name / f"{i}.png")
+    return tmp_path / "photos"
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_default_data_end_to_end(tmp_path, capsys):
+    out = tmp_path / "run"
+    assert main(["--strategies", "none,transmix", "--out", str(out), "--csv", str(tmp_path / "c.csv"), *TINY]) == 0
+    written = rows(out / "comparison.csv")
+    assert tuple(written[0]) == COLUMNS and [row["strategy"] for row in written] == ["none", "transmix"]
+    assert written == rows(tmp_path / "c.csv")
+    for row in written:
+        assert row["status"] == "ok" and 0 <= float(row["top1"]) <= float(row["top5"]) <= 100
+        assert float(row["im_per_sec_lo"]) <= float(row["im_per_sec"]) <= float(row["im_per_sec_hi"])
+        assert float(row["ratio_lo"]) <= float(row["ratio_to_cutmix"]) <= float(row["ratio_hi"])
+    assert "no evidence about ImageNet" in (out / "comparison.md").read_text()
+    assert Image.open(out / "mixed.png").size[0] > 400
+    assert "top-1" in capsys.readouterr().out
+
+
+def test_photographs_end_to_end(tmp_path, photos):
+    out = tmp_path / "run"
+    assert main(["--data", str(photos), "--config", "quick", "--strategies", "cutmix", "--mode", "accuracy", "--workers", "0", "--out", str(out), *TINY]) == 0
+    [row] = rows(out / "comparison.csv")
+    assert (row["dataset"], row["num_classes"], row["train_images"], row["im_per_sec"]) == ("photos", "2", "20", "")
+
+
+def test_speed_alone_adds_the_reference(tmp_path):
+    assert main(["--strategies", "mixup", "--mode", "speed", "--out", str(tmp_path / "run"), *TINY]) == 0
+    written = rows(tmp_path / "run" / "comparison.csv")
+    assert [row["strategy"] for row in written] == ["cutmix", "mixup"]
+    assert written[0]["ratio_to_cutmix"] == "1.0" and written[0]["top1"] == ""
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [(["--strategies", "cutmx"], "did you mean 'cutmix'"), (["--stratgies", "x"], "did you mean '--strategies'"),
+     (["--lr", "abc"], "lr must be a number"), (["--data", "/nowhere"], "not found: /nowhere"), (["--config", "deit_smal"], "did you mean 'deit_small'"),
+     (["--device", "cuda:99"], "use --device cpu"), (["--device", "tpu"], "auto, cpu"), (["--seeds", "1,1"], "different whole numbers"),
+     (["--rounds", "0"], "above 0"), (["--plugin", "/nowhere.py"], "not found"), (["--batch-size", "4000", "--micro-batch", "8"], "larger than the 3000"),
+     (["--model", "resnet18", "--strategies", "transmix", "--mode", "accuracy"], "--model|no class token|unknown|argument")],
+)
+def test_mistakes_exit_with_2(argv, message, capsys, tmp_path):
+    import re
+
+    assert main([*argv, "--out", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and re.search(message, error), error
+
+
+def test_bad_folders(photos, tmp_path, capsys):
+    common = ["--config", "quick", "--mode", "accuracy", "--workers", "0", *TINY]
+    (photos / "val" / "dog").rename(photos / "val" / "wolf")
+    assert main(["--data", str(photos), "--out", str(tmp_path / "a"), *common]) == 2
+    assert "different classes" in capsys.readouterr().err
+    (photos / "val" / "wolf").rename(photos / "val" / "dog")
+    bad = photos / "train" / "cat" / "0.png"
+    bad.write_bytes(b"not a picture")
+    assert main(["--data", str(photos), "--out", str(tmp_path / "b"), *common]) == 2
+    assert str(bad) in capsys.readouterr().err
+
+
+def test_another_recipes_folder_is_refused(tmp_path, capsys):
+    (tmp_path / "recipe.yaml").write_text("lr: 1\n")
+    assert main(["--out", str(tmp_path)]) == 2
+    assert "another recipe" in capsys.readouterr().err and (tmp_path / "recipe.yaml").read_text() == "lr: 1\n"
+
+
+def test_information_only(capsys, tmp_path):
+    assert main(["--list"]) == 0 and "transmix(base=cutmix" in capsys.readouterr().out
+    assert main(["--print-recipe", "--warmup_epochs", "3"]) == 0 and "warmup_epochs: 3.0" in capsys.readouterr().out
+    assert main(["--dry-run", "--out", str(tmp_path / "x")]) == 0 and "would run   cutmix, transmix" in capsys.readouterr().out
+    assert not (tmp_path / "x").exists()
+
+
+def test_published_figures():
+    table = published_table8()
+    assert table["mixup"]["top1"] == "78.6" and table["transmix"]["top1"] == "80.7" and table["puzzlemix"]["im_per_sec"] == "139"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("spec", ["none", "mixup", "cutmix", "cutmix(per_sample=True)", "alternate"])
+def test_mixing_on_a_gpu_equals_the_cpu_without_a_wait(spec):
+    from mixbench import create_strategy, make_context
+
+    strategy, images, labels = create_strategy(spec), torch.randn(6, 3, 32, 48), torch.arange(6)
+    results = []
+    for device in ("cpu", "cuda"):
+        x, y = images.to(device), labels.to(device)
+        ctx = make_context(strategy, torch.nn.Identity(), x, seed=0, step=0, mean=(0.5,) * 3, std=(0.5,) * 3)
+        torch.cuda.set_sync_debug_mode("error" if device == "cuda" else "default")
+        try:
+            results.append(strategy.mix(x, y, ctx))
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    torch.testing.assert_close(results[1].images.cpu(), results[0].images)

@@ -1,0 +1,103 @@
+"""Both DeiT-S recipes against the table of what the two repositories do, cell by cell."""
+import pytest
+import torch
+
+from mixbench.data import eval_transform, train_transform
+from mixbench.recipe import Recipe, load_recipe, parse_value, recipe_hash, recipe_text
+from mixbench.train import build_optimizer, build_scheduler, recipe_model, schedule
+
+SHARED = {"model": "deit_small_patch16_224", "image_size": 224, "drop_rate": 0, "drop_path": 0.1, "batch_size": 1024, "lr": 1e-3,
+          "opt": "adamw", "opt_eps": 1e-8, "opt_betas": (0.9, 0.999), "epochs": 300, "warmup_lr": 1e-6, "min_lr": 1e-5,
+          "clip_grad": None, "model_ema": True, "model_ema_decay": 0.99996, "smoothing": 0.1, "mixup_alpha": 0.8, "mix_prob": 1,
+          "switch_prob": 0.5, "compose": "alternate", "aa": "rand-m9-mstd0.5-inc1", "scale": (0.08, 1), "hflip": 0.5,
+          "interpolation": "bicubic", "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+OWN = {
+    "deit_small": {"weight_decay": 0.03, "warmup_epochs": 20, "cooldown_epochs": 10, "total_epochs": 310, "amp": False, "headline": "ema",
+                   "reprob": 0, "aug_repeats": 0, "train_interpolation": "random", "crop_pct": 0.9, "color_jitter": 0.4, "seed": 42},
+    "deit_small_deit": {"weight_decay": 0.05, "warmup_epochs": 5, "cooldown_epochs": 0, "total_epochs": 300, "amp": True, "headline": "raw",
+                        "reprob": 0.25, "remode": "pixel", "recount": 1, "aug_repeats": 3, "train_interpolation": "bicubic",
+                        "crop_pct": 0.875, "color_jitter": 0.3, "seed": 0},
+}
+RATES = {
+    "deit_small": {0: 1e-6, 10: 5.005e-4, 19: 9.5005e-4, 20: 9.8918e-4, 150: 5.05e-4, 299: 1.00271e-5, 309: 1e-5},
+    "deit_small_deit": {0: 1e-6, 1: 1e-6, 2: 2.008e-4, 6: 9.9932e-4, 151: 5.05e-4},
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_every_cell(name):
+    recipe = load_recipe(name)
+    for key, value in (SHARED | OWN[name]).items():
+        assert getattr(recipe, key) == value, key
+    assert recipe.ratio == pytest.approx((3 / 4, 4 / 3))
+
+
+@pytest.mark.parametrize("name", RATES)
+def test_learning_rate(name):
+    recipe = load_recipe(name)
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=recipe.lr)
+    scheduler = build_scheduler(optimizer, recipe, 1251)
+    for epoch, rate in RATES[name].items():
+        schedule(scheduler, recipe, epoch, epoch * 1251)
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(rate, rel=1e-4), epoch
+
+
+def test_parameters_without_weight_decay():
+    recipe = load_recipe("deit_small", {"depth": 1})
+    model = recipe_model(recipe, 10, 0)
+    groups = build_optimizer(model, recipe).param_groups
+    named = {id(p): n for n, p in model.named_parameters()}
+    free = {named[id(p)] for g in groups if g["weight_decay"] == 0 for p in g["params"]}
+    assert free == {n for n, p in model.named_parameters() if p.ndim == 1 or n in ("pos_embed", "cls_token")}
+    assert {g["weight_decay"] for g in groups} == {0, 0.03}
+    assert all(g["betas"] == (0.9, 0.999) and g["eps"] == 1e-8 for g in groups)
+
+
+def test_transforms_of_both_recipes():
+    ours, deit = (load_recipe(name) for name in OWN)
+    assert "size=248" in str(eval_transform(ours)) and "size=256" in str(eval_transform(deit))
+    text = str(train_transform(ours))
+    assert "RandAugment" in text and "RandomErasing" not in text and "bilinear" in text and "bicubic" in text
+    assert "RandomErasing(p=0.25, mode=pixel" in str(train_transform(deit))
+    assert "PosterizeIncreasing" in str(train_transform(deit))
+
+
+def test_posterize_keeps_a_bit():
+    [augment] = [t for t in train_transform(Recipe()).transforms if hasattr(t, "ops")]
+    [op] = [op for op in augment.ops if op.name == "PosterizeIncreasing"]
+    assert op.level_fn(10, {}) == (1,) and op.level_fn(5, {}) == (2,)
+
+
+def test_defaults_are_the_fixed_recipe_and_text_round_trips(tmp_path):
+    assert load_recipe("deit_small") == Recipe()
+    for name in ("deit_small", "deit_small_deit", "quick"):
+        recipe = load_recipe(name)
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(recipe_text(recipe))
+        assert load_recipe(path) == recipe
+        assert set(recipe_text(recipe).split()) >= {"epochs:", "lr:"}
+
+
+def test_hash_follows_what_changes_numbers():
+    base = recipe_hash(Recipe())
+    assert base == recipe_hash(Recipe(seed=7, speed_amp=True)) != recipe_hash(Recipe(lr=2e-3))
+    assert base != recipe_hash(Recipe(), train="abc")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("mixup-switch-probb: 0.8", "did you mean"), ("lr: fast", "lr must be a number"), ("epochs: 1.5", "whole number"),
+     ("- 1", "name: value"), ("lr: [", "cannot read"), ("headline: best", "one of raw, ema"), ("batch_size: 0", "above 0"),
+     ("{lr: 1, l-r: 2}", "unknown key"), ("{min-lr: 1, min_lr: 2}", "twice"), ("micro_batch: 7", "must divide"),
+     ("{model_ema: false}", "headline ema needs"), ("amp: 1", "true or false")],
+)
+def test_mistakes_in_yaml(tmp_path, text, message):
+    path = tmp_path / "r.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load_recipe(path)
+
+
+def test_numbers_that_yaml_reads_as_text():
+    assert parse_value("lr", "1e-3") == 1e-3 and parse_value("opt_betas", "0.9,0.95") == (0.9, 0.95)
+    assert parse_value("clip_grad", "null") is None and parse_value("micro_batch", "auto") == "auto"

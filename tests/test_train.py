@@ -1,0 +1,136 @@
+"""Side-by-side training: bit-identical, independent of its neighbours, and robust to a strategy that fails."""
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+
+from mixbench import create_strategies, register_strategy
+from mixbench.data import EpochSampler, TrainSet, balanced, open_data, train_transform
+from mixbench.recipe import load_recipe
+from mixbench.strategies.cutmix import CutMix
+from mixbench.train import compose, evaluate, resolve_micro_batch, train
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    recipe = load_recipe("quick", {"embed_dim": 24, "depth": 1, "epochs": 2, "batch_size": 16, "micro_batch": 8, "drop_path": 0.2})
+    return recipe, open_data(image_size=32, limit_train=50, limit_val=20)
+
+
+def weights(learner):
+    return torch.cat([p.detach().flatten() for p in learner.model.parameters()])
+
+
+def run(tiny, text, **changes):
+    recipe, data = tiny
+    return {x.spec: x for x in train(create_strategies(text), replace(recipe, **changes), data, 3, CPU)}
+
+
+def test_figures_do_not_depend_on_company_order_or_time(tiny):
+    alone = run(tiny, "cutmix")
+    for text in ("cutmix", "cutmix,transmix", "transmix,cutmix"):
+        torch.manual_seed(len(text))
+        again = run(tiny, text)
+        assert torch.equal(weights(alone["cutmix"]), weights(again["cutmix"]))
+        assert [{k: v for k, v in r.items() if k != "seconds"} for r in alone["cutmix"].log] == [
+            {k: v for k, v in r.items() if k != "seconds"} for r in again["cutmix"].log]
+
+
+def test_transmix_learns_other_labels(tiny):
+    both = run(tiny, "cutmix,transmix", mix_prob=1.0)
+    assert not torch.equal(weights(both["cutmix"]), weights(both["transmix"]))
+
+
+def test_a_failing_strategy_leaves_the_others_alone(tiny, tmp_path):
+    @register_strategy("raises")
+    @dataclass(frozen=True)
+    class Raises(CutMix):
+        def mix(self, images, labels, ctx):
+            raise RuntimeError("no such luck")
+
+    @register_strategy("diverges")
+    @dataclass(frozen=True)
+    class Diverges(CutMix):
+        def relabel(self, mixed, output):
+            return mixed.lam * float("nan")
+
+    alone, all_three = run(tiny, "cutmix", mix_prob=1.0), run(tiny, "raises,cutmix,diverges", mix_prob=1.0)
+    assert all_three["raises"].status == "failed: RuntimeError: no such luck"
+    assert all_three["diverges"].status == "diverged at step 0"
+    assert torch.equal(weights(alone["cutmix"]), weights(all_three["cutmix"]))
+
+
+def test_loss_falls(tiny):
+    learner = run(tiny, "none", epochs=12)["none"]
+    assert learner.log[-1]["train_loss"] < learner.log[0]["train_loss"] - 0.1
+
+
+def test_accumulation_is_the_mean_of_the_micro_batches(tiny):
+    """Without mixing and drop path, the size of the micro-batch changes rounding alone."""
+    whole, parts = (run(tiny, "none", micro_batch=m, drop_path=0.0, epochs=1)["none"] for m in (16, 4))
+    assert torch.allclose(weights(whole), weights(parts), atol=1e-5)
+
+
+def test_files_are_written_and_load_in_timm(tiny, tmp_path):
+    import timm
+
+    recipe, data = tiny
+    recipe = replace(recipe, epochs=1, model_ema=True, headline="ema")
+    [learner] = train(create_strategies("cutmix"), recipe, data, 0, CPU, out=tmp_path)
+    model = timm.create_model(recipe.model, img_size=32, patch_size=8, embed_dim=24, depth=1, num_heads=3, num_classes=10)
+    timm.models.load_checkpoint(model, str(tmp_path / "cutmix/seed0/last.pt"))
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, learner.ema.module.state_dict()[name])
+    assert (tmp_path / "cutmix/seed0/log.csv").read_text().startswith("epoch,lr,train_loss,top1")
+    assert learner.log[-1]["top1_ema"] is not None
+
+
+def test_compose_is_the_recipe_of_deit():
+    recipe = load_recipe("deit_small")
+    cutmix, mixup, none = create_strategies("cutmix,mixup,none")
+    mixed = compose(cutmix, recipe)
+    assert (mixed.first, mixed.second.alpha, mixed.switch_prob) == (cutmix, 0.8, 0.5)
+    assert compose(mixup, recipe) == mixup and compose(none, recipe) == none
+    half = compose(cutmix, replace(recipe, compose="only", mix_prob=0.25))
+    assert (half.first, half.switch_prob) == (cutmix, 0.25)
+
+
+def test_micro_batches_divide_the_batch():
+    recipe = load_recipe("deit_small")
+    assert resolve_micro_batch(recipe, CPU) == 16
+    assert resolve_micro_batch(replace(recipe, batch_size=30), CPU) == 15
+    assert resolve_micro_batch(recipe, torch.device("cuda"), lambda n: n <= 300) == 256
+
+
+def test_evaluate_counts_like_sklearn_would():
+    logits = torch.randn(23, 7)
+    labels = torch.randint(7, (23,))
+    top1, top5 = evaluate(torch.nn.Identity(), [(logits[:16], labels[:16]), (logits[16:], labels[16:])], CPU, False)
+    order = logits.argsort(1, descending=True)
+    assert top1 == pytest.approx(100 * (order[:, 0] == labels).float().mean().item())
+    assert top5 == pytest.approx(100 * sum(int(y) in row[:5].tolist() for row, y in zip(order, labels, strict=True)) / 23)
+
+
+def test_augmentation_belongs_to_the_sample(tiny):
+    _, data = tiny
+    train_set = TrainSet(data.train, train_transform(load_recipe("deit_small_deit", {"image_size": 32})), 0)
+    first = train_set[(0, 5, 0)][0]
+    state = torch.random.get_rng_state()
+    train_set[(0, 6, 0)]
+    assert torch.equal(train_set[(0, 5, 0)][0], first) and torch.equal(torch.random.get_rng_state(), state)
+    assert not torch.equal(train_set[(1, 5, 0)][0], first) and not torch.equal(train_set[(0, 5, 1)][0], first)
+
+
+def test_repeated_augmentation_gives_each_image_three_times():
+    keys = list(EpochSampler(600, seed=0, aug_repeats=3))
+    assert {repeat for _, _, repeat in keys} == {0, 1, 2} and len(set(keys)) == len(keys) == 512
+    plain = [index for _, index, _ in EpochSampler(600, seed=0)]
+    assert sorted(plain) == list(range(600)) and plain != sorted(plain)
+
+
+def test_subsets_are_class_balanced():
+    source = balanced(open_data(image_size=32).train, 25)
+    counts = torch.bincount(torch.tensor(source.labels), minlength=10)
+    assert counts.sum() == 25 and counts.max() - counts.min() <= 1
