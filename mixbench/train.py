@@ -36,7 +36,10 @@ def build_model(name: str, num_classes: int, seed: int, *, image_size: int, **pa
         return timm.create_model(name, num_classes=num_classes, img_size=image_size, **kwargs)
     except TypeError:  # convolutional networks take any size and no img_size
         torch.manual_seed(hashed_seed("init", seed))
-        return timm.create_model(name, num_classes=num_classes, **kwargs)
+        try:
+            return timm.create_model(name, num_classes=num_classes, **kwargs)
+        except TypeError as error:
+            raise ValueError(f"{name} does not take all of {', '.join(kwargs)} ({error}): set what it lacks to null") from None
 
 
 def recipe_model(recipe: Recipe, num_classes: int, seed: int) -> nn.Module:

@@ -10,7 +10,7 @@ from mixbench.cli import main
 from mixbench.report import COLUMNS, published_table8
 
 TINY = ["--embed-dim", "24", "--depth", "1", "--epochs", "1", "--batch_size", "8", "--micro-batch", "8", "--speed-model", "deit_tiny_patch16_224",
-        "--speed-batch-size", "1", "--rounds", "2", "--limit-train", "20", "--limit-val", "20"]
+        "--speed-batch-size", "2", "--speed-image-size", "64", "--no-speed-amp", "--rounds", "2", "--limit-train", "20", "--limit-val", "20"]
 
 
 @pytest.fixture
@@ -65,7 +65,8 @@ def test_speed_alone_adds_the_reference(tmp_path):
      (["--lr", "abc"], "lr must be a number"), (["--data", "/nowhere"], "not found: /nowhere"), (["--config", "deit_smal"], "did you mean 'deit_small'"),
      (["--device", "cuda:99"], "use --device cpu"), (["--device", "tpu"], "auto, cpu"), (["--seeds", "1,1"], "different whole numbers"),
      (["--rounds", "0"], "above 0"), (["--plugin", "/nowhere.py"], "not found"), (["--batch-size", "4000", "--micro-batch", "8"], "larger than the 3000"),
-     (["--model", "resnet18", "--strategies", "transmix", "--mode", "accuracy"], "--model|no class token|unknown|argument")],
+     (["--model", "resnet18", "--strategies", "transmix", "--mode", "accuracy"], "resnet18 does not take all of"),
+     (["--model", "vit_base_patch16_gap_224", "--strategies", "transmix", "--mode", "accuracy"], "no class token")],
 )
 def test_mistakes_exit_with_2(argv, message, capsys, tmp_path):
     import re
