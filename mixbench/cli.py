@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 DATASETS = ("scenes", "cifar10", "cifar100", "fashionmnist")
 LONG = 3600  # seconds after which a run deserves a warning
-ROUNDS = 8
+ROUNDS = 5
 
 
 class _Parser(argparse.ArgumentParser):

@@ -48,7 +48,7 @@ def write_csv(rows: list[dict[str, Any]], path: Path) -> None:
 
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     for name in frame.columns:
-        if frame[name].map(lambda value: isinstance(value, float)).any():
+        if frame[name].map(lambda value: isinstance(value, float) and value == value).any():
             frame[name] = pd.to_numeric(frame[name]).round(DIGITS.get(name, 3))
     replace_file(path, frame.to_csv(index=False))
 
