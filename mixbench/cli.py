@@ -6,12 +6,13 @@ import dataclasses
 import shlex
 import sys
 import typing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 from mixbench.plan import Plan, check_out
 from mixbench.recipe import HINTS, Recipe, load_recipe, recipe_hash, recipe_text
-from mixbench.registry import create_strategies, did_you_mean, list_strategies, load_plugin, strategy_class, strategy_spec
+from mixbench.registry import BUILTIN, create_strategies, did_you_mean, list_strategies, load_plugin, strategy_class, strategy_spec
 
 DATASETS = ("scenes", "cifar10", "cifar100", "fashionmnist")
 ROUNDS = 5
@@ -32,7 +33,9 @@ def build_parser() -> argparse.ArgumentParser:
         prog="mixbench",
         allow_abbrev=False,
         description="Train and time image-mixing strategies under one recipe and write one comparison CSV.",
-        epilog="example: python bench.py --strategies cutmix,'transmix(attention_weight=1.0)' --data imagenette",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="example: python bench.py --strategies cutmix,'transmix(attention_weight=1.0)' --data imagenette\n\ncommands:\n"
+        + "\n".join(f"  mixbench {name:<8} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()),
     )
     add = parser.add_argument
     add("--strategies", default="cutmix,transmix", help="names or spec texts, comma-separated (default: %(default)s)")
@@ -84,7 +87,7 @@ def _seeds(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
+def parse(argv: list[str]) -> argparse.Namespace:
     """The options; ValueError with the nearest one for an unknown option."""
     parser = build_parser()
     known = [option for action in parser._actions for option in action.option_strings]
@@ -98,8 +101,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; the exit status: 0, 1 where a strategy failed, 2 for a user's mistake, 130 when interrupted."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    name = argv.pop(0) if argv and not argv[0].startswith("-") else "bench"
     try:
-        return run(parse(argv), argv)
+        if name not in COMMANDS:
+            raise ValueError(f"unknown command {name!r}: {did_you_mean(name, COMMANDS)}")
+        return COMMANDS[name](argv)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -114,8 +121,9 @@ def main(argv: list[str] | None = None) -> int:
         raise
 
 
-def run(options: argparse.Namespace, argv: list[str] | None = None) -> int:
-    """Check, measure and write what the options ask for; the exit status."""
+def bench(argv: list[str]) -> int:
+    """Compare strategies (the command without a name): check, measure and write what the options ask for; the exit status."""
+    options = parse(argv)
     for path in options.plugin:
         load_plugin(path)
     if options.list:
@@ -137,7 +145,7 @@ def run(options: argparse.Namespace, argv: list[str] | None = None) -> int:
         _quick_folder_check(options.data)
     plan = Plan(
         strategies=strategies, recipe=recipe, seeds=options.seeds or (recipe.seed,), out=Path(),
-        command=shlex.join(["python", "bench.py", *(sys.argv[1:] if argv is None else argv)]),
+        command=shlex.join(["python", "bench.py", *argv]),
         **{name: getattr(options, name) for name in PLAN_OPTIONS},
     )  # fmt: skip
     asked = [strategy_spec(strategy) for strategy in strategies], plan.seeds, plan.mode, plan.rounds
@@ -150,6 +158,19 @@ def run(options: argparse.Namespace, argv: list[str] | None = None) -> int:
     from mixbench.comparison import Bench
 
     return Bench(plan).run()
+
+
+def train(argv: list[str]) -> int:
+    """Train one strategy and model by any recipe: `bench --mode accuracy` for one strategy, which ends in last.pt."""
+    return bench(["--mode", "accuracy", "--strategies", "transmix", *argv])
+
+
+def speed(argv: list[str]) -> int:
+    """Time strategies: `bench --mode speed`, every built-in one and 40 rounds unless told otherwise."""
+    return bench(["--mode", "speed", "--rounds", "40", "--strategies", ",".join(BUILTIN), *argv])
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {"bench": bench, "train": train, "speed": speed}
 
 
 def _print_strategies() -> None:

@@ -77,7 +77,7 @@ class Bench:
         self.hash = recipe_hash(recipe, train=data.train.fingerprint, val=data.val.fingerprint)
         # a model without class attention is refused here, before anything is trained
         if plan.mode != "speed":
-            [learner] = prepare(plan.strategies, recipe, len(data.classes), 0, self.device, 1)[:1]
+            [learner] = prepare(plan.strategies, recipe, len(data.classes), 0, self.device, count // recipe.batch_size)[:1]
             self.params = sum(p.numel() for p in learner.model.parameters()) / 1e6
             del learner
         if self.first:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import math
 import os
 import time
 import zipfile
@@ -233,15 +234,14 @@ def resolve_micro_batch(
 ) -> int:
     """The micro-batch that divides each process's part of the recipe's batch.
 
-    As given, at most 16 on a CPU, the largest that `fits` on a GPU; ValueError where the processes cannot share the batch.
+    As given or its largest divisor that fits the part, at most 16 on a CPU, the largest that `fits` on a GPU; ValueError where
+    the processes cannot share the batch.
     """
     share, rest = divmod(recipe.batch_size, processes)
     if rest:
         raise ValueError(f"batch_size {recipe.batch_size} cannot be shared by {processes} processes: choose a multiple of {processes}")
     if isinstance(recipe.micro_batch, int):
-        if share % recipe.micro_batch:
-            raise ValueError(f"micro_batch {recipe.micro_batch} must divide {share}, each process's part of the batch")
-        return recipe.micro_batch
+        return math.gcd(share, recipe.micro_batch)
     sizes = [n for n in range(share, 0, -1) if share % n == 0]
     if device.type == "cpu":
         return next(n for n in sizes if n <= 16)
@@ -582,7 +582,7 @@ def estimate_seconds(
     mean, std = (torch.tensor(v, device=device).reshape(-1, 1, 1) for v in (recipe.mean, recipe.std))
     training = 0.0
     for strategy in strategies:
-        [learner] = prepare([strategy], recipe, len(data.classes), 0, device, 1)
+        [learner] = prepare([strategy], recipe, len(data.classes), 0, device, steps)
         times = []
         with ExitStack() as stack:
             if learner.tap:
