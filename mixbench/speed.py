@@ -14,7 +14,7 @@ from mixbench.attention import ClassAttention
 from mixbench.mix import MixStrategy
 from mixbench.recipe import Recipe
 from mixbench.registry import create_strategy, strategy_spec
-from mixbench.train import Learner, build_model, build_optimizer, explain, mixed_loss
+from mixbench.train import Learner, build_model, build_optimizer, explain, forward_pass, mixed_loss
 
 WARM_UP = 3  # steps of each strategy that are not counted
 CLASSES = 1000
@@ -164,12 +164,11 @@ def _learners(named: dict[str, MixStrategy], recipe: Recipe, device: torch.devic
     for name, strategy in named.items():
         attention = strategy.needs.attention
         if attention not in shared:
-            # a model of its own, since a compiled one does not notice hooks that come and go
             model = build_model(
                 recipe.speed_model, CLASSES, 0, image_size=recipe.speed_image_size, drop_path_rate=recipe.drop_path
             ).to(device).train()  # fmt: skip
             tap = stack.enter_context(ClassAttention(model, attention)) if attention else None
-            net = torch.compile(model) if recipe.compile else model
+            net = forward_pass(model, tap, recipe.compile)
             shared[attention] = Learner(strategy, strategy, model, net, tap, build_optimizer(model, recipe))
         learners[name] = replace(shared[attention], strategy=strategy, mixing=strategy)
     return learners
