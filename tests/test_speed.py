@@ -31,10 +31,10 @@ def flops(specs, **changes):
 
 
 def test_transmix_costs_no_arithmetic_at_the_papers_size():
-    counts = flops("none,mixup,cutmix,transmix", speed_model="deit_small_patch16_224", speed_image_size=224)
-    # forward 2 x 4.60 G and backward twice that, less the gradient of the pixels
-    assert counts["cutmix"] == pytest.approx(27.8e9, rel=0.01)
-    assert counts["none"] == counts["mixup"] == counts["cutmix"] < counts["transmix"] < 1.0002 * counts["cutmix"]
+    counts = flops("cutmix,transmix", speed_model="deit_small_patch16_224", speed_image_size=224)
+    # forward 2 x 4.60 G, backward twice that, less 0.2 G for the gradient of the pixels
+    assert counts["cutmix"] == pytest.approx(27.4e9, rel=0.01)
+    assert counts["cutmix"] < counts["transmix"] < 1.0002 * counts["cutmix"]
 
 
 def test_interval_of_the_median():
