@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import json
 import re
-import textwrap
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -198,8 +197,14 @@ def _pyplot() -> Any:
     return plt
 
 
-def _wrapped(name: str, width: int = 20) -> str:
-    return "\n".join(textwrap.wrap(name, width, break_on_hyphens=False)) or name
+def _wrapped(name: str, width: int = 22) -> str:
+    """Lines of about `width` characters, broken after an opening bracket or a comma."""
+    lines = [""]
+    for part in re.findall(r"[^(,]*[(,]?\s*", name):
+        if lines[-1] and len(lines[-1] + part.rstrip()) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(line.rstrip() for line in lines)
 
 
 class _Drawing:
@@ -241,6 +246,11 @@ def looks(strategies: Sequence[str]) -> dict[str, tuple[str, str]]:
     return {name: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, name in enumerate(strategies)}
 
 
+def _height(names: Sequence[str], row: float) -> float:
+    """The height of a diagram with a row for each name, in inches; a row holds the longest name's lines."""
+    return 0.8 + len(names) * max(row, 0.16 * max(_wrapped(name).count("\n") + 1 for name in names))
+
+
 def _strategy_axis(axis: Any, names: Sequence[str]) -> None:
     axis.set_yticks(range(len(names)), [_wrapped(name) for name in names])
     axis.set_ylim(len(names) - 0.5, -0.5)
@@ -260,7 +270,7 @@ def accuracy_figure(comparison: Comparison) -> str:
     """Top-1 of each strategy: mean, 95 % t interval and every seed; SVG."""
     found = [summary for summary in comparison.summaries if summary.mean is not None]
     style = looks([summary.strategy for summary in comparison.summaries])
-    drawing = _Drawing("accuracy", "Top-1 of each strategy, with every seed", 0.8 + 0.55 * len(found))
+    drawing = _Drawing("accuracy", "Top-1 of each strategy, with every seed", _height([s.strategy for s in found], 0.55))
     with drawing as (_, (axis,)):
         for row, summary in enumerate(found):
             _dots(axis, row, summary, style[summary.strategy][0])
@@ -273,7 +283,8 @@ def difference_figure(comparison: Comparison) -> str:
     """Top-1 of each strategy less the baseline: mean, BCa interval and every seed; SVG."""
     found = [difference for difference in comparison.differences if difference.mean is not None]
     style = looks([summary.strategy for summary in comparison.summaries])
-    drawing = _Drawing("differences", f"Top-1 of each strategy less {comparison.baseline}, by seed", 0.8 + 0.55 * len(found))
+    height = _height([difference.strategy for difference in found], 0.55)
+    drawing = _Drawing("differences", f"Top-1 of each strategy less {comparison.baseline}, by seed", height)
     with drawing as (_, (axis,)):
         axis.axvline(0, color="#333333", linewidth=1)
         for row, difference in enumerate(found):
@@ -315,8 +326,11 @@ def pareto_front(points: Mapping[str, tuple[float, float]]) -> list[str]:
     return sorted((name for name, point in points.items() if not beaten(*point)), key=lambda name: points[name])
 
 
+LONG_RUN = 20  # epochs from which the curves' axis leaves out what the first quarter alone reaches
+
+
 def curves_figure(logs: Mapping[tuple[str, int], Sequence[Mapping[str, Any]]], column: str, label: str, strategies: Sequence[str]) -> str:
-    """A column of the logs by epoch: a thin line a run, a thick one for the mean of a strategy's seeds; SVG."""
+    """A column of the logs by epoch: a thin line a run, a thick one for the mean of those that came furthest; SVG."""
     style = looks(strategies)
     name = f"curves-{column}"
     drawing = _Drawing(name, f"{label} by epoch", 3.4 + 0.17 * len(strategies))
@@ -331,11 +345,17 @@ def curves_figure(logs: Mapping[tuple[str, int], Sequence[Mapping[str, Any]]], c
             if len(runs) > 1:
                 for run in runs:
                     axis.plot(list(run), list(run.values()), color=colour, linewidth=0.7, alpha=0.45)
-            epochs = sorted(set.intersection(*(set(run) for run in runs)))
-            means = [float(np.mean([run[epoch] for run in runs])) for epoch in epochs]
+            last = max(max(run) for run in runs)
+            whole = [run for run in runs if last in run]
+            epochs = sorted(set.intersection(*(set(run) for run in whole)))
+            means = [float(np.mean([run[epoch] for run in whole])) for epoch in epochs]
             axis.plot(epochs, means, color=colour, linewidth=2, marker=marker, markersize=4, markevery=max(1, len(epochs) // 8),
                       label=_wrapped(strategy, 44))
         axis.set(xlabel="epoch", ylabel=label)
+        late = [value for line in axis.lines for epoch, value in zip(*line.get_data(), strict=True) if epoch > axis.dataLim.x1 / 4]
+        if axis.dataLim.x1 >= LONG_RUN:
+            pad = 0.05 * (max(late) - min(late)) or 1
+            axis.set_ylim(min(late) - pad, max(late) + pad)
         axis.xaxis.get_major_locator().set_params(integer=True)
         figure.legend(loc="outside lower center", ncols=2 if max(map(len, strategies)) <= 20 else 1)
     return drawing.svg
@@ -346,7 +366,7 @@ PHASES = ("mix", "forward", "backward", "optimizer")
 
 def step_figure(times: Mapping[str, Mapping[str, float]]) -> str:
     """Milliseconds of a step in each phase, times[strategy][phase]; SVG."""
-    drawing = _Drawing("steps", "Step time by phase", 1.3 + 0.42 * len(times))
+    drawing = _Drawing("steps", "Step time by phase", 0.5 + _height(list(times), 0.42))
     with drawing as (figure, (axis,)):
         for phase, colour, hatch in zip(PHASES, COLOURS, ("", "//", "", ".."), strict=False):
             left = [sum(t[before] for before in PHASES[: PHASES.index(phase)]) for t in times.values()]
@@ -368,7 +388,7 @@ def lam_figure(samples: Mapping[str, np.ndarray]) -> str:
             shares = [np.histogram(np.clip(column, 0, 1), edges)[0] / len(column) * 100 for column in pairs.T]
             axis.stairs(shares[0], edges, fill=True, color="#bbbbbb", label="by area")
             axis.stairs(shares[1], edges, color=COLOURS[1], linewidth=2, label="as used in the label")
-            axis.set_title(strategy, fontsize=10, loc="left")
+            axis.set_title(_wrapped(strategy, 56), fontsize=10, loc="left")
             axis.set_ylabel("% of images")
             axis.set_xlim(0, 1)
         axes[-1].set_xlabel("A's share")

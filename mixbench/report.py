@@ -5,6 +5,7 @@ import base64
 import csv
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,8 +54,8 @@ def published_table8() -> dict[str, dict[str, str]]:
 
 
 def _paper(table8: dict[str, dict[str, str]], spec: str) -> tuple[dict[str, str], float | None]:
-    """The published row of a strategy and its speed over CutMix's; empty and None where there is none."""
-    paper = table8.get(spec.partition("(")[0], {})
+    """The published row of a strategy with default settings, and its speed over CutMix's; empty and None where there is none."""
+    paper = table8.get(spec, {})
     return paper, float(paper["im_per_sec"]) / float(table8["cutmix"]["im_per_sec"]) if paper else None
 
 
@@ -428,7 +429,9 @@ def _pictures(data: ReportData, comparison: Comparison | None) -> dict[str, str]
 def render_report(data: ReportData) -> str:
     """The whole page as HTML text: no script, nothing fetched."""
     from jinja2 import Environment, FileSystemLoader
-    from markupsafe import Markup
+    from markupsafe import Markup, escape
+
+    from mixbench.plot import LONG_RUN
 
     comparison = compare_rows(data.rows, data.correct)
     rows = trained(data.rows)
@@ -446,7 +449,9 @@ def render_report(data: ReportData) -> str:
          _cell(row["peak_memory_mb"], 0), speed_verdict(row))
         for row in measured
     ]  # fmt: skip
+    longest = max((int(log[-1]["epoch"]) + 1 for log in data.logs.values() if log), default=0)
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["breakable"] = lambda text: Markup(re.sub(r"([(,=])", r"\1<wbr>", str(escape(text))))
     return environment.get_template("report.html.j2").render(
         strategies=strategies, rows=rows, first=rows[0] if rows else None, seeds=seeds, commands=data.commands,
         comparison=comparison, demonstration=DEMONSTRATION if any(row["dataset"] == "scenes" for row in rows) else "",
@@ -457,7 +462,7 @@ def render_report(data: ReportData) -> str:
         lam_images=sum(len(pairs) for pairs in data.lam.values()), gallery=images,
         devices=sorted({row["device"] for row in data.rows}), versions=sorted({row["versions"] for row in data.rows}),
         dates=sorted({row["date"] for row in data.rows}), recipes=sorted({row["recipe_hash"] for row in rows}),
-        needed=seeds_needed(max(1, len(comparison.differences))) if comparison else None,
+        long_run=longest >= LONG_RUN, needed=seeds_needed(max(1, len(comparison.differences))) if comparison else None,
         validation_images=len(next(iter(data.correct.values()))) if data.correct else None,
     )  # fmt: skip
 

@@ -76,18 +76,19 @@ def compare(figures: Mapping[str, Figures], *, baseline: str | None = None, corr
         name: {seed: value - reference[seed] for seed, value in summary.values.items() if seed in reference}
         for name, summary in summaries.items() if name != baseline
     }  # fmt: skip
-    raw: dict[str, float] = {}
+    by_seeds = {name: sign_flip_p(list(values.values())) for name, values in paired.items() if len(values) > 1}
+    by_images: dict[str, float] = {}  # another question, so a family of its own
     discordant: dict[str, tuple[int, int]] = {}
     for name, values in paired.items():
-        if len(values) > 1:
-            raw[name] = sign_flip_p(list(values.values()))
-        elif len(values) == 1 and correct is not None:
+        if len(values) == 1 and correct is not None:
             [seed] = values
             ours, theirs = correct.get((name, seed)), correct.get((baseline, seed))
             if ours is not None and theirs is not None:
-                raw[name], better, worse = mcnemar(ours, theirs)
+                by_images[name], better, worse = mcnemar(ours, theirs)
                 discordant[name] = better, worse
-    corrected = dict(zip(raw, holm(list(raw.values())), strict=True))
+    raw = by_seeds | by_images
+    corrected = {name: p for family in (by_seeds, by_images) for name, p in zip(family, holm(list(family.values())), strict=True)}
+    most = max(map(len, paired.values()), default=0)
     differences = []
     for name, values in paired.items():
         numbers = list(values.values())
@@ -99,11 +100,12 @@ def compare(figures: Mapping[str, Figures], *, baseline: str | None = None, corr
             name, baseline, values,
             mean=float(np.mean(numbers)) if numbers else None,
             low=low, high=high, p=raw.get(name), corrected=p_holm,
-            smallest=smallest_difference(numbers, len(raw)) if len(numbers) > 1 else None,
+            smallest=smallest_difference(numbers, len(by_seeds)) if len(numbers) > 1 else None,
             claimed=excludes_zero and p_holm is not None and p_holm < LEVEL,
             sentence="",
         )  # fmt: skip
-        differences.append(replace(difference, sentence=_sentence(difference, len(raw), discordant.get(name), unpaired)))
+        family = by_seeds if name in by_seeds else by_images
+        differences.append(replace(difference, sentence=_sentence(difference, len(family), most, discordant.get(name), unpaired)))
     return Comparison(baseline, tuple(summaries.values()), tuple(differences))
 
 
@@ -122,8 +124,10 @@ def _summary(name: str, by_seed: Figures) -> Summary:
     return Summary(name, values, missing, mean, spread, low, high)
 
 
-def _sentence(difference: Difference, comparisons: int, discordant: tuple[int, int] | None, unpaired: Sequence[int]) -> str:
-    """What the difference shows and what it does not, in plain words."""
+def _sentence(
+    difference: Difference, comparisons: int, most: int, discordant: tuple[int, int] | None, unpaired: Sequence[int]
+) -> str:
+    """What the difference shows and what it does not, in plain words; `most` seeds are paired in the best of the comparisons."""
     name, baseline, n = difference.strategy, difference.baseline, len(difference.values)
     if difference.mean is None:
         return f"{name} and {baseline} have no seed in common that gave a figure: nothing can be compared."
@@ -146,13 +150,10 @@ def _sentence(difference: Difference, comparisons: int, discordant: tuple[int, i
             text = f"{name} is {side} than {baseline}: {shown}, {n} seeds."
         else:
             text = f"{name} less {baseline} is not resolvable with {n} seeds: {shown}."
-            if difference.smallest is None:
-                lowest = f"{comparisons} x 2/2^{n}" if comparisons > 1 else f"2/2^{n}"
-                text += (f" No difference can be shown with {n} seeds, since p cannot be below {lowest}: "
-                         f"it takes {seeds_needed(comparisons)} seeds.")  # fmt: skip
-            elif difference.smallest < EQUAL:
-                text += " Every seed gave the same difference, so that its spread is not known."
-            else:
+            if n < seeds_needed() or most < seeds_needed(comparisons):
+                lowest = f"2/2^{n}" if n < seeds_needed() or comparisons == 1 else f"{comparisons} x 2/2^{most}"
+                text += f" So few can show no difference, since p cannot be below {lowest}: it takes {seeds_needed(comparisons)} seeds."
+            elif difference.smallest is not None and difference.smallest > EQUAL:
                 text += f" A true difference of about {difference.smallest:.2f} points would be found by {n} seeds four times in five."
     if unpaired:
         text += f" Left out, for want of a figure on both sides: seed{'s' * (len(unpaired) > 1)} {', '.join(map(str, unpaired))}."

@@ -199,3 +199,27 @@ def test_scipy_waits_until_it_is_used():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_what_too_few_seeds_means_depends_on_the_comparisons():
+    """Seven comparisons need nine seeds: eight are too few for all, seven are not where another comparison has nine."""
+    rng = np.random.default_rng(0)
+
+    def sentences(seeds, fewer):
+        figures = {"cutmix": dict.fromkeys(range(seeds), 70.0)}
+        for i in range(7):
+            figures[f"s{i}"] = {s: 70.0 + rng.normal(0, 1) for s in range(fewer if i == 0 else seeds)}
+        return [d.sentence for d in compare(figures).differences]
+
+    assert all("below 7 x 2/2^8: it takes 9 seeds" in text for text in sentences(8, 8)[1:])
+    assert "below 2/2^5: it takes 9 seeds" in sentences(9, 5)[0]
+    first, *others = sentences(9, 7)
+    assert "So few" not in first and all("would be found by 9 seeds four times in five" in text for text in others)
+
+
+def test_images_and_seeds_are_corrected_apart():
+    flags = np.arange(40) < 20
+    figures = {"cutmix": {0: 50.0, 1: 50.0}, "a": {0: 100.0}, "b": {0: 51.0, 1: 52.0}}
+    a, b = compare(figures, correct={("cutmix", 0): flags, ("a", 0): np.ones(40, bool)}).differences
+    assert a.corrected == a.p == 2 / 2**20 and b.corrected == b.p == 0.5
+    assert "differ beyond the chance of these images: 20 images right with a alone" in a.sentence and not a.claimed
