@@ -280,17 +280,17 @@ def accuracy_figure(comparison: Comparison) -> str:
 
 
 def difference_figure(comparison: Comparison) -> str:
-    """Top-1 of each strategy less the baseline: mean, BCa interval and every seed; SVG."""
+    """Top-1 of each strategy minus the baseline's: mean, BCa interval and every seed; SVG."""
     found = [difference for difference in comparison.differences if difference.mean is not None]
     style = looks([summary.strategy for summary in comparison.summaries])
     height = _height([difference.strategy for difference in found], 0.55)
-    drawing = _Drawing("differences", f"Top-1 of each strategy less {comparison.baseline}, by seed", height)
+    drawing = _Drawing("differences", f"Top-1 of each strategy minus that of {comparison.baseline}, by seed", height)
     with drawing as (_, (axis,)):
         axis.axvline(0, color="#333333", linewidth=1)
         for row, difference in enumerate(found):
             _dots(axis, row, difference, style[difference.strategy][0])
         _strategy_axis(axis, [difference.strategy for difference in found])
-        axis.set_xlabel(f"top-1 less {comparison.baseline}'s, same seed (points)")
+        axis.set_xlabel(f"top-1 minus {comparison.baseline}'s, same seed (points)")
     return drawing.svg
 
 
@@ -330,23 +330,24 @@ LONG_RUN = 20  # epochs from which the curves' axis leaves out what the first qu
 
 
 def curves_figure(logs: Mapping[tuple[str, int], Sequence[Mapping[str, Any]]], column: str, label: str, strategies: Sequence[str]) -> str:
-    """A column of the logs by epoch: a thin line a run, a thick one for the mean of those that came furthest; SVG."""
+    """A column of the logs by epoch: a thin line a run, a thick one for the mean of those that came furthest; SVG, '' without figures."""
     style = looks(strategies)
-    name = f"curves-{column}"
-    drawing = _Drawing(name, f"{label} by epoch", 3.4 + 0.17 * len(strategies))
+    runs: dict[str, list[dict[int, float]]] = {}
+    for (strategy, _), log in logs.items():
+        run = {int(row["epoch"]) + 1: row[column] for row in log if row.get(column) is not None and np.isfinite(row[column])}
+        if run:
+            runs.setdefault(strategy, []).append(run)
+    if not runs:
+        return ""
+    drawing = _Drawing(f"curves-{column}", f"{label} by epoch", 3.4 + 0.17 * len(runs))
     with drawing as (figure, (axis,)):
-        for strategy in strategies:
+        for strategy in (name for name in strategies if name in runs):
             colour, marker = style[strategy]
-            runs = [{int(row["epoch"]) + 1: row[column] for row in log if row.get(column) is not None}
-                    for (spec, _), log in logs.items() if spec == strategy]  # fmt: skip
-            runs = [run for run in runs if run]
-            if not runs:
-                continue
-            if len(runs) > 1:
-                for run in runs:
+            if len(runs[strategy]) > 1:
+                for run in runs[strategy]:
                     axis.plot(list(run), list(run.values()), color=colour, linewidth=0.7, alpha=0.45)
-            last = max(max(run) for run in runs)
-            whole = [run for run in runs if last in run]
+            last = max(max(run) for run in runs[strategy])
+            whole = [run for run in runs[strategy] if last in run]
             epochs = sorted(set.intersection(*(set(run) for run in whole)))
             means = [float(np.mean([run[epoch] for run in whole])) for epoch in epochs]
             axis.plot(epochs, means, color=colour, linewidth=2, marker=marker, markersize=4, markevery=max(1, len(epochs) // 8),
@@ -357,7 +358,7 @@ def curves_figure(logs: Mapping[tuple[str, int], Sequence[Mapping[str, Any]]], c
             pad = 0.05 * (max(late) - min(late)) or 1
             axis.set_ylim(min(late) - pad, max(late) + pad)
         axis.xaxis.get_major_locator().set_params(integer=True)
-        figure.legend(loc="outside lower center", ncols=2 if max(map(len, strategies)) <= 20 else 1)
+        figure.legend(loc="outside lower center", ncols=2 if max(map(len, runs)) <= 20 else 1)
     return drawing.svg
 
 
@@ -385,7 +386,8 @@ def lam_figure(samples: Mapping[str, np.ndarray]) -> str:
     with drawing as (figure, axes):
         for axis, (strategy, pairs) in zip(axes, samples.items(), strict=True):
             # weights make each bar a share of the images
-            shares = [np.histogram(np.clip(column, 0, 1), edges)[0] / len(column) * 100 for column in pairs.T]
+            pairs = pairs[np.isfinite(pairs).all(1)]
+            shares = [np.histogram(np.clip(column, 0, 1), edges)[0] / max(len(column), 1) * 100 for column in pairs.T]
             axis.stairs(shares[0], edges, fill=True, color="#bbbbbb", label="by area")
             axis.stairs(shares[1], edges, color=COLOURS[1], linewidth=2, label="as used in the label")
             axis.set_title(_wrapped(strategy, 56), fontsize=10, loc="left")

@@ -4,6 +4,7 @@ from __future__ import annotations
 import base64
 import csv
 import json
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -145,10 +146,11 @@ def trained(rows: Rows) -> Rows:
 
 
 def figures(rows: Rows, column: str = "top1") -> dict[str, dict[int, float | None]]:
-    """A column of the trained rows by strategy and seed; None where a run gave no figure."""
+    """A column of the trained rows by strategy and seed; None where a run gave no finite figure."""
     result: dict[str, dict[int, float | None]] = {}
     for row in trained(rows):
-        result.setdefault(row["strategy"], {})[row["seed"]] = row[column]
+        value = row[column]
+        result.setdefault(row["strategy"], {})[row["seed"]] = value if value is not None and math.isfinite(value) else None
     return result
 
 
@@ -198,7 +200,7 @@ def remarks(rows: Rows, speed_of: str, correct: Correct | None = None) -> list[s
     return lines
 
 
-STATISTICS_HEADER = ("strategy", "seeds", "mean top-1", "standard deviation", "less {}", "95 % interval", "corrected p", "verdict")
+STATISTICS_HEADER = ("strategy", "seeds", "mean top-1", "standard deviation", "difference to {}", "95 % interval", "corrected p", "verdict")
 
 
 def _verdict(difference: Difference) -> str:
@@ -325,7 +327,8 @@ def read_runs(directories: Sequence[Path], *, mixed_machines: bool = False) -> R
                 with (folder / "log.csv").open(newline="", encoding="utf-8") as file:
                     data.logs[key] = [{name: float(text) if text else None for name, text in line.items()} for line in csv.DictReader(file)]
             if (folder / "lam.csv").is_file():
-                data.lam[key] = np.loadtxt(folder / "lam.csv", delimiter=",", skiprows=1, ndmin=2)
+                lines = (folder / "lam.csv").read_text(encoding="utf-8").splitlines()[1:]
+                data.lam[key] = np.array([line.split(",") for line in lines], float).reshape(-1, 2)
             if (folder / "correct.npz").is_file():
                 data.correct[key] = read_correct(folder / "correct.npz")
     return data
@@ -364,8 +367,8 @@ def _table8_rows(rows: Rows, comparison: Comparison | None) -> list[tuple[str, .
         top1 = "-"
         if summary is not None:
             spread = "" if summary.spread is None else f" ± {summary.spread:.2f}"
-            n = len(summary.values)
-            top1 = f"{summary.mean:.2f}{spread} ({_count(n, 'seed')})" if summary.mean is not None else own[0]["status"]
+            status = next(row["status"] for row in trained(own))
+            top1 = status if summary.mean is None else f"{summary.mean:.2f}{spread} ({_count(len(summary.values), 'seed')})"
         measured = speeds(own)
         cells.append((
             spec, next((_params(row) for row in own if row["params_m"] is not None), "-"),
@@ -421,7 +424,7 @@ def _pictures(data: ReportData, comparison: Comparison | None) -> dict[str, str]
     samples: dict[str, list[np.ndarray]] = {}
     for (spec, _), pairs in data.lam.items():
         samples.setdefault(spec, []).append(pairs)
-    if samples:
+    if any(len(pairs) for pairs in data.lam.values()):
         drawn["lam"] = plot.lam_figure({spec: np.concatenate(parts) for spec, parts in samples.items()})
     return drawn
 

@@ -36,7 +36,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Difference:
-    """A strategy less the baseline, paired by seed; what the seeds cannot give is None."""
+    """A strategy's figures minus the baseline's, paired by seed; what the seeds cannot give is None."""
 
     strategy: str
     baseline: str
@@ -53,7 +53,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Every strategy by itself, and every strategy but the baseline less the baseline."""
+    """Every strategy by itself, and every strategy but the baseline against it."""
 
     baseline: str
     summaries: tuple[Summary, ...]
@@ -135,7 +135,7 @@ def _sentence(
     size = f"{difference.mean:+.2f} points"
     tests = f" (corrected for {comparisons} comparisons)" if comparisons > 1 else ""
     if n == 1:
-        text = f"{name} less {baseline}: {size} in one seed, which cannot tell the strategies apart."
+        text = f"{name} against {baseline}: {size} in one seed, which cannot tell the strategies apart."
         if discordant is not None and difference.corrected is not None:
             better, worse = discordant
             verdict = "differ beyond the chance of" if difference.corrected < LEVEL else "cannot be told apart on"
@@ -149,7 +149,7 @@ def _sentence(
             side = "higher" if difference.mean > 0 else "lower"
             text = f"{name} is {side} than {baseline}: {shown}, {n} seeds."
         else:
-            text = f"{name} less {baseline} is not resolvable with {n} seeds: {shown}."
+            text = f"{name} against {baseline}: {shown}; not resolvable with {n} seeds."
             if n < seeds_needed() or most < seeds_needed(comparisons):
                 lowest = f"2/2^{n}" if n < seeds_needed() or comparisons == 1 else f"{comparisons} x 2/2^{most}"
                 text += f" So few can show no difference, since p cannot be below {lowest}: it takes {seeds_needed(comparisons)} seeds."

@@ -195,7 +195,11 @@ def test_speed_alone(tmp_path):
 def test_failures_are_named(tmp_path):
     rows = [row("cutmix", s, 70.0 + s) for s in range(3)] + [row("transmix", s, 71.0 + s) for s in range(2)]
     rows += [row("transmix", 2, None, status="diverged at step 7"), row("mixup", 0, None, status="failed: <b>bad</b> & worse")]
-    write_run(tmp_path, rows, files=False)
+    write_run(tmp_path, rows)
+    broken = tmp_path / "transmix" / "seed2"
+    (broken / "log.csv").write_text("epoch,lr,train_loss,top1,top5,top1_ema,seconds\n0,0.1,nan,10,50,,5\n")
+    (broken / "lam.csv").write_text("area,used\n0.5,nan\n")
+    (tmp_path / "mixup" / "seed0" / "lam.csv").write_text("area,used\n")
     page = page_of(tmp_path)
     for words in ("transmix, seed 2: diverged at step 7", "mixup, seed 0: failed: <b>bad</b> & worse", "on both sides: seed 2.", "2 of 3",
                   "mixup and cutmix have no seed in common"):  # fmt: skip
@@ -204,9 +208,10 @@ def test_failures_are_named(tmp_path):
 
 
 def test_nothing_finished(tmp_path):
-    write_run(tmp_path, [row("cutmix", 0, None, status="diverged at step 0", nll=None, ece=None, top5=None)], files=False)
+    write_run(tmp_path, [row("cutmix", 0, None, status="diverged at step 0", nll=None, ece=None, top5=None)])
+    (tmp_path / "cutmix" / "seed0" / "log.csv").write_text("epoch,lr,train_loss,top1,top5,top1_ema,seconds\n0,0.1,nan,0.0,50,,5\n")
     page = page_of(tmp_path)
-    assert "diverged at step 0" in page.text and "svg" not in page.tags and not re.search(r"\b(nan|inf|None)\b", page.text)
+    assert "diverged at step 0" in page.text and page.tags.count("svg") == 2 and not re.search(r"\b(nan|inf|None)\b", page.text)
 
 
 def test_one_seed_is_tested_over_its_images(tmp_path):

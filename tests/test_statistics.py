@@ -92,6 +92,8 @@ def test_a_claim_needs_the_interval_and_the_corrected_p():
     shifted = {s: 70 + v for s, v in enumerate(values)}
     assert one(values).claimed and "new is higher than cutmix: +1.00 points" in one(values).sentence
     assert "new is lower than cutmix" in one([-v for v in values]).sentence
+    doubtful = one([1.0, 0.8, 3.1, 2.1, 2.3, 2.8, -3.0, 2.8, 2.2])
+    assert doubtful.corrected < 0.05 and doubtful.low < 0 and not doubtful.claimed and "not resolvable with 9 seeds" in doubtful.sentence
     two = compare({"cutmix": base, "a": shifted, "b": shifted}).differences
     assert [d.corrected for d in two] == pytest.approx([2 * 2 / 64] * 2) and not any(d.claimed for d in two)
     assert "corrected for 2 comparisons" in two[0].sentence
