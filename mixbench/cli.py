@@ -174,7 +174,20 @@ def speed(argv: list[str]) -> int:
     return bench(["--mode", "speed", "--rounds", "40", "--strategies", ",".join(BUILTIN), *argv])
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"bench": bench, "train": train, "speed": speed}
+def report(argv: list[str]) -> int:
+    """Write report.html of one run, or of several that are merged: `mixbench report RUN... --out DIR`."""
+    from mixbench.report import report_runs
+
+    parser = _Parser(prog="mixbench report", allow_abbrev=False, description=report.__doc__)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a directory that the command wrote")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where the merged comparison goes (default: the one run's directory)")
+    parser.add_argument("--mixed-machines", action="store_true", help="list speeds of different machines in one table")
+    options = parser.parse_args(argv)
+    print(f"wrote {report_runs(options.runs, options.out, mixed_machines=options.mixed_machines)}")
+    return 0
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {"bench": bench, "train": train, "speed": speed, "report": report}
 
 
 def _print_strategies() -> None:

@@ -20,11 +20,13 @@ from mixbench.mix import MixStrategy
 from mixbench.plan import Plan, claimed
 from mixbench.recipe import recipe_hash
 from mixbench.registry import create_strategy, strategy_spec
-from mixbench.report import COLUMNS, SCHEMA_VERSION, print_table, replace_file, write_csv, write_markdown
+from mixbench.report import COLUMNS, SCHEMA_VERSION, print_table, replace_file, report_runs, write_csv, write_lam, write_markdown
 from mixbench.speed import Speed, measure, profile, speed_batch
+from mixbench.statistics import calibration_error, read_correct, write_correct
 from mixbench.train import Learner, clear_state, estimate_seconds, prepare, recipe_model, run_folder, train
 
 LONG = 3600  # seconds after which a run deserves a warning
+LAMS = 2000  # images whose lam is kept for the report
 QUIET = 60  # seconds without a line after which a log gets one
 
 
@@ -94,8 +96,9 @@ class Bench:
             if self.first:
                 self._write()
         if self.first:
-            print_table(self.rows, self._speed_of(), self.console)
-            self.say(f"wrote {self.out / 'comparison.csv'} and comparison.md")
+            print_table(self.rows, self._speed_of(), self.console, self._correct())
+            report = report_runs([self.out])
+            self.say(f"wrote {self.out / 'comparison.csv'}, comparison.md and {report.name}")
         return 0 if all(row["status"] == "ok" for row in self.rows) else 1
 
     def _speed_of(self) -> str:
@@ -190,10 +193,12 @@ class Bench:
         clear_state(self.out, seed)
         good = [learner for learner in learners if learner.status == "ok"]
         if seed == self.plan.seeds[0] and good:
-            from mixbench.plot import mixed_grid
+            from mixbench.plot import draw_gallery, mixed_grid
 
             images, labels = self._varied()
-            mixed_grid(good, images, labels, self.data.classes, self.recipe.mean, self.recipe.std, self.out / "mixed.png")
+            shown = good, images, labels, self.data.classes, self.recipe.mean, self.recipe.std
+            mixed_grid(*shown, self.out / "mixed.png")
+            draw_gallery(*shown, self.out / "gallery")
 
     def _varied(self) -> tuple[Any, Any]:
         """Sixteen validation images spread over the classes, since the first ones of a folder are all of one."""
@@ -233,8 +238,22 @@ class Bench:
             "image_size": recipe.image_size, "batch_size": recipe.batch_size, "epochs": recipe.total_epochs,
             "headline": recipe.headline, "top1": last.get("top1_ema" if ema else "top1"),
             "top5": last.get("top5_ema" if ema else "top5"), "top1_ema": last.get("top1_ema"),
-            "train_seconds": learner.seconds,
+            "train_seconds": learner.seconds, **self._beyond_top1(learner, seed),
         }  # fmt: skip
+
+    def _beyond_top1(self, learner: Learner, seed: int) -> dict[str, Any]:
+        """Likelihood and calibration of the headline weights; which images were right, and a sample of lam, go into files."""
+        found = learner.evaluation
+        if learner.status != "ok" or found is None:
+            return {}
+        correct = (found.rank == 0).numpy()
+        if self.first:
+            folder = run_folder(self.out, learner.spec, seed)
+            write_correct(folder / "correct.npz", correct)
+            if learner.lams:  # not where a run was resumed after its last epoch
+                area, used = (torch.cat(parts)[:LAMS].cpu().numpy() for parts in zip(*learner.lams, strict=True))
+                write_lam(folder / "lam.csv", area, used)
+        return {"nll": float(found.nll.mean()), "ece": calibration_error(found.confidence.double().numpy(), correct)}
 
     def _row(self, spec: str, seed: int, figures: dict[str, Any] | None) -> dict[str, Any]:
         recipe = self.recipe
@@ -244,7 +263,7 @@ class Bench:
         }
         if spec in self.speeds:
             speed = dataclasses.asdict(self.speeds[spec])
-            row |= {key: value for key, value in speed.items() if key in COLUMNS}
+            row |= {key: value for key, value in speed.items() if key in COLUMNS} | {"timed": self._speed_of()}
         if spec in self.speed_failures and row["status"] == "ok":
             row["status"] = self.speed_failures[spec]
         return row
@@ -252,7 +271,12 @@ class Bench:
     def _write(self) -> None:
         for path in filter(None, (self.out / "comparison.csv", self.plan.csv)):
             write_csv(self.rows, path)
-        write_markdown(self.rows, self.out / "comparison.md", self.plan.command, self._speed_of())
+        write_markdown(self.rows, self.out / "comparison.md", self.plan.command, self._speed_of(), self._correct())
+
+    def _correct(self) -> dict[tuple[str, int], Any]:
+        """Which validation images each trained row had right."""
+        files = {(row["strategy"], row["seed"]): run_folder(self.out, row["strategy"], row["seed"]) / "correct.npz" for row in self.rows}
+        return {key: read_correct(file) for key, file in files.items() if file.is_file()}
 
 
 def peers(rounds: int) -> str:

@@ -1,12 +1,10 @@
 """Images per second of mixing + forward + backward: strategies interleaved in rounds, ratios paired, CutMix timed twice."""
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +13,7 @@ from mixbench.attention import ClassAttention
 from mixbench.mix import MixStrategy
 from mixbench.recipe import Recipe
 from mixbench.registry import create_strategy, strategy_spec
-from mixbench.train import Learner, build_model, build_optimizer, explain, forward_pass, mixed_loss
+from mixbench.train import Clock, Learner, build_model, build_optimizer, explain, forward_pass, mixed_loss
 
 WARM_UP = 3  # steps of each strategy that are not counted
 CLASSES = 1000
@@ -48,26 +46,6 @@ def median_interval(values: np.ndarray, draws: int = 10_000) -> tuple[float, flo
     medians = np.median(rng.choice(values, (draws, len(values))), axis=1)
     low, high = np.quantile(medians, (0.025, 0.975))
     return float(np.median(values)), float(low), float(high)
-
-
-class Clock:
-    """When each part of a step ended, without a wait: events on a GPU, else the wall clock."""
-
-    def __init__(self, device: torch.device):
-        self._cuda = device.type == "cuda"
-        self._marks: list[tuple[str, Any]] = []
-        self("start")
-
-    def __call__(self, part: str) -> None:
-        mark: Any = torch.cuda.Event(enable_timing=True) if self._cuda else time.perf_counter()
-        if self._cuda:
-            mark.record()
-        self._marks.append((part, mark))
-
-    def seconds(self) -> dict[str, float]:
-        """Seconds of each part; on a GPU once the device has come to the end."""
-        pairs = zip(self._marks, self._marks[1:], strict=False)
-        return {name: before.elapsed_time(now) / 1000 if self._cuda else now - before for (_, before), (name, now) in pairs}
 
 
 def speed_batch(recipe: Recipe, device: torch.device) -> int:

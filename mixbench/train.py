@@ -131,6 +131,26 @@ class Evaluation:
         return 100 * float((self.rank < k).double().mean())
 
 
+class Clock:
+    """When each part of a step ended, without a wait: events on a GPU, else the wall clock."""
+
+    def __init__(self, device: torch.device):
+        self._cuda = device.type == "cuda"
+        self._marks: list[tuple[str, Any]] = []
+        self("start")
+
+    def __call__(self, part: str) -> None:
+        mark: Any = torch.cuda.Event(enable_timing=True) if self._cuda else time.perf_counter()
+        if self._cuda:
+            mark.record()
+        self._marks.append((part, mark))
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds of each part; on a GPU once the device has come to the end."""
+        pairs = zip(self._marks, self._marks[1:], strict=False)
+        return {name: before.elapsed_time(now) / 1000 if self._cuda else now - before for (_, before), (name, now) in pairs}
+
+
 @dataclass
 class Learner:
     """One strategy with its own copy of model, optimizer, schedule and EMA."""
@@ -148,6 +168,7 @@ class Learner:
     error: str | None = None  # of this process, until all processes know of it
     loss_sum: Any = 0.0
     seconds: float = 0.0
+    clocks: list[Clock] = field(default_factory=list)  # of the epoch's micro-batches
     lams: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # of the last epoch: by area and in the label
     log: list[dict[str, Any]] = field(default_factory=list)
     evaluation: Evaluation | None = None  # of the weights that are the headline, after the last epoch
@@ -264,7 +285,7 @@ def resolve_micro_batch(
 def evaluate(model: nn.Module, loader: Any, device: torch.device, amp: bool, world: World = World()) -> Evaluation:  # noqa: B008
     """What `model` says of every validation image; each process's loader gives the images rank, rank + size, ..."""
     model.eval()
-    parts = []
+    parts: list[Tensor] = []
     for images, labels in loader:
         images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
         with torch.autocast(device.type, torch.bfloat16, enabled=amp):
@@ -405,18 +426,19 @@ def train(
             loader.batch_sampler.sampler.epoch = epoch  # type: ignore[union-attr]
             for learner in alive:
                 learner.model.train()
-                learner.loss_sum, learner.lams = torch.zeros((), device=device), []
+                learner.loss_sum, learner.lams, learner.clocks = torch.zeros((), device=device), [], []
             for number, (images, labels) in enumerate(_batches(loader, steps * parts, device)):
                 step, part = epoch * steps + number // parts, number % parts
                 for learner in alive:
                     if learner.status != "ok":
                         continue
-                    started = time.perf_counter()
+                    clock = Clock(device)
                     if learner.error is None:
                         attempt(learner, accumulate, images, labels, epoch, step, part)
                     if part == parts - 1 and agree(learner):
                         attempt(learner, update, step)
-                    learner.seconds += time.perf_counter() - started
+                    clock("micro-batch")
+                    learner.clocks.append(clock)
                 if part == parts - 1:
                     tick(step + 1, total)
             for learner in alive:
@@ -466,7 +488,8 @@ def _close_epoch(
 ) -> None:
     raw = evaluate(learner.model, val, device, recipe.amp, world)
     ema = evaluate(learner.ema.module, val, device, recipe.amp, world) if learner.ema is not None else None
-    learner.evaluation = ema if recipe.headline == "ema" else raw
+    learner.evaluation = ema if recipe.headline == "ema" else raw  # the device has come to here
+    learner.seconds += sum(sum(clock.seconds().values()) for clock in learner.clocks)
     bad = int(world.lowest(learner.bad_step))
     if bad != NEVER:
         learner.status = f"diverged at step {bad}"
