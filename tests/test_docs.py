@@ -1,5 +1,6 @@
 """The pages' Python runs as it stands, with tiny models on made data; the second example plug-in and the recipes that go with them."""
 import dataclasses
+import itertools
 import re
 import runpy
 from pathlib import Path
@@ -235,19 +236,52 @@ def test_resizemix_refuses(resizemix, spec):
         create_strategy(spec)
 
 
+# docs/reading-the-report.md
+
+
+def table(page: str, header: str) -> list[list[str]]:
+    """The cells of the table that begins with this header cell."""
+    lines = (ROOT / "docs" / page).read_text(encoding="utf-8").partition(f"| {header} |")[2].partition("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_every_column_is_explained():
+    from mixbench.report import COLUMNS
+
+    explained = [name for row in table("reading-the-report.md", "column") for name in re.findall(r"`(\w+)`", row[0])]
+    assert len(explained) == len(set(explained)) and set(COLUMNS) <= set(explained)
+
+
+def test_smallest_p_by_counting_signs():
+    for seeds, smallest, claim in table("reading-the-report.md", "seeds"):
+        means = [abs(sum(signs)) for signs in itertools.product((-1, 1), repeat=int(seeds))]
+        p = sum(mean == int(seeds) for mean in means) / len(means)
+        assert float(smallest) == p
+        strategies = int(0.05 / p)
+        words = {0: "never", 1: "of one strategy to the baseline"}
+        assert claim == words.get(strategies, f"of up to {strategies} strategies")
+
+
+def test_binomial_errors():
+    from scipy import stats
+
+    for row in table("reading-the-report.md", "validation images"):
+        count = int(row[0].split()[0])
+        assert row[1:] == [f"{100 * stats.binom.std(count, p) / count:.2f}" for p in (0.5, 0.8, 0.9)]
+
+
 # configs
 
 
 @pytest.mark.parametrize(("name", "grid"), [("deit_small_imagenette", (10, 10)), ("deit_small_cifar100", (8, 8))])
 def test_recipes(name, grid):
-    """Every field is one of the recipe's own, the model takes them, and the warm-up and rate are DeiT's by the batch."""
+    """Every field is one of the recipe's own, the model takes them, and the rate is DeiT's by the batch."""
     from mixbench.attention import ClassAttention
     from mixbench.train import recipe_model
 
     recipe = load_recipe(name)
     assert recipe.lr == 5e-4 * recipe.batch_size / 512
-    with torch.device("meta"):
-        model = recipe_model(recipe, 10, 0)
-        with ClassAttention(model) as tap:
-            attn = tap(torch.zeros(2, 3, recipe.image_size, recipe.image_size)).attn
+    model = recipe_model(dataclasses.replace(recipe, depth=1), 10, 0)
+    with ClassAttention(model) as tap:
+        attn = tap(torch.zeros(2, 3, recipe.image_size, recipe.image_size)).attn
     assert attn.shape == (2, *grid)
