@@ -116,12 +116,25 @@ def test_timm_task(loops):
     assert model.head.weight.grad.abs().sum() > 0
 
 
+def watched(names: dict) -> list[tuple[int, int]]:
+    """The (step, shard) of each call of mixed_loss from now on."""
+    calls, inner = [], names["mixed_loss"]
+
+    def record(*args, **kwargs):
+        calls.append((kwargs["step"], kwargs["shard"]))
+        return inner(*args, **kwargs)
+
+    names["mixed_loss"] = record
+    return calls
+
+
 def test_lightning_module(loops):
     pytest.importorskip("lightning")
     pages, names = loops
+    calls = watched(names)
     before = names["model"].head.weight.clone()
     run(names, *pages["A Lightning module"])
-    assert names["trainer"].global_step == 2 and not names["model"].head.weight.equal(before)
+    assert calls == [(0, 0), (1, 0)] and names["trainer"].global_step == 2 and not names["model"].head.weight.equal(before)
     assert {"train_loss", "top1"} <= set(names["trainer"].callback_metrics)
 
 
@@ -144,7 +157,9 @@ def test_hugging_face_trainer(loops):
         "labels": labels,
     }
     before = names["hf_model"].timm_model.head.weight.clone()
+    calls = watched(names)
     run(names, *pages["A Hugging Face Trainer"])
+    assert calls == [(0, 0), (1, 0)]
     assert not names["hf_model"].timm_model.head.weight.cpu().equal(before)
     assert names["attn"].shape == (8, 16) and names["loss"].isfinite()
     names["loss"].backward()
@@ -157,6 +172,8 @@ def test_hugging_face_trainer(loops):
 def test_adding_a_strategy(unregistered):
     registered._registered.pop("halves", None)
     names: dict = {"__name__": "docs"}
+    [halves] = sections("adding-a-strategy.md")["The smallest one"]
+    assert (ROOT / "examples" / "halves.py").read_text(encoding="utf-8").endswith(halves)
     for blocks in sections("adding-a-strategy.md").values():
         run(names, *blocks)
     for name, test in list(names.items()):
