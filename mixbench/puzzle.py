@@ -161,7 +161,7 @@ def _cut(unary: Tensor, vertical: Tensor, horizontal: Tensor) -> tuple[Tensor, T
     weight[0, 0, :, :-1] = horizontal.permute(1, 2, 0)
     weight[1, 0, :-1] = vertical.permute(1, 2, 0)
     weight = weight.flatten(2, 3) / (size - 1) ** 2  # a row's last cell has the next row's first to its right, with weight 0
-    share, flow = _flow(*((t / scale).clamp(-1e30, 1e30).float() for t in (difference, weight)), n)
+    share, flow = _flow((difference / scale).clamp(-1e30, 1e30).float(), (weight / scale).clamp_max(1e30).float(), n)
     labels = torch.stack([(share > threshold).sum(0) for threshold in THRESHOLDS])  # (T, n*n, B)
     labels = labels.unflatten(1, (n, n)).permute(0, 3, 1, 2)
     plain = torch.arange(size, device=labels.device)[:, None, None, None].expand(-1, batch, n, n)  # stiff edges want one label
@@ -293,14 +293,14 @@ def _transport(mask: Tensor, saliency: Tensor, distance: Tensor, nearest: Tensor
     while reach < places:  # found by doubling
         following[:-reach] = torch.minimum(following[:-reach], following[reach:])
         reach *= 2
-    rank, place, cost = following[0].long(), [], []  # (block, B)
+    rank, near, costs = following[0].long(), [], []  # (block, B)
     for _ in range(n):
         none = rank == places
         where = nearest.gather(1, rank.clamp_max(places - 1))
-        place.append(where.masked_fill(none, places))
-        cost.append((distance.gather(1, where) - saliency).masked_fill(none, math.inf))
+        near.append(where.masked_fill(none, places))
+        costs.append((distance.gather(1, where) - saliency).masked_fill(none, math.inf))
         rank = following.gather(0, (rank + 1).clamp_max(places)[None])[0].long()
-    place, cost = torch.stack(place), torch.stack(cost)  # (n, block, B) the candidates of each block
+    place, cost = torch.stack(near), torch.stack(costs)  # (n, block, B) the candidates of each block
     none_won = saliency.new_zeros(places + 1, batch)
     for _ in range(n):
         price = _least(cost)  # (block, B)

@@ -10,19 +10,24 @@ from mixbench.registry import register_strategy
 BLOCKS = (2, 4, 8, 16)  # blocks along a side
 
 
-def block_numbers(height: int, width: int, neigh_size: int) -> list[int]:
-    """The numbers of blocks that divide both sides into blocks that cells of `neigh_size` fill; ValueError where none divides.
+def cell_size(height: int, width: int, neigh_size: int) -> int:
+    """The side in pixels of the cells that images are compared by, in blocks of height x width: neigh_size where it fits."""
+    return math.gcd(height, width, min(height, width, neigh_size))
 
-    Where cells fill no such block, every number that divides both sides.
+
+def block_numbers(height: int, width: int, neigh_size: int) -> list[int]:
+    """The numbers of blocks along both sides of an image: those that leave no pixel over in blocks, nor in cells of neigh_size.
+
+    Smaller cells where no number leaves none over in cells; ValueError where none leaves none over in blocks.
     """
-    divide = [n for n in BLOCKS if height % n == 0 and width % n == 0]
-    if not divide:
-        near = f"{height + height % 2}x{width + width % 2}"
+    numbers = [n for n in BLOCKS if height % n == 0 and width % n == 0]
+    if not numbers:
         raise ValueError(
-            f"puzzlemix cuts images into 2x2, 4x4, 8x8 or 16x16 blocks, and {height}x{width} pixels allow none: "
-            f"both sides must be even, such as {near}"
+            f"puzzlemix cuts images into 2x2, 4x4, 8x8 or 16x16 equal blocks, which {height}x{width} pixels do not allow: "
+            f"both sides must be even, such as {height + height % 2}x{width + width % 2}"
         )
-    return [n for n in divide if all(side % min(neigh_size, side) == 0 for side in (height // n, width // n))] or divide
+    sizes = {n: (height // n, width // n) for n in numbers}
+    return [n for n, size in sizes.items() if cell_size(*size, neigh_size) == min(*size, neigh_size)] or numbers
 
 
 @register_strategy("puzzlemix")
@@ -73,8 +78,6 @@ class PuzzleMix(MixStrategy):
         return self.clean_lam
 
     def mix(self, images, labels, ctx):
-        import torch
-
         from mixbench.puzzle import block_saliency, mask_energy, move_blocks, solve_mask, transport
 
         if ctx.input_gradient is None:
@@ -91,7 +94,7 @@ class PuzzleMix(MixStrategy):
         else:
             gradient = ctx.input_gradient(images, labels)
         saliency = block_saliency(gradient, n)
-        cell = math.gcd(height // n, width // n, self.neigh_size)
+        cell = cell_size(height // n, width // n, self.neigh_size)
         terms = mask_energy(
             saliency, images, ctx.std, share,
             num_labels=self.num_labels, beta=self.beta, gamma=self.gamma, eta=self.eta, cell=cell,
