@@ -17,8 +17,9 @@ def block_saliency(gradient: Tensor, n: int) -> Tensor:
     Uniform where the gradient of an image is zero or not finite.
     """
     gradient = gradient.float()
-    gradient = gradient / gradient.abs().amax((1, 2, 3), keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)  # squares underflow
-    blocks = F.adaptive_avg_pool2d(gradient.square().mean(1).sqrt(), n)  # (B, n, n)
+    peak = torch.maximum(gradient.amax((1, 2, 3), keepdim=True), -gradient.amin((1, 2, 3), keepdim=True))
+    scaled = gradient / peak.clamp_min(torch.finfo(torch.float32).tiny)  # squares would underflow
+    blocks = F.adaptive_avg_pool2d(scaled.square_().mean(1).sqrt_(), n)  # (B, n, n)
     share = blocks / blocks.sum((1, 2), keepdim=True)
     return torch.where(share.isfinite().all(2, keepdim=True).all(1, keepdim=True), share, 1 / n**2)
 
@@ -73,7 +74,7 @@ def mask_energy(
 # The mask: labels on an n x n grid that minimise sum unary + sum w ((l_i - l_j) / (L - 1))^2.
 
 EXACT_STATES = 1024  # dynamic programming while L^n is at most this
-STEPS = 160  # of the dual solver: fixed, since stopping early would wait for the device
+STEPS = 80  # of the dual solver, for each level of a label: fixed, since stopping early would wait for the device
 CACHE_IMAGES = 64  # as many as a CPU's cache holds at once
 THRESHOLDS = (-0.5, -0.1, -0.02, -0.005, 0.0, 0.005, 0.02, 0.1, 0.5)  # 0 at convergence; in units of the median unary difference
 
@@ -229,7 +230,7 @@ def _flow(difference: Tensor, weight: Tensor, n: int) -> tuple[Tensor, Tensor]:
             down.add_(part, alpha=step)
         _descending(x)
 
-    for number in range(STEPS):
+    for number in range(STEPS * max(levels, 2)):
         primal(ahead)  # x is step times the primal here
         for part, up, down in arcs[id(new)]:
             torch.sub(up, down, out=part)

@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from baselines.reference import puzzlemix as literal
-from mixbench import MixContext, create_strategy, make_context, step_rng
-from mixbench import puzzle
+from mixbench import MixContext, create_strategy, make_context, puzzle, step_rng
 from mixbench.mix import beta, randint
 from mixbench.puzzle import block_saliency, mask_cost, mask_energy, move_blocks, solve_mask, transport
 from mixbench.strategies.puzzlemix import BLOCKS, block_numbers, cell_size
@@ -360,7 +359,7 @@ def test_moving_blocks_equals_the_loop_and_keeps_pixels():
 
 @pytest.mark.parametrize(("mask", "saliency", "eps"), [((2, 3, 4), (2, 3, 4), 0.8), ((2, 3, 3), (2, 4, 4), 0.8), ((2, 3, 3), (2, 3, 3), -1.0)])
 def test_wrong_transports_are_refused(mask, saliency, eps):
-    with pytest.raises(ValueError, match="mask and saliency|eps"):
+    with pytest.raises(ValueError, match=r"mask and saliency|eps"):
         transport(torch.ones(mask), torch.ones(saliency), eps)
 
 
