@@ -294,22 +294,26 @@ def _transport(mask: Tensor, saliency: Tensor, distance: Tensor, nearest: Tensor
     while reach < places:  # found by doubling
         following[:-reach] = torch.minimum(following[:-reach], following[reach:])
         reach *= 2
-    rank, near, costs = following[0].long(), [], []  # (block, B)
-    for _ in range(n):
-        none = rank == places
-        where = nearest.gather(1, rank.clamp_max(places - 1))
-        near.append(where.masked_fill(none, places))
-        costs.append((distance.gather(1, where) - saliency).masked_fill(none, math.inf))
-        rank = following.gather(0, (rank + 1).clamp_max(places)[None])[0].long()
-    place, cost = torch.stack(near), torch.stack(costs)  # (n, block, B) the candidates of each block
+    rank = following[0].long()  # (block, B)
+    place = rank.new_full((n, places, batch), places)  # the candidates of each block, one more each round
+    cost = saliency.new_full((n, places, batch), math.inf)
     none_won = saliency.new_zeros(places + 1, batch)
-    for _ in range(n):
-        price = _least(cost)  # (block, B)
-        pick = _least(place.masked_fill(cost != price, places))  # the lowest place among equals
+    for turn in range(n):
+        none, where = rank == places, nearest.gather(1, rank.clamp_max(places - 1))
+        place[turn] = where.masked_fill(none, places)
+        cost[turn] = (distance.gather(1, where) - saliency).masked_fill(none, math.inf)
+        rank = following.gather(0, (rank + 1).clamp_max(places)[None])[0].long()
+        known, prices = place[: turn + 1], cost[: turn + 1]
+        price = _least(prices)  # (block, B)
+        pick = _least(known.masked_fill(prices != price, places))  # the lowest place among equals
         lowest = none_won.scatter_reduce(0, pick, price, "amin")
-        bid = blocks.expand_as(pick).masked_fill((price >= 0) | (price != lowest.gather(0, pick)), places)
+        bids = price < 0  # staying hidden costs nothing
+        bid = blocks.expand_as(pick).masked_fill(~bids | (price != lowest.gather(0, pick)), places)
         winner = torch.full_like(none_won, places, dtype=torch.int64).scatter_reduce_(0, pick, bid, "amin")
-        cost += (place == pick) & (winner.gather(0, pick) != blocks)
+        lost = bids & (winner.gather(0, pick) != blocks)
+        if mask.device.type == "cpu" and not lost.any():  # the other rounds would be the same; elsewhere this would wait
+            break
+        prices += (known == pick) & lost
     winner = winner[:places]
     return torch.where(winner < places, winner, blocks).T
 
