@@ -150,9 +150,9 @@ def _cut(unary: Tensor, vertical: Tensor, horizontal: Tensor) -> tuple[Tensor, T
     """`solve_mask` by the dual of the minimum cut, with a certificate.
 
     With x[k] = [label > k] the energy is a cut (Ishikawa, 2003): sum c[k] x[k] plus capacities times positive parts of
-    differences of x. Adding |x|^2 / 2 keeps the minimiser's signs (the level sets of total variation, Chambolle 2005) and makes
-    the dual smooth: box-constrained least squares in the flow, solved by accelerated projected gradient (Beck and Teboulle,
-    2009) without any parameter of scale. Any feasible flow gives a bound.
+    differences of x. With |x|^2 / 2 added, x > 0 at the minimum is a minimum cut (Chambolle, 2005, for total variation), and the
+    dual is least squares in the flow within its capacities: accelerated projected gradient (Beck and Teboulle, 2009) solves it
+    without any parameter of scale. Any flow within the capacities gives a bound.
     """
     batch, n, _, size = unary.shape
     difference = unary.double().diff(dim=3).permute(3, 1, 2, 0).flatten(1, 2).contiguous()  # (L - 1, n*n, B)
@@ -162,6 +162,7 @@ def _cut(unary: Tensor, vertical: Tensor, horizontal: Tensor) -> tuple[Tensor, T
     weight[0, 0, :, :-1] = horizontal.permute(1, 2, 0)
     weight[1, 0, :-1] = vertical.permute(1, 2, 0)
     weight = weight.flatten(2, 3) / (size - 1) ** 2  # a row's last cell has the next row's first to its right, with weight 0
+    # float32 has no room for more than the clamps leave
     share, flow = _flow((difference / scale).clamp(-1e30, 1e30).float(), (weight / scale).clamp_max(1e30).float(), n)
     labels = torch.stack([(share > threshold).sum(0) for threshold in THRESHOLDS])  # (T, n*n, B)
     labels = labels.unflatten(1, (n, n)).permute(0, 3, 1, 2)
@@ -173,13 +174,14 @@ def _cut(unary: Tensor, vertical: Tensor, horizontal: Tensor) -> tuple[Tensor, T
 
 
 def _level_pairs(levels: int) -> list[tuple[int, int]]:
+    """All (k, m) with k < m."""
     return [(low, high) for high in range(levels) for low in range(high)]
 
 
 def _capacity(weight: Tensor, levels: int) -> tuple[Tensor, Tensor]:
     """Least and greatest flow of each arc, (2, arcs, n*n, B): |x[k]_j - x[k]_i| first, then two arcs for each pair of levels.
 
-    ((l_i - l_j))^2 = sum_k |x[k]_i - x[k]_j| + 2 sum_{k<m} (x[m]_j - x[k]_i)+ + (x[m]_i - x[k]_j)+.
+    (l_i - l_j)^2 = sum_k |x[k]_i - x[k]_j| + 2 sum_{k<m} (x[m]_j - x[k]_i)+ + (x[m]_i - x[k]_j)+.
     """
     arcs = levels * (levels - 1)
     most = torch.cat([weight] * levels + [2 * weight] * arcs, 1)

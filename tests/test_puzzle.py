@@ -189,6 +189,9 @@ def test_any_flow_gives_a_bound(num_labels):
         flow = torch.randn(2, arcs, 9, 5, generator=generator(1), dtype=torch.float64) * scale
         assert (puzzle._bound(unary, weight, flow, 3) <= least).all()
     assert torch.allclose(puzzle._bound(unary, weight, flow * 0, 3), unary.amin(3).sum((1, 2)))
+    stiffer = puzzle._flow(unary.diff(dim=3).permute(3, 1, 2, 0).flatten(1, 2).contiguous(), weight * 5, 3)[1]
+    assert (puzzle._bound(unary, weight * 5, stiffer, 3) > least + 0.1).any()
+    assert (puzzle._bound(unary, weight, stiffer, 3) <= least).all()
 
 
 def test_swapping_the_labels_of_the_optimum_is_symmetric(cut):
