@@ -1,0 +1,122 @@
+"""Puzzle-Mix (Kim et al., ICML 2020): show each image where it is salient, and move what is salient to where it shows."""
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from mixbench.mix import MixedBatch, MixStrategy, Needs, beta, blend, mirrored, randint, uniform
+from mixbench.registry import register_strategy
+
+BLOCKS = (2, 4, 8, 16)  # blocks along a side
+
+
+def cell_size(height: int, width: int, neigh_size: int) -> int:
+    """The side in pixels of the cells that images are compared by, in blocks of height x width: neigh_size where it fits."""
+    return math.gcd(height, width, min(height, width, neigh_size))
+
+
+def block_numbers(height: int, width: int, neigh_size: int) -> list[int]:
+    """The numbers of blocks along both sides of an image: those that leave no pixel over in blocks, nor in cells of neigh_size.
+
+    Differs: the official code fails on numbers that leave cells over, such as 16 at 224 pixels with neigh_size 4. Where all do, cells
+    are smaller. ValueError where no number leaves none over in blocks.
+    """
+    numbers = [n for n in BLOCKS if height % n == 0 and width % n == 0]
+    if not numbers:
+        raise ValueError(
+            f"puzzlemix cuts images into 2x2, 4x4, 8x8 or 16x16 equal blocks, which {height}x{width} pixels do not allow: "
+            f"both sides must be even, such as {height + height % 2}x{width + width % 2}"
+        )
+    sizes = {n: (height // n, width // n) for n in numbers}
+    return [n for n, size in sizes.items() if cell_size(*size, neigh_size) == min(*size, neigh_size)] or numbers
+
+
+@register_strategy("puzzlemix")
+@dataclass(frozen=True)
+class PuzzleMix(MixStrategy):
+    """A mask of 2 to 4 levels on a grid of blocks that minimises hidden saliency, and transport of salient blocks under it.
+
+    `alpha` of Beta(alpha, alpha) gives a prior of A's share, `eta` its weight; `beta` and `gamma` smooth the mask, `gamma` where the
+    images agree; `neigh_size` averages pixels before they are compared. `clean_lam` is the weight of the loss on the unmixed batch.
+    With probability `adv_p` each, drawn for A and for B, that side is perturbed by at most `adv_eps` / 255 along the sign of the gradient.
+
+    Differs: the partner is the mirrored batch; the official code permutes. The saliency pass never reaches the parameters' gradients:
+    with `clean_lam` the harness runs the unmixed batch once more, where the official code keeps the gradients of the saliency pass.
+    """
+
+    alpha: float = 1.0
+    num_labels: int = 3
+    beta: float = 1.2
+    gamma: float = 0.5
+    eta: float = 0.2
+    neigh_size: int = 2
+    transport: bool = True
+    transport_eps: float = 0.8
+    clean_lam: float = 0.0
+    adv_p: float = 0.0
+    adv_eps: float = 10.0
+
+    def __post_init__(self):
+        if not 0 < self.alpha < math.inf:
+            raise ValueError(f"puzzlemix alpha must be above 0, not {self.alpha}")
+        if self.num_labels not in (2, 3, 4):
+            raise ValueError(f"puzzlemix num_labels must be 2, 3 or 4, not {self.num_labels}")
+        if self.neigh_size < 1:
+            raise ValueError(f"puzzlemix neigh_size must be at least 1, not {self.neigh_size}")
+        for name in ("beta", "eta", "transport_eps", "clean_lam", "adv_eps"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"puzzlemix {name} must be 0 or more, not {getattr(self, name)}")
+        for name in ("gamma", "adv_p"):  # gamma above 1 could make edges negative, and the mask's problem hard
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"puzzlemix {name} must be between 0 and 1, not {getattr(self, name)}")
+
+    @property
+    def needs(self):
+        return Needs(input_gradient=True)
+
+    @property
+    def clean_weight(self):
+        return self.clean_lam
+
+    def mix(self, images, labels, ctx):
+        from mixbench.puzzle import block_saliency, mask_energy, move_blocks, solve_mask, transport
+
+        if ctx.input_gradient is None:
+            raise ValueError("puzzlemix needs MixContext.input_gradient: make the context with mixbench.make_context")
+        height, width = images.shape[-2:]
+        numbers = block_numbers(height, width, self.neigh_size)
+        n = numbers[randint(ctx.rng, len(numbers))]
+        share = beta(ctx.rng, self.alpha)
+        ours, theirs = images, images.flip(0)
+        perturbed = self.adv_p > 0 and [uniform(ctx.rng) < self.adv_p for _ in "AB"]
+        if perturbed and any(perturbed):
+            gradient, noisy = self._perturb(images, labels, ctx)
+            ours, theirs = noisy if perturbed[0] else ours, noisy.flip(0) if perturbed[1] else theirs
+        else:
+            gradient = ctx.input_gradient(images, labels)
+        saliency = block_saliency(gradient, n)
+        cell = cell_size(height // n, width // n, self.neigh_size)
+        terms = mask_energy(
+            saliency, images, ctx.std, share,
+            num_labels=self.num_labels, beta=self.beta, gamma=self.gamma, eta=self.eta, cell=cell,
+        )  # fmt: skip
+        mask = 1 - solve_mask(*terms)[0].float() / (self.num_labels - 1)  # (B, n, n) share of A
+        if self.transport:
+            ours = move_blocks(ours, transport(mask, saliency, self.transport_eps))
+            theirs = move_blocks(theirs, transport(1 - mask, saliency.flip(0), self.transport_eps))
+        mask = mask.repeat_interleave(height // n, 1).repeat_interleave(width // n, 2)[:, None]  # (B, 1, H, W)
+        return MixedBatch(images=blend(ours, theirs, mask), labels=labels, partner=mirrored(images), mask=mask)
+
+    def _perturb(self, images, labels, ctx):
+        """The input gradient at a random start near `images`, and the images moved along its sign, both (B, C, H, W)."""
+        import torch
+
+        limit = self.adv_eps / 255  # of pixels in [0, 1]
+        rng = torch.Generator(images.device).manual_seed(randint(ctx.rng, 2**63 - 1))
+        pixels = images.float() * ctx.std + ctx.mean
+        noise = torch.rand(pixels.shape, generator=rng, device=pixels.device) * (2 * limit) - limit
+        noise = (pixels + noise).clamp(0, 1) - pixels
+        gradient = ctx.input_gradient((images + noise / ctx.std).to(images.dtype), labels)
+        noise = noise + (self.adv_eps + 2) / 255 * gradient.float().nan_to_num().sign()
+        noise = noise.clamp(-limit, limit) * uniform(ctx.rng)
+        return gradient, (((pixels + noise).clamp(0, 1) - ctx.mean) / ctx.std).to(images.dtype)
