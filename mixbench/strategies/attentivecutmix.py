@@ -51,7 +51,7 @@ class AttentiveCutMix(MixStrategy):
     dtype: str = "float32"
 
     def __post_init__(self):
-        if isinstance(self.k, str) and self.k != "beta" or isinstance(self.k, int) and self.k < 0:
+        if self.k != "beta" and (isinstance(self.k, str) or self.k < 0):
             raise ValueError(f"attentivecutmix k must be a number of cells, 0 or more, or 'beta', not {self.k!r}")
         for name, known in (("channel", CHANNELS), ("dtype", DTYPES)):
             if getattr(self, name) not in known:
