@@ -25,8 +25,8 @@ CHUNK = 4  # images a pass on a CPU, so that what is at work stays in the cache
 def fine_grained(pixels: Tensor) -> Tensor:
     """Fine-grained saliency (Montabone and Soto, 2010) of uint8 RGB images (B, 3, H, W), float32 (B, H, W) in [0, 1], 0 where flat.
 
-    Equal to OpenCV's StaticSaliencyFineGrained on the same image in BGR; exact up to eight million pixels, while OpenCV
-    itself rounds its sums above 256 x 256. ValueError for anything but uint8 with three channels.
+    Equal to OpenCV's StaticSaliencyFineGrained on the same image in BGR up to 256 x 256; above, OpenCV's sums lose digits and
+    these stay exact, up to eight million pixels. ValueError for anything but uint8 with three channels.
     """
     if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] != 3:
         raise ValueError(f"saliency needs uint8 RGB images (B, 3, H, W), not {pixels.dtype} {tuple(pixels.shape)}")
@@ -41,6 +41,8 @@ def _fine_grained(pixels: Tensor, areas: list[Tensor]) -> Tensor:
         gray = _neighbours(gray, 2).add_(gray, alpha=2)
         gray = _neighbours(gray, 1).add_(gray, alpha=2).add_(8) >> 4
     sums = gray.cumsum(2, dtype=torch.int32).cumsum(1, dtype=torch.int32)
+    if 255 * sums[0].numel() < 2**24:  # float32 holds every sum, and then rounds where OpenCV adds two of them
+        sums = sums.float()
     return _combine(contrast.int() for contrast in _contrasts(gray.float(), sums, areas))
 
 
@@ -70,7 +72,7 @@ def _contrasts(center: Tensor, sums: Tensor, areas: list[Tensor]) -> Iterator[Te
     """For each scale the mean around each pixel less the pixel itself, float32 (B, H, W), rounded as OpenCV does.
 
     center (B, H, W) is float32; sums, of int32 or float32, is the sum of all pixels above and to the left, inclusive.
-    No rounding crosses a whole number where both hold integers: a window has at most 224 * 224 pixels.
+    With int32 no rounding crosses a whole number: a window has at most 224 * 224 pixels.
     """
     batch, height, width = sums.shape
     # zeros before and the last sum after: a slice is then the window clipped to the image
@@ -80,9 +82,9 @@ def _contrasts(center: Tensor, sums: Tensor, areas: list[Tensor]) -> Iterator[Te
     padded[:, REACH + height :] = padded[:, REACH + height - 1 : REACH + height]
     for reach, area in zip(SCALES, areas, strict=True):
         before, after = REACH - reach, REACH + reach  # the window's first row or column and the one past its last
-        strip = slice(before, after + width)
-        rows = padded[:, after : after + height, strip] - padded[:, before : before + height, strip]
-        window = rows[:, :, 2 * reach :] - rows[:, :, :width]
+        top, bottom = padded[:, before : before + height], padded[:, after : after + height]
+        left, right = slice(before, before + width), slice(after, after + width)
+        window = (bottom[:, :, right] + top[:, :, left]).sub_(bottom[:, :, left]).sub_(top[:, :, right])  # in this order, as OpenCV
         yield window.float().sub_(center).div_(area).sub_(center)
 
 
