@@ -167,15 +167,23 @@ def blend(images: Tensor, others: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask == 1, images, torch.where(mask == 0, others, mixed))
 
 
-def box_mask(boxes: Sequence[Box], images: Tensor) -> Tensor:
+def send(draws: Sequence[Sequence[int]], images: Tensor) -> Tensor:
+    """`draws` as a tensor on the device of `images`, without a wait for it."""
+    import torch
+
+    sent = torch.tensor(draws)
+    if images.is_cuda:
+        sent = sent.pin_memory()  # an unpinned copy would wait for the device
+    return sent.to(images.device, non_blocking=True)
+
+
+def box_mask(boxes: Sequence[Box] | Tensor, images: Tensor) -> Tensor:
     """1 outside and 0 inside the box of each row, (len(boxes), 1, H, W) float32 on the device of `images`."""
     import torch
 
     height, width = images.shape[-2:]
-    edges = torch.tensor(boxes)
-    if images.is_cuda:
-        edges = edges.pin_memory()  # an unpinned copy would wait for the device
-    top, left, bottom, right = edges.to(images.device, non_blocking=True)[:, :, None].unbind(1)  # (n, 1) each
+    edges = boxes if isinstance(boxes, torch.Tensor) else send(boxes, images)
+    top, left, bottom, right = edges[:, :, None].unbind(1)  # (n, 1) each
     rows, cols = torch.arange(height, device=images.device), torch.arange(width, device=images.device)
     inside = ((rows >= top) & (rows < bottom))[:, :, None] & ((cols >= left) & (cols < right))[:, None, :]  # (n, H, W)
     return (~inside).float()[:, None]
@@ -273,13 +281,18 @@ def make_context(
 
     mean, std = (torch.as_tensor(v, dtype=torch.float32, device=images.device).reshape(-1, 1, 1) for v in (mean, std))
     needs = strategy.needs
+    features = None
     if needs.network:
-        raise ValueError(f"external networks are not offered yet ({needs.network!r}): call it inside your own strategy")
+        from mixbench.saliency import external_network  # above this module; a network is rarely asked for
+
+        network = external_network(needs.network, images.device)
+        features = lambda x: network(x, mean, std)  # noqa: E731
     return MixContext(
         rng=step_rng(seed, step, shard),
         mean=mean,
         std=std,
         pixels=to_pixels(images, mean, std) if needs.pixels else None,
         input_gradient=(lambda x, y: input_gradient(model, x, y)) if needs.input_gradient else None,
+        features=features,
         progress=progress,
     )

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from mixbench.mix import MixStrategy
 
-BUILTIN = ("none", "mixup", "cutmix", "alternate", "transmix", "puzzlemix")  # each in mixbench.strategies.<name>
+# each in mixbench.strategies.<name>
+BUILTIN = ("none", "mixup", "cutmix", "alternate", "saliencymix", "attentivecutmix", "puzzlemix", "transmix")
 ENTRY_POINTS = "mixbench.strategies"
 _registered: dict[str, type[MixStrategy]] = {}
 _plugins: dict[str, Any] | None = None  # entry points by name, found once

@@ -1,0 +1,75 @@
+"""Attentive CutMix (Walawalkar et al., 2020): the cells that a pretrained network attends to most are pasted onto the partner."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mixbench.mix import MixedBatch, MixStrategy, Needs, beta, mirrored
+from mixbench.registry import register_strategy
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CHANNELS = ("mean", "last")
+DTYPES = ("float32", "bfloat16")
+
+
+def top_cells(attention: Tensor, k: int) -> Tensor:
+    """1 in the k cells of each map (B, h, w) that are highest, else 0, float32; of equal cells the first in raster order."""
+    order = attention.flatten(1).argsort(dim=1, descending=True, stable=True)[:, :k]  # topk breaks ties at will
+    cells = attention.new_zeros(attention.shape).float()
+    cells.flatten(1).scatter_(1, order, 1)
+    return cells
+
+
+def enlarge(cells: Tensor, height: int, width: int) -> Tensor:
+    """Cells (B, h, w) on an image, (B, 1, height, width): pixel i lies in cell floor(i * h / height)."""
+    import torch
+
+    rows, cols = (
+        torch.arange(side, device=cells.device) * grid // side
+        for side, grid in zip((height, width), cells.shape[-2:], strict=True)
+    )
+    return cells[:, rows[:, None], cols][:, None]
+
+
+@register_strategy("attentivecutmix")
+@dataclass(frozen=True)
+class AttentiveCutMix(MixStrategy):
+    """The k cells of A that `network` attends to most stay, the rest is the partner; lam is their exact share, 6 / 49 by default.
+
+    So A gives the smaller part of the picture and of the label. k may be 'beta': each batch draws 49 * Beta(2, 2), at least 1
+    (AttentiveMix+). network is a timm model with timm's weights, 'NAME:FILE' with a checkpoint's, or 'efficientnet_lite0'
+    with those of a package; it sees squares of its own input size, so that the grid is as many cells for small and for oblong
+    images. Its channels are averaged, or the last alone is used. dtype is what it computes in.
+    Differs: the partner is the mirrored batch, not any training image; the network is in eval mode and sees normalised images.
+    """
+
+    k: int | str = 6
+    network: str = "resnet50"
+    channel: str = "mean"  # Differs: the released code takes the last channel
+    dtype: str = "float32"
+
+    def __post_init__(self):
+        if self.k != "beta" and (isinstance(self.k, str) or self.k < 0):
+            raise ValueError(f"attentivecutmix k must be a number of cells, 0 or more, or 'beta', not {self.k!r}")
+        for name, known in (("channel", CHANNELS), ("dtype", DTYPES)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"attentivecutmix {name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
+        if not self.network:
+            raise ValueError("attentivecutmix network must name a network, such as resnet50")
+
+    @property
+    def needs(self):
+        return Needs(network=self.network if self.dtype == "float32" else f"{self.network} {self.dtype}")
+
+    def mix(self, images, labels, ctx):
+        features = ctx.features(images)  # (B, C, h, w)
+        attention = features.float().mean(1) if self.channel == "mean" else features[:, -1]
+        cells = attention[0].numel()
+        k = min(max(int(cells * beta(ctx.rng, 2.0)), 1), cells) if self.k == "beta" else self.k
+        if k > cells:
+            raise ValueError(f"attentivecutmix k must be at most {cells}, the cells of {self.network}'s map, not {k}")
+        mask = enlarge(top_cells(attention, k), *images.shape[-2:])
+        mixed = images.where(mask.bool(), images.flip(0))
+        return MixedBatch(images=mixed, labels=labels, partner=mirrored(images), mask=mask)

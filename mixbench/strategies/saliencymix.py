@@ -1,0 +1,77 @@
+"""SaliencyMix (Uddin et al., 2021): CutMix whose box is centred on the most salient pixel of the pasted image."""
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mixbench.mix import MixedBatch, MixStrategy, Needs, beta, box_mask, cut_box, mirrored, paste_boxes, randint, send
+from mixbench.registry import register_strategy
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SCOPES = ("sample", "batch")
+SOURCES = ("uint8", "opencv", "official")
+
+
+def salient_boxes(saliency: Tensor, draws: Tensor) -> Tensor:
+    """The box of each row, (B, 4) top, left, bottom, right: around the first peak of its map (B, H, W), in raster order.
+
+    draws (B, 4) holds half the box's height and width, and the centre (y, x) that a flat map takes.
+    """
+    import torch
+
+    height, width = saliency.shape[-2:]
+    peak, at = saliency.flatten(1).max(1)
+    peaks = torch.stack([at // width, at % width], 1)  # (B, 2) y, x
+    half, drawn = draws.split(2, 1)
+    centers = torch.where(peak[:, None] > 0, peaks, drawn)
+    sides = torch.stack([torch.full_like(at, height), torch.full_like(at, width)], 1)
+    return torch.cat([(centers - half).clamp(min=0), torch.minimum(centers + half, sides)], 1)
+
+
+@register_strategy("saliencymix")
+@dataclass(frozen=True)
+class SaliencyMix(MixStrategy):
+    """CutMix's box around the peak of the partner's fine-grained saliency; lam ~ Beta(alpha, alpha), corrected for clipping.
+
+    scope 'sample' gives each image its own lam and box; 'batch' is the released code's one lam and box for all, around the
+    peak of the image that is pasted into the first. source 'uint8' computes saliency on the un-normalised pixels where
+    they are, 'opencv' lets OpenCV do it (the same map, a wait for the device); 'official' is the released code's,
+    which hands OpenCV normalised floats and so takes their bytes for brightness. A flat image's centre is drawn.
+    Differs: the partner is the mirrored batch, as in timm; the released code permutes.
+    """
+
+    alpha: float = 1.0
+    scope: str = "sample"  # Differs: the released code has one box a batch
+    source: str = "uint8"  # Differs: the released code's map is noise
+
+    def __post_init__(self):
+        if not 0 < self.alpha < math.inf:
+            raise ValueError(f"saliencymix alpha must be above 0, not {self.alpha}")
+        for name, known in (("scope", SCOPES), ("source", SOURCES)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"saliencymix {name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
+
+    @property
+    def needs(self):
+        return Needs(pixels=self.source != "official")
+
+    def mix(self, images, labels, ctx):
+        from mixbench.saliency import fine_grained, official_saliency, opencv_saliency
+
+        height, width = images.shape[-2:]
+        draws = []  # as CutMix draws
+        for _ in range(len(images) if self.scope == "sample" else 1):
+            lam = beta(ctx.rng, self.alpha)
+            center = randint(ctx.rng, height), randint(ctx.rng, width)
+            top, left, _, _ = cut_box(height, width, lam, (height, width))  # half a box up and left of the corner
+            draws.append((height - top, width - left, *center))
+        detect = {"uint8": fine_grained, "opencv": opencv_saliency, "official": official_saliency}[self.source]
+        shown = images if self.source == "official" else ctx.pixels
+        saliency = detect(shown[-len(draws) :].flip(0))  # of each row's partner
+        boxes = salient_boxes(saliency, send(draws, images))
+        mask = box_mask(boxes, images)
+        mixed = paste_boxes(images, boxes.tolist() if images.device.type == "cpu" else boxes, mask)
+        return MixedBatch(images=mixed, labels=labels, partner=mirrored(images), mask=mask)
