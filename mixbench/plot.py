@@ -1,26 +1,33 @@
-"""Figures."""
+"""Figures: pictures of mixed batches as PNG files, and the report's diagrams as SVG text."""
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
 
-from mixbench.mix import make_context, to_pixels
-from mixbench.train import Learner
+if TYPE_CHECKING:
+    import torch
+
+    from mixbench.statistics import Comparison, Difference, Summary
+    from mixbench.train import Learner
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#7A6A00", "#56B4E9", "#000000", "#E69F00")  # Okabe and Ito's, yellow darkened
+MARKERS = "osD^vP*X"
+THUMBNAIL = 128  # pixels; what the gallery's pictures are reduced to
 
 
-@torch.no_grad()
 def mixed_grid(
     learners: list[Learner], images: torch.Tensor, labels: torch.Tensor, classes: tuple[str, ...], mean: Any, std: Any,
     path: Path, seed: int = 0, columns: int = 6,
 ) -> None:  # fmt: skip
     """A picture of what each strategy makes of one batch, with A's share by area and as used in the label."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    plt = _pyplot()
     columns = min(columns, len(images))
     figure, axes = plt.subplots(
         len(learners) + 1, columns, figsize=(2.1 * columns, 2.5 * (len(learners) + 1)), squeeze=False, layout="constrained"
@@ -29,28 +36,361 @@ def mixed_grid(
     def show(axis: Any, image: torch.Tensor, title: str, name: str) -> None:
         axis.imshow(image.permute(1, 2, 0).cpu().numpy())
         axis.set_title(title, fontsize=8)
-        axis.set_ylabel(name, fontsize=9)
+        axis.set_ylabel(_wrapped(name), fontsize=9)
         axis.set(xticks=[], yticks=[])
 
-    with torch.enable_grad():
-        ctx = [make_context(x.strategy, x.model, images, seed=seed, step=2, mean=mean, std=std) for x in learners]
-        mixes = [x.strategy.mix(images, labels, c) for x, c in zip(learners, ctx, strict=True)]
-    mean, std = ctx[0].mean, ctx[0].std
+    from mixbench.mix import to_pixels
+
+    mean, std = (_column(v, images) for v in (mean, std))
     for column, image in enumerate(to_pixels(images[:columns], mean, std)):
         show(axes[0, column], image, f"A: {classes[labels[column]]}\nB: {classes[labels[-1 - column]]}",
              "image A" if column == 0 else "")
-    for row, (learner, mixed) in enumerate(zip(learners, mixes, strict=True), 1):
-        learner.model.eval()
-        tap = learner.tap
-        if tap:
-            with tap:
-                output = learner.forward(mixed.images)
-        else:
-            output = learner.forward(mixed.images)
-        lam = learner.strategy.relabel(mixed, output)
+    for row, learner in enumerate(learners, 1):
+        mixed, _, lam = _mixed(learner, images, labels, mean, std, seed)
         for column, image in enumerate(to_pixels(mixed.images[:columns], mean, std)):
             title = f"A by area {mixed.lam[column]:.2f}\nA in label {lam[column]:.2f}"
             show(axes[row, column], image, title, learner.spec if column == 0 else "")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+@dataclass(frozen=True)
+class GalleryEntry:
+    """One mixed image of the paper's Figure 5; pictures are file names beside the index."""
+
+    strategy: str
+    image_a: str
+    image_b: str
+    mixed: str
+    mask: str  # white is A
+    map: str  # what `map_name` says, laid over the mixed image
+    map_name: str
+    class_a: str
+    class_b: str
+    lam_area: float  # A's share of the pixels
+    lam_used: float  # A's share of the label
+
+
+def draw_gallery(
+    learners: list[Learner], images: torch.Tensor, labels: torch.Tensor, classes: tuple[str, ...], mean: Any, std: Any,
+    folder: Path, seed: int = 0, count: int = 3,
+) -> list[GalleryEntry]:  # fmt: skip
+    """The paper's Figure 5 of one batch: PNG files and index.json in `folder`, `count` images a strategy; the entries.
+
+    The map is the class attention over the mixed image where the network has a class token, else its input gradient.
+    """
+    from mixbench.mix import to_pixels
+
+    folder.mkdir(parents=True, exist_ok=True)
+    mean, std = (_column(v, images) for v in (mean, std))
+    count = min(count, len(images))
+    originals = to_pixels(images, mean, std).permute(0, 2, 3, 1).cpu().numpy()  # (B, H, W, 3)
+    entries = []
+    for number, learner in enumerate(learners):
+        mixed, attn, lam = _mixed(learner, images, labels, mean, std, seed)
+        used = learner.strategy.needs.attention is not None
+        if attn is None:
+            attn, name = _importance(learner, mixed)
+        else:
+            name = "class attention"
+        name += ", used in the label" if used else ", not used in the label"
+        pixels = to_pixels(mixed.images, mean, std).permute(0, 2, 3, 1).cpu().numpy()
+        height, width = pixels.shape[1:3]
+        masks = mixed.mask.float().expand(len(images), 1, height, width)[:, 0].cpu().numpy()
+        for i in range(count):
+            partner = int(mixed.partner[i])
+            files = {"a": f"image{i}.png", "b": f"image{partner}.png"}
+            files |= {key: f"{number}-{i}-{key}.png" for key in ("mixed", "mask", "map")}
+            _save_png(originals[i], folder / files["a"])
+            _save_png(originals[partner], folder / files["b"])
+            _save_png(pixels[i], folder / files["mixed"])
+            _save_png((255 * masks[i]).round().astype(np.uint8), folder / files["mask"])
+            _save_png(_overlay(pixels[i], attn[i].float().cpu().numpy()), folder / files["map"])
+            entries.append(GalleryEntry(
+                strategy=learner.spec, image_a=files["a"], image_b=files["b"], mixed=files["mixed"], mask=files["mask"], map=files["map"],
+                map_name=name, class_a=classes[int(labels[i])], class_b=classes[int(labels[partner])],
+                lam_area=float(mixed.lam[i]), lam_used=float(lam[i]),
+            ))  # fmt: skip
+    (folder / "index.json").write_text(json.dumps([asdict(entry) for entry in entries], indent=1), encoding="utf-8")
+    return entries
+
+
+def read_gallery(folder: Path) -> list[GalleryEntry]:
+    """The entries of a gallery's index.json; none where there is no such file."""
+    index = folder / "index.json"
+    return [GalleryEntry(**entry) for entry in json.loads(index.read_text(encoding="utf-8"))] if index.is_file() else []
+
+
+def _column(value: Any, images: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    return torch.as_tensor(value, dtype=torch.float32, device=images.device).reshape(-1, 1, 1)
+
+
+def _mixed(learner: Learner, images: torch.Tensor, labels: torch.Tensor, mean: Any, std: Any, seed: int) -> tuple[Any, Any, Any]:
+    """A batch as the strategy mixes it: MixedBatch, attention where the strategy uses it, and A's share of the label (B,)."""
+    import torch
+
+    from mixbench.mix import make_context
+
+    ctx = make_context(learner.strategy, learner.model, images, seed=seed, step=2, mean=mean, std=std)
+    mixed = learner.strategy.mix(images, labels, ctx)
+    learner.model.eval()
+    with torch.no_grad(), learner.tap or nullcontext():
+        output = learner.forward(mixed.images)
+        return mixed, output.attn, learner.strategy.relabel(mixed, output)
+
+
+def _importance(learner: Learner, mixed: Any) -> tuple[Any, str]:
+    """Where the network looks in mixed images, (B, h, w), and what the map is called."""
+    import torch
+
+    from mixbench.attention import ClassAttention, NoClassAttention
+    from mixbench.mix import input_gradient
+
+    try:
+        with torch.no_grad(), ClassAttention(learner.model) as tap:
+            return tap(mixed.images).attn, "class attention"
+    except NoClassAttention:
+        return input_gradient(learner.model, mixed.images, mixed.labels).abs().sum(1), "input gradient"
+
+
+def _overlay(pixels: np.ndarray, importance: np.ndarray) -> np.ndarray:
+    """An importance map (h, w) in colour over a grey image, (H, W, 3) uint8; the brightest colour is the map's largest value."""
+    import matplotlib
+    from PIL import Image
+
+    scaled = importance / max(float(importance.max()), 1e-12)
+    height, width = pixels.shape[:2]
+    smooth = Image.fromarray(scaled.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
+    heat = matplotlib.colormaps["inferno"](np.asarray(smooth))[:, :, :3] * 255
+    grey = pixels.mean(2, keepdims=True)
+    return (0.4 * grey + 0.6 * heat).round().astype(np.uint8)
+
+
+def _save_png(pixels: np.ndarray, path: Path) -> None:
+    from PIL import Image
+
+    image = Image.fromarray(pixels)
+    longest = max(image.size)
+    if longest > THUMBNAIL:
+        image = image.resize(tuple(round(side * THUMBNAIL / longest) for side in image.size), Image.Resampling.LANCZOS)  # type: ignore[arg-type]
+    image.save(path, optimize=True)
+
+
+# Diagrams. Five inches wide with text of ten points: legible on a phone, where an SVG unit is about a pixel.
+
+STYLE = {
+    "svg.fonttype": "none", "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 10, "axes.labelsize": 10,
+    "xtick.labelsize": 9, "ytick.labelsize": 9, "legend.fontsize": 9, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.grid": True, "grid.color": "#dddddd", "axes.axisbelow": True, "legend.frameon": False,
+}  # fmt: skip
+
+
+def _pyplot() -> Any:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt
+
+
+def _wrapped(name: str, width: int = 22) -> str:
+    """Lines of about `width` characters, broken after an opening bracket or a comma."""
+    lines = [""]
+    for part in re.findall(r"[^(,]*[(,]?\s*", name):
+        if lines[-1] and len(lines[-1] + part.rstrip()) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(line.rstrip() for line in lines)
+
+
+class _Drawing:
+    """One diagram: `with _Drawing(name, description, height) as (figure, axes)`, then `svg`, text that needs no other file."""
+
+    def __init__(self, name: str, description: str, height: float, rows: int = 1):
+        self.name, self.description, self.height, self.rows = name, description, height, rows
+        self.svg = ""
+
+    def __enter__(self) -> tuple[Any, Any]:
+        self.plt = _pyplot()
+        self._style = self.plt.rc_context({**STYLE, "svg.hashsalt": self.name})
+        self._style.__enter__()
+        self.figure, axes = self.plt.subplots(self.rows, 1, figsize=(5, self.height), squeeze=False, layout="constrained")
+        return self.figure, axes[:, 0]
+
+    def __exit__(self, kind: Any, *rest: Any) -> None:
+        import html
+        import io
+
+        if kind is None:
+            stream = io.StringIO()
+            self.figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+            text = stream.getvalue()
+            text = text[text.index("<svg") :]
+            text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
+            text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
+            text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
+            text = re.sub(r'\bid="', f'id="{self.name}-', text)  # several drawings share one page
+            text = re.sub(r'(href="#|url\(#)', rf"\1{self.name}-", text)
+            label = html.escape(self.description, quote=True)
+            self.svg = text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+        self.plt.close(self.figure)
+        self._style.__exit__(kind, *rest)
+
+
+def looks(strategies: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """A colour and a marker for each strategy, the same in every diagram."""
+    return {name: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, name in enumerate(strategies)}
+
+
+def _height(names: Sequence[str], row: float) -> float:
+    """The height of a diagram with a row for each name, in inches; a row holds the longest name's lines."""
+    return 0.8 + len(names) * max(row, 0.16 * max(_wrapped(name).count("\n") + 1 for name in names))
+
+
+def _strategy_axis(axis: Any, names: Sequence[str]) -> None:
+    axis.set_yticks(range(len(names)), [_wrapped(name) for name in names])
+    axis.set_ylim(len(names) - 0.5, -0.5)
+    axis.grid(axis="y", visible=False)
+
+
+def _dots(axis: Any, row: int, found: Summary | Difference, colour: str) -> None:
+    """Every seed as a dot below the mean with its interval."""
+    values = list(found.values.values())
+    axis.plot(values, [row + 0.22] * len(values), linestyle="", marker="o", markersize=4.5, color=colour, alpha=0.6)
+    if found.low is not None:
+        axis.plot([found.low, found.high], [row - 0.08] * 2, color=colour, linewidth=2)
+    axis.plot([found.mean], [row - 0.08], marker="|", markersize=13, markeredgewidth=2.5, color=colour)
+
+
+def accuracy_figure(comparison: Comparison) -> str:
+    """Top-1 of each strategy: mean, 95 % t interval and every seed; SVG."""
+    found = [summary for summary in comparison.summaries if summary.mean is not None]
+    style = looks([summary.strategy for summary in comparison.summaries])
+    drawing = _Drawing("accuracy", "Top-1 of each strategy, with every seed", _height([s.strategy for s in found], 0.55))
+    with drawing as (_, (axis,)):
+        for row, summary in enumerate(found):
+            _dots(axis, row, summary, style[summary.strategy][0])
+        _strategy_axis(axis, [summary.strategy for summary in found])
+        axis.set_xlabel("top-1 (%)")
+    return drawing.svg
+
+
+def difference_figure(comparison: Comparison) -> str:
+    """Top-1 of each strategy less the baseline: mean, BCa interval and every seed; SVG."""
+    found = [difference for difference in comparison.differences if difference.mean is not None]
+    style = looks([summary.strategy for summary in comparison.summaries])
+    height = _height([difference.strategy for difference in found], 0.55)
+    drawing = _Drawing("differences", f"Top-1 of each strategy less {comparison.baseline}, by seed", height)
+    with drawing as (_, (axis,)):
+        axis.axvline(0, color="#333333", linewidth=1)
+        for row, difference in enumerate(found):
+            _dots(axis, row, difference, style[difference.strategy][0])
+        _strategy_axis(axis, [difference.strategy for difference in found])
+        axis.set_xlabel(f"top-1 less {comparison.baseline}'s, same seed (points)")
+    return drawing.svg
+
+
+def cost_figure(comparison: Comparison, seconds: Mapping[str, Sequence[float]]) -> str:
+    """Mean top-1 with its interval against the training time of a run, its mean and range; the line is the front of the means; SVG."""
+    found = {summary.strategy: summary for summary in comparison.summaries if summary.mean is not None and summary.strategy in seconds}
+    style = looks([summary.strategy for summary in comparison.summaries])
+    longest = max(max(values) for values in seconds.values())
+    unit, size = next((u, s) for u, s in (("hours", 3600), ("minutes", 60), ("seconds", 1)) if longest >= 2 * s or s == 1)
+    costs = {name: [value / size for value in seconds[name]] for name in found}
+    means = {name: (float(np.mean(costs[name])), float(summary.mean or 0)) for name, summary in found.items()}
+    drawing = _Drawing("cost", "Top-1 against training time", 3.4 + 0.17 * len(found))
+    with drawing as (figure, (axis,)):
+        axis.plot(*zip(*(means[name] for name in pareto_front(means)), strict=True), color="#888888", linewidth=1, zorder=1)
+        for name, summary in found.items():
+            colour, marker = style[name]
+            cost, accuracy = means[name]
+            if summary.low is not None:
+                axis.plot([cost, cost], [summary.low, summary.high], color=colour, linewidth=1.2)
+            axis.plot([min(costs[name]), max(costs[name])], [accuracy] * 2, color=colour, linewidth=1.2)
+            axis.plot([cost], [accuracy], color=colour, marker=marker, markersize=7, linestyle="", label=_wrapped(name, 44))
+        axis.margins(0.1)
+        axis.set(xlabel=f"training time of one run ({unit})", ylabel="top-1 (%)")
+        figure.legend(loc="outside lower center", ncols=2 if max(map(len, found)) <= 20 else 1)
+    return drawing.svg
+
+
+def pareto_front(points: Mapping[str, tuple[float, float]]) -> list[str]:
+    """The names for which no other point (cost, accuracy) is as cheap and as accurate and better in one, from cheap to costly."""
+    def beaten(cost: float, accuracy: float) -> bool:
+        return any(c <= cost and a >= accuracy and (c, a) != (cost, accuracy) for c, a in points.values())
+
+    return sorted((name for name, point in points.items() if not beaten(*point)), key=lambda name: points[name])
+
+
+LONG_RUN = 20  # epochs from which the curves' axis leaves out what the first quarter alone reaches
+
+
+def curves_figure(logs: Mapping[tuple[str, int], Sequence[Mapping[str, Any]]], column: str, label: str, strategies: Sequence[str]) -> str:
+    """A column of the logs by epoch: a thin line a run, a thick one for the mean of those that came furthest; SVG."""
+    style = looks(strategies)
+    name = f"curves-{column}"
+    drawing = _Drawing(name, f"{label} by epoch", 3.4 + 0.17 * len(strategies))
+    with drawing as (figure, (axis,)):
+        for strategy in strategies:
+            colour, marker = style[strategy]
+            runs = [{int(row["epoch"]) + 1: row[column] for row in log if row.get(column) is not None}
+                    for (spec, _), log in logs.items() if spec == strategy]  # fmt: skip
+            runs = [run for run in runs if run]
+            if not runs:
+                continue
+            if len(runs) > 1:
+                for run in runs:
+                    axis.plot(list(run), list(run.values()), color=colour, linewidth=0.7, alpha=0.45)
+            last = max(max(run) for run in runs)
+            whole = [run for run in runs if last in run]
+            epochs = sorted(set.intersection(*(set(run) for run in whole)))
+            means = [float(np.mean([run[epoch] for run in whole])) for epoch in epochs]
+            axis.plot(epochs, means, color=colour, linewidth=2, marker=marker, markersize=4, markevery=max(1, len(epochs) // 8),
+                      label=_wrapped(strategy, 44))
+        axis.set(xlabel="epoch", ylabel=label)
+        late = [value for line in axis.lines for epoch, value in zip(*line.get_data(), strict=True) if epoch > axis.dataLim.x1 / 4]
+        if axis.dataLim.x1 >= LONG_RUN:
+            pad = 0.05 * (max(late) - min(late)) or 1
+            axis.set_ylim(min(late) - pad, max(late) + pad)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        figure.legend(loc="outside lower center", ncols=2 if max(map(len, strategies)) <= 20 else 1)
+    return drawing.svg
+
+
+PHASES = ("mix", "forward", "backward", "optimizer")
+
+
+def step_figure(times: Mapping[str, Mapping[str, float]]) -> str:
+    """Milliseconds of a step in each phase, times[strategy][phase]; SVG."""
+    drawing = _Drawing("steps", "Step time by phase", 0.5 + _height(list(times), 0.42))
+    with drawing as (figure, (axis,)):
+        for phase, colour, hatch in zip(PHASES, COLOURS, ("", "//", "", ".."), strict=False):
+            left = [sum(t[before] for before in PHASES[: PHASES.index(phase)]) for t in times.values()]
+            widths = [t[phase] for t in times.values()]
+            axis.barh(range(len(times)), widths, left=left, color=colour, hatch=hatch, edgecolor="white", label=phase)
+        _strategy_axis(axis, list(times))
+        axis.set_xlabel("milliseconds a step")
+        figure.legend(loc="outside lower center", ncols=4)
+    return drawing.svg
+
+
+def lam_figure(samples: Mapping[str, np.ndarray]) -> str:
+    """Histograms of A's share by area (grey) and as used in the label (line), samples[strategy] (N, 2); SVG."""
+    drawing = _Drawing("lam", "A's share by area and in the label", 0.9 + 1.35 * len(samples), rows=len(samples))
+    edges = np.linspace(0, 1, 21)
+    with drawing as (figure, axes):
+        for axis, (strategy, pairs) in zip(axes, samples.items(), strict=True):
+            # weights make each bar a share of the images
+            shares = [np.histogram(np.clip(column, 0, 1), edges)[0] / len(column) * 100 for column in pairs.T]
+            axis.stairs(shares[0], edges, fill=True, color="#bbbbbb", label="by area")
+            axis.stairs(shares[1], edges, color=COLOURS[1], linewidth=2, label="as used in the label")
+            axis.set_title(_wrapped(strategy, 56), fontsize=10, loc="left")
+            axis.set_ylabel("% of images")
+            axis.set_xlim(0, 1)
+        axes[-1].set_xlabel("A's share")
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return drawing.svg

@@ -1,0 +1,225 @@
+"""The statistics are scipy's own, claim no more than they may, and say in plain words what they cannot."""
+import itertools
+import re
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from mixbench.statistics import (
+    bca_interval,
+    calibration_bins,
+    calibration_error,
+    compare,
+    holm,
+    mcnemar,
+    nll_sum,
+    read_correct,
+    seeds_needed,
+    sign_flip_p,
+    smallest_difference,
+    write_correct,
+)
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+def one(differences):
+    """The difference of one strategy whose seeds lie `differences` above cutmix."""
+    figures = {"cutmix": dict.fromkeys(range(len(differences)), 0.0), "new": dict(enumerate(differences))}
+    [result] = compare(figures).differences
+    return result
+
+
+def test_equals_scipy_on_the_same_numbers():
+    values = np.random.default_rng(1).normal(0.3, 1, 9)
+    result = one(values)
+    interval = stats.bootstrap((values,), np.mean, method="BCa", n_resamples=9999, rng=0).confidence_interval
+    assert (result.low, result.high) == pytest.approx((interval.low, interval.high), abs=1e-9)
+    assert result.p == stats.permutation_test((values,), np.mean, permutation_type="samples", n_resamples=np.inf).pvalue
+    [_, new] = compare({"cutmix": {0: 1.0}, "new": dict(enumerate(values))}).summaries
+    assert (new.low, new.high) == pytest.approx(stats.t.interval(0.95, 8, values.mean(), stats.sem(values)))
+    assert new.spread == pytest.approx(stats.tstd(values))
+
+
+def test_sign_flips_by_hand():
+    values = [0.5, -0.2, 0.9, 0.4, 0.1]
+    means = [abs(np.dot(signs, values)) for signs in itertools.product((1, -1), repeat=5)]
+    assert sign_flip_p(values) == pytest.approx(np.mean([m >= sum(values) - 1e-12 for m in means]))
+    assert sign_flip_p([1.0, 2.0, 3.0]) == 2 / 8
+
+
+def test_holm_by_hand():
+    # 3 x .01, 2 x .02, 1 x .03 held up to .04; ties; beyond 1
+    assert holm([0.03, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.6]) == [1.0, 1.0] and holm([0.2]) == [0.2] and holm([]) == []
+
+
+def test_a_comparison_without_a_true_difference_is_rarely_claimed():
+    rng = np.random.default_rng(0)
+    claims = sum(one(rng.normal(0, 1, 8)).claimed for _ in range(1000))
+    assert 10 <= claims <= 60
+
+
+def test_two_standard_deviations_are_found():
+    rng = np.random.default_rng(0)
+    assert sum(one(rng.normal(2, 1, 8)).claimed for _ in range(300)) >= 240
+
+
+@pytest.mark.parametrize(("seeds", "comparisons"), [(6, 1), (8, 1), (8, 4), (10, 4)])
+def test_the_smallest_difference_is_found_about_four_times_in_five(seeds, comparisons):
+    unit = np.random.default_rng(0).normal(0, 1, seeds)
+    unit = (unit - unit.mean()) / unit.std(ddof=1)
+    effect = smallest_difference(unit, comparisons)
+    found = [sign_flip_p(v) * comparisons < 0.05 for v in np.random.default_rng(1).normal(effect, 1, (300, seeds))]
+    assert 0.72 <= np.mean(found) <= 0.88
+
+
+def test_too_few_seeds_can_show_nothing():
+    assert [seeds_needed(k) for k in (1, 2, 5)] == [6, 7, 8]
+    result = one([1.0, 1.1, 1.2, 0.9, 1.0])
+    assert not result.claimed and result.smallest is None and result.low > 0
+    assert "not resolvable with 5 seeds" in result.sentence and "p cannot be below 2/2^5: it takes 6 seeds" in result.sentence
+    assert one([1.0, 1.1, 1.2, 0.9, 1.0, 1.1]).claimed
+
+
+def test_a_claim_needs_the_interval_and_the_corrected_p():
+    values = [0.9, 1.0, 1.2, 0.8, 1.1, 1.0]
+    base = dict.fromkeys(range(6), 70.0)
+    shifted = {s: 70 + v for s, v in enumerate(values)}
+    assert one(values).claimed and "new is higher than cutmix: +1.00 points" in one(values).sentence
+    assert "new is lower than cutmix" in one([-v for v in values]).sentence
+    two = compare({"cutmix": base, "a": shifted, "b": shifted}).differences
+    assert [d.corrected for d in two] == pytest.approx([2 * 2 / 64] * 2) and not any(d.claimed for d in two)
+    assert "corrected for 2 comparisons" in two[0].sentence
+
+
+@pytest.mark.parametrize(
+    ("figures", "words"),
+    [
+        ({"cutmix": {0: 70.0}, "new": {0: 71.0}}, "one seed, which cannot tell the strategies apart"),
+        ({"cutmix": {0: 70.0, 1: 71.0}, "new": {0: 70.0, 1: 71.0}}, "equal in each of 2 seeds"),
+        ({"cutmix": {0: 70.0, 1: 70.5}, "new": {0: 71.0, 1: 71.0}}, "p cannot be below 2/2^2: it takes 6 seeds"),
+        ({"cutmix": {0: 70.0, 1: 70.5}, "new": {0: 70.3, 1: 70.8}}, "not resolvable with 2 seeds"),
+        ({"cutmix": {0: 70.0, 1: 70.5, 2: 71.0}, "new": {0: 71.0, 1: None, 2: 70.0}}, "on both sides: seed 1."),
+        ({"cutmix": {0: 70.0, 1: 70.5, 2: 71.0}, "new": {0: 71.0, 1: float("nan"), 2: float("inf")}}, "on both sides: seeds 1, 2."),
+        ({"cutmix": {0: None}, "new": {0: 71.0}}, "no seed in common that gave a figure"),
+        ({"cutmix": {0: 70.0}, "new": {1: 71.0}}, "no seed in common"),
+        ({"cutmix": {}, "new": {}}, "no seed in common"),
+        ({"cutmix": dict.fromkeys(range(8), 70.0), "new": dict.fromkeys(range(8), 70.1)}, "new is higher than cutmix: +0.10 points [+0.10, +0.10]"),
+        ({"cutmix": dict.fromkeys(range(8), 70.0), "new": dict.fromkeys(range(8), 70.0)}, "equal in each of 8 seeds: no difference"),
+    ],
+)
+def test_degenerate_runs_give_a_plain_sentence(figures, words):
+    comparison = compare(figures)
+    [result] = comparison.differences
+    assert words in result.sentence and result.sentence.endswith(".")
+    assert not re.search(r"\b(nan|inf)\b", repr(comparison))
+
+
+def test_degenerate_bootstraps_are_finite():
+    """Few, tied and lopsided differences, as small validation sets give them."""
+    rng = np.random.default_rng(0)
+    for n in (2, 3, 5, 8):
+        for _ in range(30):
+            low, high = bca_interval(rng.integers(-1, 2, n) * 0.1, draws=999)
+            assert np.isfinite([low, high]).all() and low <= high
+    assert bca_interval([0.3, 0.3 + 1e-13, 0.3]) == pytest.approx((0.3, 0.3))
+    assert np.isfinite(bca_interval([0.0] * 7 + [5.0])).all()
+
+
+def test_one_seed_gets_mcnemar_over_the_images():
+    ours = np.array([1] * 20 + [1] * 12 + [0] * 2 + [0] * 6, bool)
+    theirs = np.array([1] * 20 + [0] * 12 + [1] * 2 + [0] * 6, bool)
+    p, better, worse = mcnemar(ours, theirs)
+    # 2 * (C(14,0) + C(14,1) + C(14,2)) / 2^14
+    assert (better, worse) == (12, 2) and p == pytest.approx(2 * (1 + 14 + 91) / 2**14)
+    assert mcnemar(ours, ours) == (1.0, 0, 0)
+    correct = {("new", 4): ours, ("cutmix", 4): theirs}
+    [result] = compare({"cutmix": {4: 55.0}, "new": {4: 80.0}}, correct=correct).differences
+    assert result.p == p and not result.claimed
+    assert "12 images right with new alone, 2 images with cutmix alone" in result.sentence and "Another seed may say otherwise" in result.sentence
+    with pytest.raises(ValueError, match="40 and 39 images"):
+        mcnemar(ours, theirs[1:])
+
+
+@pytest.mark.parametrize("count", [0, 1, 8, 1001])
+def test_bitmaps_survive_the_disk(tmp_path, count):
+    flags = np.random.default_rng(0).random(count) < 0.5
+    write_correct(tmp_path / "a" / "correct.npz", flags)
+    assert np.array_equal(read_correct(tmp_path / "a" / "correct.npz"), flags)
+    (tmp_path / "bad.npz").write_bytes(b"no bitmap")
+    with pytest.raises(ValueError, match="not a bitmap"):
+        read_correct(tmp_path / "bad.npz")
+
+
+def test_bitmaps_are_an_eighth_of_a_byte_an_image(tmp_path):
+    write_correct(tmp_path / "c.npz", np.ones(50_000, bool))
+    assert 50_000 / 8 <= (tmp_path / "c.npz").stat().st_size < 50_000 / 8 + 1000
+
+
+def test_nll_and_calibration_equal_torchmetrics():
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = 3 * torch.randn(500, 7, generator=generator), torch.randint(7, (500,), generator=generator)
+    parts = [calibration_bins(logits[i : i + 64], labels[i : i + 64]) for i in range(0, 500, 64)]
+    expected = multiclass_calibration_error(logits.double().softmax(-1), labels, num_classes=7, n_bins=15, norm="l1")
+    assert calibration_error(sum(parts)).item() == pytest.approx(100 * expected.item(), rel=1e-6)
+    chosen = logits.double().softmax(-1)[range(500), labels]
+    assert nll_sum(logits, labels).item() == pytest.approx(-chosen.log().sum().item())
+
+
+def test_calibration_by_hand():
+    # two images at confidence 3/4, one right: |1/2 - 3/4|; two at 1, both right: 0
+    even, sure = torch.tensor([3.0, 1.0]).log(), torch.tensor([1000.0, 0.0])
+    bins = calibration_bins(torch.stack([even, even, sure, sure]), torch.tensor([0, 1, 0, 0]))
+    assert bins[0].nonzero().flatten().tolist() == [11, 14] and bins.sum(1).tolist() == pytest.approx([4, 3.5, 3])
+    assert calibration_error(bins).item() == pytest.approx(12.5)
+
+
+def test_the_baseline():
+    figures = {"none": {0: 1.0}, "cutmix": {0: 1.0}, "new": {0: 1.0}}
+    assert compare(figures).baseline == "cutmix" and compare({"none": {0: 1.0}, "new": {}}).baseline == "none"
+    assert [d.strategy for d in compare(figures, baseline="new").differences] == ["none", "cutmix"]
+    with pytest.raises(ValueError, match="'other' is not among"):
+        compare(figures, baseline="other")
+    with pytest.raises(ValueError, match="no strategy"):
+        compare({})
+
+
+def test_scipy_waits_until_it_is_used():
+    import subprocess
+    import sys
+
+    code = "import sys, mixbench.statistics, mixbench.report; sys.exit('scipy' in sys.modules or 'torch' in sys.modules)"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_what_too_few_seeds_means_depends_on_the_comparisons():
+    """Seven comparisons need nine seeds: eight are too few for all, seven are not where another comparison has nine."""
+    rng = np.random.default_rng(0)
+
+    def sentences(seeds, fewer):
+        figures = {"cutmix": dict.fromkeys(range(seeds), 70.0)}
+        for i in range(7):
+            figures[f"s{i}"] = {s: 70.0 + rng.normal(0, 1) for s in range(fewer if i == 0 else seeds)}
+        return [d.sentence for d in compare(figures).differences]
+
+    assert all("below 7 x 2/2^8: it takes 9 seeds" in text for text in sentences(8, 8)[1:])
+    assert "below 2/2^5: it takes 9 seeds" in sentences(9, 5)[0]
+    first, *others = sentences(9, 7)
+    assert "So few" not in first and all("would be found by 9 seeds four times in five" in text for text in others)
+
+
+def test_images_and_seeds_are_corrected_apart():
+    flags = np.arange(40) < 20
+    figures = {"cutmix": {0: 50.0, 1: 50.0}, "a": {0: 100.0}, "b": {0: 51.0, 1: 52.0}}
+    a, b = compare(figures, correct={("cutmix", 0): flags, ("a", 0): np.ones(40, bool)}).differences
+    assert a.corrected == a.p == 2 / 2**20 and b.corrected == b.p == 0.5
+    assert "differ beyond the chance of these images: 20 images right with a alone" in a.sentence and not a.claimed
