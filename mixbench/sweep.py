@@ -116,8 +116,8 @@ class Sweep:
             raise ValueError("speeds are compared within one process: use `mixbench speed`, or --mode both for a speed in every job")
         if options.gpus < 0:
             raise ValueError(f"--gpus must be 0 or more, not {options.gpus}")
-        if not options.hours * 60 >= 1:
-            raise ValueError(f"--hours must be a minute (0.0167) or more, not {options.hours}")
+        if not options.hours >= 0.1:  # a job is told to stop 90 seconds before its time limit
+            raise ValueError(f"--hours must be 0.1 or more, and longer than an epoch takes, not {options.hours}")
         if any("=" not in pair for pair in options.sbatch):
             raise ValueError(f"--sbatch takes KEY=VALUE such as qos=high, not {' '.join(options.sbatch)}")
         if self.cluster == "local":
@@ -164,8 +164,8 @@ class Sweep:
                 if not self.options.no_wait:
                     going = self._wait(going, missing)
             except KeyboardInterrupt:
-                self._interrupted()
-                self._collect(self._going(left))
+                going = self._interrupted(left)
+                self._collect(going)
                 return 130
             return self._collect(going)
 
@@ -245,19 +245,23 @@ class Sweep:
         log = submitit.core.utils.JobPaths(self.out / "submitit", self.sent.get(job.folder.name, "")).stdout
         if not log.is_file():
             return f"failed: it ended without a log, as jobs do that are cancelled before they start; {log} is not there"
-        lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-        return f"failed; its log ends: {next((line.strip() for line in reversed(lines) if line.strip()), '')}; see {log}"
+        lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").split("\n")]
+        last = next((line for line in reversed(lines) if line and not line.startswith("srun: ")), "")  # srun only counts the dead
+        return f"failed; its log ends: {last}; see {log}"
 
-    def _interrupted(self) -> None:
+    def _interrupted(self, left: list[Job]) -> list[Job]:
+        """Stop waiting; the jobs that still run: all on Slurm, none on this machine."""
         if self.cluster == "slurm":
-            numbers = " ".join(sorted({number.partition("_")[0] for number in self.sent.values()}))
+            going = self._going(left)
+            numbers = " ".join(sorted({self.sent[job.folder.name].partition("_")[0] for job in going}))
             self._say(f"interrupted: the jobs go on. The same command waits for them and collects; scancel {numbers} ends them")
-            return
+            return going
         for handle in self.here.values():
             handle.cancel()
         while not all(handle.done() for handle in self.here.values()):
             time.sleep(POLL["local"])
         self._say("interrupted: the jobs are stopped; the same command goes on from their last epoch")
+        return []
 
     def _collect(self, going: list[Job]) -> int:
         """Write and print the rows that are there; the exit status."""

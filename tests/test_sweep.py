@@ -117,7 +117,7 @@ def test_mistakes(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PATH", str(tmp_path))
     mistakes = {
         ("--cluster", "slurm"): "srun is not found", ("--no-wait",): "--no-wait needs Slurm", ("--partition", "gpu"): "--partition, --account",
-        ("--mode", "speed"): "mixbench speed", ("--gpus", "-1"): "0 or more", ("--hours", "0"): "a minute", ("--sbatch", "qos"): "KEY=VALUE",
+        ("--mode", "speed"): "mixbench speed", ("--gpus", "-1"): "0 or more", ("--hours", "0"): "0.1 or more", ("--sbatch", "qos"): "KEY=VALUE",
         ("--partion", "x"): "did you mean '--partition'", ("--strategies", "cutmx"): "did you mean 'cutmix'", ("--parallel", "0"): "above 0",
     }
     for argv, message in mistakes.items():
