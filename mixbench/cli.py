@@ -186,7 +186,8 @@ def sweep(argv: list[str]) -> int:
     parser, own = build_parser(), _Parser(add_help=False, allow_abbrev=False)
     add_options(parser.add_argument_group("sweep", "what each job may use; all other options are each job's own"))
     add_options(own)
-    own.add_argument("--csv")  # of the sweep, not of its jobs
+    own.add_argument("--csv")  # this and the next are of the sweep, not of its jobs
+    own.add_argument("--dry-run", action="store_true")
     options = parse(["--mode", "accuracy", *argv], parser)
     if options.list or options.print_recipe:
         raise ValueError("--list and --print-recipe belong to the command without a name: mixbench --list")

@@ -212,7 +212,7 @@ class Sweep:
         executor = submitit.SlurmExecutor(self.out / "submitit", max_num_timeout=TIME_OUTS)
         asked = {
             "partition": options.partition, "account": options.account, "gpus_per_node": options.gpus or None,
-            "additional_parameters": dict(pair.split("=", 1) for pair in options.sbatch) or None,
+            "additional_parameters": {"requeue": True} | dict(pair.split("=", 1) for pair in options.sbatch),
         }  # fmt: skip
         executor.update_parameters(
             job_name="mixbench", time=round(60 * options.hours), ntasks_per_node=max(options.gpus, 1), cpus_per_task=options.cpus,
@@ -221,7 +221,7 @@ class Sweep:
         try:
             sent = executor.map_array(Command(), [self._argv(job) for job in jobs])
         except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
-            raise ValueError(f"sbatch refused the jobs: {' '.join(str(error).split())}") from None
+            raise ValueError(f"sbatch refused the jobs ({' '.join(str(error).split())}): see --gpus, --cpus, --partition, --sbatch") from None
         self._remember({job.folder.name: handle.job_id for job, handle in zip(jobs, sent, strict=True)})
 
     def _submit_here(self, job: Job, going: list[Job]) -> None:
@@ -242,7 +242,9 @@ class Sweep:
 
     def _reason(self, job: Job) -> str:
         """What a job's row says where it has no figures: the last line of its log, and where that lies."""
-        log = submitit.core.utils.JobPaths(self.out / "submitit", self.sent.get(job.folder.name, "")).stdout
+        if job.folder.name not in self.sent:
+            return "not started"
+        log = submitit.core.utils.JobPaths(self.out / "submitit", self.sent[job.folder.name]).stdout
         if not log.is_file():
             return f"failed: it ended without a log, as jobs do that are cancelled before they start; {log} is not there"
         lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").split("\n")]
