@@ -221,7 +221,8 @@ class Sweep:
         try:
             sent = executor.map_array(Command(), [self._argv(job) for job in jobs])
         except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
-            raise ValueError(f"sbatch refused the jobs ({' '.join(str(error).split())}): see --gpus, --cpus, --partition, --sbatch") from None
+            said = " ".join(str(error).split())
+            raise ValueError(f"sbatch refused the jobs ({said}): see --gpus, --cpus, --partition, --sbatch") from None
         self._remember({job.folder.name: handle.job_id for job, handle in zip(jobs, sent, strict=True)})
 
     def _submit_here(self, job: Job, going: list[Job]) -> None:
