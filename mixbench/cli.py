@@ -89,9 +89,9 @@ def _seeds(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
-def parse(argv: list[str]) -> argparse.Namespace:
+def parse(argv: list[str], parser: argparse.ArgumentParser | None = None) -> argparse.Namespace:
     """The options; ValueError with the nearest one for an unknown option."""
-    parser = build_parser()
+    parser = parser or build_parser()
     known = [option for action in parser._actions for option in action.option_strings]
     options, unknown = parser.parse_known_args(argv)
     if unknown:
@@ -131,6 +131,23 @@ def bench(argv: list[str]) -> int:
     if options.list:
         _print_strategies()
         return 0
+    plan = plan_of(options, argv)
+    if options.print_recipe:
+        print(recipe_text(plan.recipe), end="")
+        return 0
+    if plan.data is not None:
+        _quick_folder_check(plan.data)
+    check_out(plan.out, plan.stamp)
+    if options.dry_run:
+        _describe(plan)
+        return 0
+    from mixbench.comparison import Bench
+
+    return Bench(plan).run()
+
+
+def plan_of(options: argparse.Namespace, argv: list[str]) -> Plan:
+    """What the options ask for; ValueError for a mistake in them."""
     strategies = create_strategies(options.strategies)
     if options.data and options.dataset:
         raise ValueError("--data and --dataset exclude each other: give one")
@@ -142,11 +159,6 @@ def bench(argv: list[str]) -> int:
     config = options.config or ("deit_small" if real else "quick")
     overrides = {key.partition(".")[2]: value for key, value in vars(options).items() if key.startswith("recipe.")}
     recipe = load_recipe(config, overrides)
-    if options.print_recipe:
-        print(recipe_text(recipe), end="")
-        return 0
-    if options.data is not None:
-        _quick_folder_check(options.data)
     plan = Plan(
         strategies=strategies, recipe=recipe, seeds=options.seeds or (recipe.seed,), out=Path(),
         command=shlex.join(["python", "bench.py", *argv]),
@@ -154,14 +166,7 @@ def bench(argv: list[str]) -> int:
     )  # fmt: skip
     asked = [strategy_spec(strategy) for strategy in strategies], plan.seeds, plan.mode, plan.rounds
     out = options.out or Path("runs") / f"{Path(config).stem}-{recipe_hash(recipe, of=plan.stamp, asked=asked)}"
-    plan = dataclasses.replace(plan, out=out)
-    check_out(out, plan.stamp)
-    if options.dry_run:
-        _describe(plan)
-        return 0
-    from mixbench.comparison import Bench
-
-    return Bench(plan).run()
+    return dataclasses.replace(plan, out=out)
 
 
 def train(argv: list[str]) -> int:
@@ -187,7 +192,34 @@ def report(argv: list[str]) -> int:
     return 0
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"bench": bench, "train": train, "speed": speed, "report": report}
+def sweep(argv: list[str]) -> int:
+    """Send every strategy and seed to Slurm as a job of its own and collect the rows; the same command again goes on."""
+    try:
+        from mixbench.sweep import Sweep, add_options
+    except ModuleNotFoundError as error:
+        if error.name != "submitit":
+            raise
+        raise ValueError("mixbench sweep needs submitit: pip install 'mixbench[slurm]'") from None
+    parser, own = build_parser(), _Parser(add_help=False, allow_abbrev=False)
+    add_options(parser.add_argument_group("sweep", "what each job may use; all other options are each job's own"))
+    add_options(own)
+    own.add_argument("--csv")  # this and the next are of the sweep, not of its jobs
+    own.add_argument("--dry-run", action="store_true")
+    options = parse(["--mode", "accuracy", *argv], parser)
+    if options.list or options.print_recipe:
+        raise ValueError("--list and --print-recipe belong to the command without a name: mixbench --list")
+    for path in options.plugin:
+        load_plugin(path)
+    plan = plan_of(options, ["sweep", *argv])
+    if plan.data is not None:
+        _quick_folder_check(plan.data)
+    if options.out is None:
+        plan = dataclasses.replace(plan, out=plan.out.with_name(f"{plan.out.name}-sweep"))
+    check_out(plan.out, plan.stamp)
+    return Sweep(plan, options, ["--mode", "accuracy", *own.parse_known_args(argv)[1]]).run()
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {"bench": bench, "train": train, "speed": speed, "report": report, "sweep": sweep}
 
 
 def _print_strategies() -> None:
