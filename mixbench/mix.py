@@ -245,10 +245,10 @@ def frozen(model: nn.Module) -> Iterator[None]:
             module.training = flag
 
 
-def input_gradient(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+def input_gradient(model: nn.Module, images: Tensor, labels: Tensor, amp: bool = False) -> Tensor:
     """The gradient of the mean cross-entropy by the images, (B, C, H, W), from one forward pass on frozen weights.
 
-    Source: Puzzle-Mix's saliency. The model's gradients, flags and random state stay as they were.
+    `amp` takes bfloat16 autocast. Source: Puzzle-Mix's saliency. The model's gradients, flags and random state stay as they were.
     """
     import torch
     import torch.nn.functional as F
@@ -257,7 +257,9 @@ def input_gradient(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     # `+ 0` keeps the input a non-leaf, which FLOP counters need
     with frozen(model), torch.enable_grad(), torch.random.fork_rng(devices):
         inputs = images.detach().requires_grad_()
-        loss = F.cross_entropy(model(inputs + 0).float(), labels)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=amp):
+            logits = model(inputs + 0)
+        loss = F.cross_entropy(logits.float(), labels)
         return torch.autograd.grad(loss, inputs)[0]
 
 
@@ -272,10 +274,12 @@ def make_context(
     mean: Tensor | Sequence[float],
     std: Tensor | Sequence[float],
     progress: float = 0.0,
+    amp: bool = False,
 ) -> MixContext:
     """The context that `strategy.mix` needs for this batch in anyone's own loop.
 
-    images (B, C, H, W) normalised by mean and std, each (C,) or (C, 1, 1); seed, step and shard name the draws.
+    images (B, C, H, W) normalised by mean and std, each (C,) or (C, 1, 1); seed, step and shard name the draws; `amp` takes the
+    input gradient in bfloat16.
     """
     import torch
 
@@ -292,7 +296,7 @@ def make_context(
         mean=mean,
         std=std,
         pixels=to_pixels(images, mean, std) if needs.pixels else None,
-        input_gradient=(lambda x, y: input_gradient(model, x, y)) if needs.input_gradient else None,
+        input_gradient=(lambda x, y: input_gradient(model, x, y, amp)) if needs.input_gradient else None,
         features=features,
         progress=progress,
     )

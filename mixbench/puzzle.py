@@ -74,7 +74,7 @@ def mask_energy(
 # The mask: labels on an n x n grid that minimise sum unary + sum w ((l_i - l_j) / (L - 1))^2.
 
 EXACT_STATES = 1024  # dynamic programming while L^n is at most this
-STEPS = 80  # of the dual solver, for each level of a label: fixed, since stopping early would wait for the device
+STEPS = 120  # of the dual solver, for each level of a label: fixed, since stopping early would wait for the device
 CACHE_IMAGES = 64  # as many as a CPU's cache holds at once
 THRESHOLDS = (-0.5, -0.1, -0.02, -0.005, 0.0, 0.005, 0.02, 0.1, 0.5)  # 0 at convergence; in units of the median unary difference
 

@@ -58,6 +58,7 @@ class Recipe:
     sched_on_updates: bool = False
     clip_grad: float | None = None
     amp: bool = False  # bfloat16 autocast
+    gradient_amp: bool | None = None  # the input gradient of Puzzle-Mix in bfloat16; as amp where None
     compile: bool = False
     model_ema: bool = True
     model_ema_decay: float = 0.99996

@@ -68,7 +68,7 @@ def timed_step(recipe: Recipe, device: torch.device) -> Callable[[Learner, int],
         clock = Clock(device)
         mixed_loss(
             learner, learner.strategy, images, labels, num_classes=CLASSES, smoothing=recipe.smoothing,
-            amp=recipe.speed_amp, seed=0, step=number, mean=mean, std=std, mark=clock,
+            amp=recipe.speed_amp, gradient_amp=recipe.gradient_amp, seed=0, step=number, mean=mean, std=std, mark=clock,
         ).loss.backward()  # fmt: skip
         clock("backward")
         learner.optimizer.step()

@@ -226,6 +226,7 @@ def mixed_loss(
     num_classes: int,
     smoothing: float,
     amp: bool,
+    gradient_amp: bool | None = None,
     seed: int,
     step: int,
     shard: int = 0,
@@ -241,8 +242,9 @@ def mixed_loss(
     from timm.loss import SoftTargetCrossEntropy
 
     ctx = make_context(
-        mixing, learner.model, images, seed=seed, step=step, shard=shard, mean=mean, std=std, progress=progress
-    )
+        mixing, learner.model, images, seed=seed, step=step, shard=shard, mean=mean, std=std, progress=progress,
+        amp=amp if gradient_amp is None else gradient_amp,
+    )  # fmt: skip
     mixed = mixing.mix(images, labels, ctx)
     mark("mix")
     torch.manual_seed(hashed_seed("forward", seed, step, shard))  # drop path must not depend on who else takes part
@@ -383,7 +385,7 @@ def train(
             schedule(learner.scheduler, recipe, epoch, step)
         result = mixed_loss(
             learner, learner.mixing, images, labels,
-            num_classes=num_classes, smoothing=recipe.smoothing, amp=recipe.amp, seed=seed, step=step,
+            num_classes=num_classes, smoothing=recipe.smoothing, amp=recipe.amp, gradient_amp=recipe.gradient_amp, seed=seed, step=step,
             shard=part * world.size + world.rank, mean=mean, std=std, progress=step / total,
         )  # fmt: skip
         (result.loss / parts).backward()
@@ -626,7 +628,7 @@ def estimate_seconds(
                 try:
                     mixed_loss(
                         learner, strategy, images, labels, num_classes=len(data.classes), smoothing=recipe.smoothing,
-                        amp=recipe.amp, seed=0, step=step, mean=mean, std=std,
+                        amp=recipe.amp, gradient_amp=recipe.gradient_amp, seed=0, step=step, mean=mean, std=std,
                     ).loss.backward()  # fmt: skip
                 except Exception:
                     break

@@ -512,7 +512,7 @@ def step_of(spec, model):
     images, labels, _ = photographs(2, seed=12, height=32, width=32)
     strategy = create_strategy(spec)
     learner = Learner(strategy=strategy, mixing=strategy, model=model, net=model)
-    return mixed_loss(learner, strategy, images, labels, num_classes=10, smoothing=0.1, amp=False, seed=0, step=1, mean=MEAN, std=STD)
+    return mixed_loss(learner, strategy, images, labels, num_classes=10, smoothing=0.1, amp=False, seed=0, step=1, mean=MEAN, std=STD).loss
 
 
 def vit():
