@@ -21,11 +21,11 @@ LEVELS = np.arange(256)
 
 
 def _rotation(width: int, height: int, degrees: float) -> tuple[float, ...]:
-    """PIL's matrix of a rotation about the centre, output position -> source position."""
-    angle = -math.radians(degrees)
-    cos, sin = math.cos(angle), math.sin(angle)
+    """PIL's matrix of a rotation about the centre, output position -> source position, with its rounding."""
+    angle = -math.radians(degrees % 360.0)
+    cos, sin, minus_sin = (round(v, 15) for v in (math.cos(angle), math.sin(angle), -math.sin(angle)))
     x, y = width / 2, height / 2
-    return cos, sin, x - cos * x - sin * y, -sin, cos, y + sin * x - cos * y
+    return cos, sin, (cos * -x + sin * -y) + x, minus_sin, cos, (minus_sin * -x + cos * -y) + y
 
 
 MATRICES: dict[str, Callable[..., tuple[float, ...]]] = {
@@ -148,7 +148,8 @@ class RawBatch(NamedTuple):
 
     def to(self, device: torch.device, non_blocking: bool = False) -> RawBatch:
         """The same on `device`."""
-        return RawBatch(*(v.to(device, non_blocking=non_blocking) if isinstance(v, Tensor) else v for v in self))
+        tensors: dict[str, Any] = {name: value for name, value in self._asdict().items() if isinstance(value, Tensor)}
+        return self._replace(**{name: value.to(device, non_blocking=non_blocking) for name, value in tensors.items()})
 
 
 def collate(samples: list[tuple[Drawn, int]]) -> tuple[RawBatch, Tensor]:
