@@ -22,7 +22,8 @@ from mixbench.train import train
 
 STRATEGIES = "none,mixup,cutmix,transmix"
 RECIPE = {
-    "image_size": 224, "patch_size": 56, "aa": "rand-m9-mstd0.5-inc1", "scale": "0.08,1", "hflip": 0.5, "train_interpolation": "random",
+    "image_size": 128, "patch_size": 32, "depth": 1, "aa": "rand-m9-mstd0.5-inc1", "scale": "0.08,1", "hflip": 0.5,
+    "train_interpolation": "random",
 }  # fmt: skip
 
 
@@ -70,7 +71,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="image folder with train/ and val/")
     parser.add_argument("--limit-train", type=int, default=1024)
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=1, help="on two cores one leaves the other to the model")
     parser.add_argument("--repeats", type=int, default=4)
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
@@ -97,8 +98,8 @@ def main() -> None:
 `{STRATEGIES}` trained side by side, fed by one loader, against four runs one after the other in one process (so without the second
 to fourth run's start of Python): **{statistics.median(ratios):.2f} times faster** (median of {len(ratios)} interleaved repeats,
 {min(ratios):.2f} to {max(ratios):.2f}), {together:.1f} s against {alone:.1f} s. Alone, a run waited for images {shares:.0%} of its
-training time. {"The losses were the same, bit for bit. " if device.type == "cpu" else ""}Recipe: `quick` with {changes}, one epoch of
-{len(data.train.labels):,} images, {options.workers} workers.
+training time. {"The losses were the same, bit for bit. " if device.type == "cpu" else ""}One epoch of {len(data.train.labels):,} images,
+workers: {options.workers}; recipe: `quick` with {changes}.
 
 | repeat | side by side, s | one after the other, s | ratio |
 | --- | --- | --- | --- |

@@ -43,7 +43,6 @@ TABLES: dict[str, Callable[..., np.ndarray]] = {  # what becomes of each level, 
     "Brightness": lambda factor: np.minimum(np.float32(factor) * LEVELS.astype(np.float32), 255),  # truncated, as PIL does
 }
 FACTORS = ("Color", "Contrast", "Sharpness")  # blended by a factor with a picture made from the image
-PLAIN = ("AutoContrast", "Equalize")
 
 
 def plain_name(name: str) -> str:

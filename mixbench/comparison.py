@@ -81,7 +81,7 @@ class Bench:
             self.params = sum(p.numel() for p in learner.model.parameters()) / 1e6
             del learner
             if plan.cache == "ram":
-                self.data = data = keep_in_memory(data, self.say, self.world.size)
+                self.data = data = keep_in_memory(data, self.say, int(os.environ.get("LOCAL_WORLD_SIZE", self.world.size)))
         if self.first:
             about = environment(self.device) | {"command": plan.command, "processes": self.world.size}
             replace_file(self.out / "environment.json", json.dumps(about, indent=1))

@@ -327,10 +327,10 @@ class Waiting:
     def sentence(self, recipe: Recipe, cached: bool, device: torch.device) -> str:
         """What a reader should know and could do about it."""
         share = 100 * self.waited / max(self.total, 1e-9)
-        ways = ["more --workers", *([] if cached else ["--cache ram"])]
-        if recipe.augment_on == "loader" and device.type != "cpu":
-            ways.append("--augment-on device")
-        return f"waiting for images: {share:.0f} % of the time" + (f": {' or '.join(ways)} would help" if share >= 20 else "")
+        ways = "more --workers" + ("" if cached else ", --cache ram")
+        if recipe.augment_on == "loader" and device.type == "cuda":
+            ways += ", --augment-on device"
+        return f"waiting for images: {share:.0f} % of the time" + (f": {ways} would help" if share >= 20 else "")
 
 
 def _batches(loader: Any, count: int, recipe: Recipe, mean: Tensor, std: Tensor, waiting: Waiting) -> Iterator[tuple[Tensor, Tensor]]:

@@ -269,6 +269,6 @@ def test_a_wait_counts_where_the_device_has_nothing_to_do(recipe):
         waiting.add(4.0)
     assert waiting.waited == 5.0
     assert waiting.sentence(recipe, False, torch.device("cuda")) == (
-        "waiting for images: 50 % of the time: more --workers or --cache ram or --augment-on device would help")
+        "waiting for images: 50 % of the time: more --workers, --cache ram, --augment-on device would help")
     assert waiting.sentence(recipe, True, CPU) == "waiting for images: 50 % of the time: more --workers would help"
     assert Waiting(1.0, 10.0).sentence(recipe, False, CPU) == "waiting for images: 10 % of the time"
