@@ -1,7 +1,8 @@
 """DeiT's augmentation on the device: timm draws for each image in the loader, whole batches of pixels change on the device.
 
 The draws are timm's own, made by its RandAugment and RandomErasing on a stand-in that writes down what they would do, from the
-same streams as in the loader's transform: an image is augmented alike on either side, but for rounding and the erased pixels' noise.
+same streams as in the loader's transform, and the operations are Pillow's to the bit: an image comes out the same on either side,
+but for the noise in erased boxes.
 """
 from __future__ import annotations
 
