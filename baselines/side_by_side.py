@@ -112,7 +112,7 @@ The loader alone, one process and one thread, DeiT's recipe at 224 px (`deit_sma
 | --- | --- |
 """
     text += "".join(f"| {name} | {rate:.0f} |\n" for name, rate in rates)
-    text += f"\nCommand: `{command}`. Machine: {device_name(device)}. Versions: {versions()}.\n"
+    text += f"\nCommand: `OMP_NUM_THREADS={threads} {command}`. Machine: {device_name(device)}. Versions: {versions()}.\n"
     file = Path(__file__).parents[1] / "results" / f"side-by-side-{device.type}-{date}.md"
     file.write_text(text, encoding="utf-8")
     print(text)
