@@ -18,7 +18,8 @@ DATASETS = ("scenes", "cifar10", "cifar100", "fashionmnist")
 ROUNDS = 5
 STAYS = "what was written so far stays, --resume goes on from there"
 PLAN_OPTIONS = (
-    "data", "dataset", "download", "limit_train", "limit_val", "mode", "rounds", "device", "workers", "csv", "resume", "profile", "peers",
+    "data", "dataset", "download", "limit_train", "limit_val", "mode", "rounds", "device", "workers", "cache", "csv", "resume",
+    "profile", "peers",
 )  # fmt: skip
 
 
@@ -54,6 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--peers", action="store_true", help="with the speed part: other packages' mixing beside ours; in a checkout only")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: %(default)s)")
     add("--workers", type=int, metavar="N", help="loader processes (default: by the data and the cores)")
+    add("--cache", choices=("ram",), help="decode every image once and keep it in memory; changes no pixel")
     add("--out", type=Path, metavar="DIR", help="output directory (default: runs/<recipe>-<hash of what was asked>)")
     add("--csv", type=Path, metavar="FILE", help="also write the comparison here")
     add("--resume", action="store_true", help="go on with a run that was stopped; what is finished is not done again")

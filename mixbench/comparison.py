@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from mixbench import distributed
-from mixbench.data import EvalSet, eval_transform, open_data
+from mixbench.data import EvalSet, eval_transform, keep_in_memory, open_data
 from mixbench.environment import choose_device, device_name, environment, versions
 from mixbench.mix import MixStrategy
 from mixbench.plan import Plan, claimed
@@ -82,6 +82,8 @@ class Bench:
             [learner] = prepare(plan.strategies, recipe, len(data.classes), 0, self.device, count // recipe.batch_size)[:1]
             self.params = sum(p.numel() for p in learner.model.parameters()) / 1e6
             del learner
+            if plan.cache == "ram":
+                self.data = data = keep_in_memory(data, self.say, int(os.environ.get("LOCAL_WORLD_SIZE", self.world.size)))
         if self.first:
             about = environment(self.device) | {"command": plan.command, "processes": self.world.size}
             replace_file(self.out / "environment.json", json.dumps(about, indent=1))
@@ -238,7 +240,7 @@ class Bench:
             "image_size": recipe.image_size, "batch_size": recipe.batch_size, "epochs": recipe.total_epochs,
             "headline": recipe.headline, "top1": last.get("top1_ema" if ema else "top1"),
             "top5": last.get("top5_ema" if ema else "top5"), "top1_ema": last.get("top1_ema"),
-            "train_seconds": learner.seconds, **self._beyond_top1(learner, seed),
+            "train_seconds": learner.seconds, "loading_share": learner.loading_share, **self._beyond_top1(learner, seed),
         }  # fmt: skip
 
     def _beyond_top1(self, learner: Learner, seed: int) -> dict[str, Any]:

@@ -1,11 +1,14 @@
-"""Data sets, DeiT's augmentation drawn anew from (seed, epoch, sample) for each image, and loaders."""
+"""Data sets, kept decoded where asked, DeiT's augmentation drawn anew from (seed, epoch, sample) for each image, and loaders."""
 from __future__ import annotations
 
 import hashlib
+import os
 import random
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ import torch
 from PIL import Image
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
+from mixbench.augment import Draw, collate
 from mixbench.distributed import World
 from mixbench.mix import hashed_seed
 from mixbench.recipe import Recipe
@@ -34,6 +38,10 @@ class Source:
     def load(self, index: int) -> Image.Image:
         raise NotImplementedError
 
+    def size(self, index: int) -> tuple[int, int]:
+        """Width and height."""
+        return self.load(index).size
+
 
 class FolderSource(Source):
     """Photographs listed from one split of an image folder."""
@@ -45,9 +53,15 @@ class FolderSource(Source):
         self.fingerprint = hashlib.sha256(listing.encode()).hexdigest()[:16]
 
     def load(self, index: int) -> Image.Image:
+        return self._read(index, lambda image: image.convert("RGB"))
+
+    def size(self, index: int) -> tuple[int, int]:
+        return self._read(index, lambda image: image.size)  # its header alone
+
+    def _read(self, index: int, what: Callable[[Image.Image], Any]) -> Any:
         try:
             with Image.open(self.paths[index]) as image:
-                return image.convert("RGB")
+                return what(image)
         except (OSError, ValueError, SyntaxError) as error:
             raise UnreadableImage(f"cannot read image {self.paths[index]}: {error}") from None
 
@@ -89,7 +103,7 @@ class Subset(Source):
     source: Source
     indices: tuple[int, ...]
 
-    @property
+    @cached_property
     def labels(self) -> list[int]:  # type: ignore[override]
         return [self.source.labels[i] for i in self.indices]
 
@@ -99,6 +113,73 @@ class Subset(Source):
 
     def load(self, index: int) -> Image.Image:
         return self.source.load(self.indices[index])
+
+    def size(self, index: int) -> tuple[int, int]:
+        return self.source.size(self.indices[index])
+
+
+class MemorySource(Source):
+    """Another source's images, decoded once: one uint8 tensor in shared memory that every loader process reads, each at its own size."""
+
+    def __init__(self, source: Source, sizes: Sequence[tuple[int, int]], pool: ThreadPoolExecutor):
+        self.labels, self.fingerprint, self.sizes = source.labels, source.fingerprint, sizes
+        self.starts = [0, *np.cumsum([3 * width * height for width, height in sizes]).tolist()]
+        self.levels = torch.empty(self.starts[-1], dtype=torch.uint8).share_memory_()
+
+        def keep(index: int) -> None:
+            self._pixels(index)[:] = np.asarray(source.load(index))
+
+        for _ in pool.map(keep, range(len(sizes))):  # Pillow decodes without the interpreter's lock
+            pass
+
+    def _pixels(self, index: int) -> np.ndarray:
+        width, height = self.sizes[index]
+        return self.levels[self.starts[index] : self.starts[index + 1]].numpy().reshape(height, width, 3)
+
+    def load(self, index: int) -> Image.Image:
+        return Image.fromarray(self._pixels(index))
+
+    def size(self, index: int) -> tuple[int, int]:
+        return self.sizes[index]
+
+
+def free_memory() -> int:
+    """Bytes that this process may still put into shared memory: the least of the machine's, its container's and /dev/shm's."""
+    found = []
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        lines = dict(line.split(":") for line in meminfo.read_text().splitlines())
+        found.append(int(lines["MemAvailable"].split()[0]) * 1024)
+    else:
+        found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    limit, used = (Path(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
+    if limit.is_file() and used.is_file() and limit.read_text().strip() != "max":
+        found.append(int(limit.read_text()) - int(used.read_text()))
+    if Path("/dev/shm").is_dir():
+        found.append(shutil.disk_usage("/dev/shm").free)
+    return min(found)
+
+
+def keep_in_memory(data: Data, say: Callable[[str], None], processes: int = 1) -> Data:
+    """`data` with every image decoded now and kept in memory, the same pixels; ValueError where it would not fit.
+
+    Each of `processes` on this machine keeps a copy of its own.
+    """
+    splits = data.train, data.val
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        sizes = [list(pool.map(split.size, range(len(split.labels)))) for split in splits]
+        count = sum(map(len, sizes))
+        needed = processes * sum(3 * width * height for split in sizes for width, height in split)
+        free = free_memory()
+        copies = f", {processes} copies" if processes > 1 else ""
+        amount = f"{count:,} images of {needed / processes / count / 1024:,.0f} KiB on average{copies}, {needed / 2**20:,.1f} MiB"
+        if needed > free:
+            raise ValueError(
+                f"--cache ram needs {amount}, and {free / 2**20:,.1f} MiB are free: leave it out, or lower --limit-train"
+            )
+        say(f"keeping {amount}, in memory: {free / 2**20:,.1f} MiB are free")
+        train, val = (MemorySource(split, size, pool) for split, size in zip(splits, sizes, strict=True))
+    return replace(data, train=train, val=val)
 
 
 @dataclass(frozen=True)
@@ -219,6 +300,12 @@ def train_transform(recipe: Recipe) -> Any:
     return transform
 
 
+def loader_transform(recipe: Recipe) -> Any:
+    """What the loader does to a training image: all of it, or the crop and the draws where the device does the rest."""
+    transform = train_transform(recipe)
+    return Draw(transform) if recipe.augment_on == "device" else transform
+
+
 def _keep_one_bit(transform: Any) -> None:
     """Let posterize keep at least one bit: timm's strongest level asks for none, which Pillow refuses."""
     for step in transform.transforms:
@@ -254,7 +341,7 @@ class TrainSet(Dataset):
     def __init__(self, source: Source, transform: Any, seed: int):
         self.source, self.transform, self.seed = source, transform, seed
 
-    def __getitem__(self, key: Key) -> tuple[torch.Tensor, int]:
+    def __getitem__(self, key: Key) -> tuple[Any, int]:
         epoch, index, repeat = key
         image = self.source.load(index)
         states = random.getstate(), np.random.get_state(), torch.get_rng_state()
@@ -330,12 +417,15 @@ def train_loader(
     count = len(data.train.labels)
     if recipe.batch_size > count:
         raise ValueError(f"batch_size {recipe.batch_size} is larger than the {count} training images: lower --batch-size")
+    if recipe.augment_on == "device" and device.type == "mps":
+        raise ValueError("augment_on device needs double precision, which mps lacks: use augment_on loader")
     return DataLoader(
-        TrainSet(data.train, train_transform(recipe), seed),
+        TrainSet(data.train, loader_transform(recipe), seed),
         batch_sampler=MicroBatches(EpochSampler(count, seed, recipe.aug_repeats), micro_batch, world),
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=device.type == "cuda",
+        collate_fn=collate if recipe.augment_on == "device" else None,
     )
 
 

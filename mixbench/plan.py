@@ -35,6 +35,7 @@ class Plan:
     rounds: int = 5
     device: str = "auto"
     workers: int | None = None
+    cache: str | None = None
     csv: Path | None = None
     resume: bool = False
     profile: bool = False

@@ -12,6 +12,7 @@ from mixbench.registry import coerce, did_you_mean
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CHOICES = {
     "compose": ("alternate", "only"),
+    "augment_on": ("loader", "device"),
     "headline": ("raw", "ema"),
     "remode": ("const", "rand", "pixel"),
     "interpolation": ("bilinear", "bicubic"),
@@ -75,6 +76,7 @@ class Recipe:
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     train_interpolation: str = "random"
     hflip: float = 0.5
+    augment_on: str = "loader"  # 'device': timm's draws, the loader's pixels. Differs: boxes are erased with other noise
     interpolation: str = "bicubic"
     crop_pct: float = 0.9
     mean: tuple[float, float, float] = IMAGENET_MEAN
@@ -107,6 +109,8 @@ class Recipe:
                 raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}")
         if self.headline == "ema" and not self.model_ema:
             raise ValueError("headline ema needs model_ema true: set model_ema, or headline raw")
+        if self.augment_on == "device" and self.aa and (self.aa.split("-")[0] != "rand" or "-t" in self.aa):
+            raise ValueError(f"augment_on device knows timm's RandAugment of 15 operations, not aa {self.aa!r}: use augment_on loader")
         if self.mixup_alpha <= 0:
             raise ValueError(f"mixup_alpha must be above 0, not {self.mixup_alpha}")
 

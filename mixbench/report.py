@@ -27,6 +27,7 @@ COLUMNS = (
     "control_lo", "control_hi", "rounds", "peak_memory_mb", "device", "precision", "compiled", "recipe_hash", "versions", "date",
     # since schema 2: of the headline weights, and milliseconds of a timed step
     "nll", "ece", "mix_ms", "forward_ms", "backward_ms", "optimizer_ms", "timed",
+    "loading_share",  # of the training time, waited for images
 )  # fmt: skip
 TEXT = {"strategy", "compose", "status", "dataset", "model", "attention", "network", "headline", "device", "precision", "compiled",
         "recipe_hash", "versions", "date", "timed"}  # fmt: skip

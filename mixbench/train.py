@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from mixbench.attention import ClassAttention
-from mixbench.data import Data, UnreadableImage, eval_loader, train_loader, train_transform
+from mixbench.augment import RawBatch, augment, collate
+from mixbench.data import Data, MemorySource, UnreadableImage, eval_loader, loader_transform, train_loader
 from mixbench.distributed import World
 from mixbench.mix import MixStrategy, ModelOutput, hashed_seed, make_context, soft_targets
 from mixbench.recipe import Recipe
@@ -169,6 +170,7 @@ class Learner:
     loss_sum: Any = 0.0
     seconds: float = 0.0
     clocks: list[Clock] = field(default_factory=list)  # of the epoch's micro-batches
+    loading_share: float | None = None  # of the training time of this process, waited for images
     lams: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # of the last epoch: by area and in the label
     log: list[dict[str, Any]] = field(default_factory=list)
     evaluation: Evaluation | None = None  # of the weights that are the headline, after the last epoch
@@ -339,10 +341,41 @@ def prepare(
     return learners
 
 
-def _batches(loader: Any, count: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+@dataclass
+class Waiting:
+    """How long training ran, and how much of it was waiting for images while the device had nothing to do."""
+
+    waited: float = 0.0
+    total: float = 0.0
+    busy: Any = None  # on a GPU, an event after what it was last given: a wait that it works through costs nothing
+
+    def mark(self, device: torch.device) -> None:
+        if device.type == "cuda":
+            self.busy = torch.cuda.Event()
+            self.busy.record()
+
+    def add(self, seconds: float) -> None:
+        if self.busy is None or self.busy.query():
+            self.waited += seconds
+
+    def sentence(self, recipe: Recipe, cached: bool, device: torch.device) -> str:
+        """What a reader should know and could do about it."""
+        share = 100 * self.waited / max(self.total, 1e-9)
+        ways = "more --workers" + ("" if cached else ", --cache ram")
+        if recipe.augment_on == "loader" and device.type == "cuda":
+            ways += ", --augment-on device"
+        return f"waiting for images: {share:.0f} % of the time" + (f": {ways} would help" if share >= 20 else "")
+
+
+def _batches(loader: Any, count: int, recipe: Recipe, mean: Tensor, std: Tensor, waiting: Waiting) -> Iterator[tuple[Tensor, Tensor]]:
+    device, started = mean.device, time.perf_counter()
     try:
         for images, labels in islice(loader, count):
-            yield images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+            waiting.add(time.perf_counter() - started)
+            images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+            yield augment(images, mean, std, recipe.remode) if isinstance(images, RawBatch) else images, labels
+            waiting.mark(device)
+            started = time.perf_counter()
     except UnreadableImage as error:  # a worker process puts its whole traceback before the sentence
         raise UnreadableImage(str(error).strip().splitlines()[-1].partition("UnreadableImage: ")[2] or str(error)) from None
 
@@ -378,6 +411,7 @@ def train(
     parts = recipe.batch_size // (micro * world.size)
     state_file = None if out is None else out / f"state-seed{seed}.pt"
     begin = _restore(learners, state_file, say) if resume and state_file is not None else 0
+    waiting = Waiting()
     total = steps * recipe.total_epochs
 
     def accumulate(learner: Learner, images: Tensor, labels: Tensor, epoch: int, step: int, part: int) -> None:
@@ -429,7 +463,8 @@ def train(
             for learner in alive:
                 learner.model.train()
                 learner.loss_sum, learner.lams, learner.clocks = torch.zeros((), device=device), [], []
-            for number, (images, labels) in enumerate(_batches(loader, steps * parts, device)):
+            began = time.perf_counter()
+            for number, (images, labels) in enumerate(_batches(loader, steps * parts, recipe, mean, std, waiting)):
                 step, part = epoch * steps + number // parts, number % parts
                 for learner in alive:
                     if learner.status != "ok":
@@ -443,6 +478,7 @@ def train(
                     learner.clocks.append(clock)
                 if part == parts - 1:
                     tick(step + 1, total)
+            waiting.total += time.perf_counter() - began
             for learner in alive:
                 if learner.status == "ok" and agree(learner):
                     _close_epoch(learner, recipe, val, device, epoch, steps * parts, world)
@@ -454,7 +490,10 @@ def train(
                         f"{told if learner.status == 'ok' else learner.status}")
             if state_file is not None and world.rank == 0:
                 _keep(learners, epoch + 1, state_file)
+    if waiting.total:
+        say(f"seed {seed}  {waiting.sentence(recipe, isinstance(data.train, MemorySource), device)}")
     for learner in learners:
+        learner.loading_share = waiting.waited / waiting.total if waiting.total else None
         if learner.status == "ok" and learner.evaluation is None and learner.log:  # resumed after its last epoch
             model = learner.ema.module if recipe.headline == "ema" else learner.model
             learner.evaluation = evaluate(model, val, device, recipe.amp, world)
@@ -636,10 +675,14 @@ def estimate_seconds(
                     torch.cuda.synchronize()
                 times.append(time.perf_counter() - started)
         training += min(times[1:], default=0.0)
+    transform, samples = loader_transform(recipe), min(micro, 32)
     started = time.perf_counter()
-    samples = min(micro, 32)
-    for index in range(samples):
-        train_transform(recipe)(data.train.load(index))
+    loaded = [(transform(data.train.load(index)), 0) for index in range(samples)]
     loading = (time.perf_counter() - started) / samples * micro / max(workers, 1)
+    if recipe.augment_on == "device":
+        raw, _ = collate(loaded)
+        started = time.perf_counter()
+        augment(raw.to(device), mean, std, recipe.remode).sum().item()
+        training += (time.perf_counter() - started) / samples * micro
     # worker processes load while the step runs
     return count * (max(loading, training) if workers else loading + training)
