@@ -271,10 +271,8 @@ def _provider(name: str, model: nn.Module) -> nn.Module:
 
     key = (name, str(next(model.parameters()).device))
     if key not in _providers:
-        if name in PROVIDERS:
-            provider = load_model(PROVIDERS[name], pretrained=True, num_classes=0)
-        else:
-            provider = load_any(name, like=model)
+        weights = PROVIDERS.get(name)
+        provider = load_model(weights, pretrained=True, num_classes=0) if weights else load_any(name, like=model)
         _providers[key] = provider.requires_grad_(False).eval().to(key[1])
     return _providers[key]
 

@@ -6,13 +6,14 @@ from dataclasses import replace
 import pytest
 import timm
 import torch
+import yaml
 
 import mixbench.models
 from mixbench import create_strategies
 from mixbench.data import open_data
 from mixbench.models.zoo import ZOO, zoo_table, zoo_text
 from mixbench.published import published_dir, published_table
-from mixbench.recipe import load_recipe
+from mixbench.recipe import config_dir, load_recipe
 from mixbench.train import train
 
 COUNTS = {  # parameters, G multiply-adds at 224 px, blocks with class attention, grid
@@ -233,3 +234,17 @@ def test_transmix_trains_every_family(name):
     [learner] = train(create_strategies("transmix"), recipe, data, 0, torch.device("cpu"))
     losses = [row["train_loss"] for row in learner.log]
     assert learner.status == "ok" and losses[-1] < losses[0], losses
+
+
+def test_each_row_of_the_zoo_has_a_recipe():
+    fixed = load_recipe("deit_small")
+    recipes = {path.stem: load_recipe(path) for path in config_dir().glob("*.yaml")}
+    trained = {recipe.model for recipe in recipes.values()}
+    assert {entry.name for entry in ZOO if entry.table != "table6"} <= trained
+    for stem, recipe in recipes.items():
+        assert timm.is_model(recipe.model), stem
+        if stem not in ("quick", "deit_small", "deit_small_deit"):  # a departure says no more than it changes
+            assert recipe.speed_model == recipe.model
+            written = yaml.safe_load((config_dir() / f"{stem}.yaml").read_text())
+            same = [key for key in written if getattr(recipe, key) == getattr(fixed, key)]
+            assert not same or (same, recipe.drop_path) == (["drop_path"], 0.1), stem

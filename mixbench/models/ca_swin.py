@@ -40,14 +40,15 @@ class ClassAttentionSwin(SwinTransformer):
                 nn.init.zeros_(module.bias)
 
     def no_weight_decay(self) -> set[str]:
-        return super().no_weight_decay() | {"cls_token"}
+        return SwinTransformer.no_weight_decay(self) | {"cls_token"}
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         super().reset_classifier(num_classes)
 
     def attention_grid(self, height: int, width: int) -> tuple[int, int]:
         """Cells of the last map for images of this size, (rows, columns); merging rounds up."""
-        rows, cols = self.patch_embed.dynamic_feat_size((height, width))
+        embed: Any = self.patch_embed
+        rows, cols = embed.dynamic_feat_size((height, width))
         for _ in range(self.num_layers - 1):
             rows, cols = (rows + 1) // 2, (cols + 1) // 2
         return rows, cols

@@ -174,11 +174,14 @@ def _create(name: str, **kwargs: Any) -> Any:
     if not timm.is_model(name.partition(".")[0]):
         raise ValueError(f"unknown model {name!r}: {did_you_mean(name, timm.list_models())}")
     try:
-        return timm.create_model(name, **kwargs)
-    except TypeError:
-        if kwargs.pop("img_size", None) is None:
-            raise
-        return timm.create_model(name, **kwargs)
+        try:
+            return timm.create_model(name, **kwargs)
+        except TypeError:
+            if kwargs.pop("img_size", None) is None:
+                raise
+            return timm.create_model(name, **kwargs)
+    except TypeError as error:
+        raise ValueError(f"{name} does not take all of {', '.join(kwargs)} ({error})") from None
 
 
 def load_model(
@@ -222,20 +225,18 @@ def load_any(path: str | Path, *, like: nn.Module | None = None) -> nn.Module:
 
     Tried are the models of the zoo and, last, the architecture of `like`. ValueError where none fits.
     """
-    from mixbench.models.zoo import ZOO
+    from mixbench.models.zoo import ZOO, blank_model
 
     content, digest = read_checkpoint(path)
     named = content.get("arch") or getattr(content.get("args"), "model", None)
     parts = content.get("model_args") or {}
-    if isinstance(named, str) and _known(named):
+    if isinstance(named, str) and _known(named) and isinstance(parts, dict):
         model = _create(named.replace("_return_attn", ""), **{**parts, "num_classes": 0})
         _fill(model, content, Path(path), digest, "auto", 0)
         return model
     _, state = choose_weights(content, "auto", path)
     for name in dict.fromkeys(row.name for row in ZOO):
-        with torch.device("meta"):
-            candidate = _create(name)
-        if _fits(dict(state), candidate):
+        if _fits(dict(state), blank_model(name)):
             model = _create(name)
             _fill(model, content, Path(path), digest, "auto", 0)
             return model

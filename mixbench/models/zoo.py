@@ -1,6 +1,7 @@
 """The paper's models under one name each, counted here and set beside the paper's figures: `mixbench zoo`."""
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,29 +43,35 @@ ZOO = (
 )
 
 
+@functools.cache
+def blank_model(name: str, num_classes: int = 1000) -> torch.nn.Module:
+    """timm's model without memory for its weights, on the meta device."""
+    import timm
+
+    with torch.device("meta"):
+        return timm.create_model(name, num_classes=num_classes).eval()
+
+
 def count(model: torch.nn.Module, image_size: int = 224) -> tuple[int, int]:
-    """Parameters, and multiply-adds of one image of the model's device (meta will do)."""
+    """Parameters, and multiply-adds for one image; the model in eval mode, on any device (meta will do)."""
     from torch.utils.flop_counter import FlopCounterMode
 
     image = torch.empty(1, 3, image_size, image_size, device=next(model.parameters()).device)
     with FlopCounterMode(display=False) as counter:  # not under no_grad: the counter fails there on CaiT
-        model.eval()(image)
+        model(image)
     return sum(p.numel() for p in model.parameters()), counter.get_total_flops() // 2
 
 
 def zoo_table() -> list[dict[str, Any]]:
-    """A row for each model: name, table, row, params, macs, blocks (with class attention), grid ('' without), paper_params_m, paper_flops_g.
+    """A row for each model: name, table, row, params, macs, blocks with class attention, grid, paper_params_m, paper_flops_g.
 
     Models are built without memory, on the meta device, for 224 px.
     """
-    import timm
-
     from mixbench.attention import NoClassAttention, attention_grid, class_attention_modules
 
     rows = []
     for entry in ZOO:
-        with torch.device("meta"):
-            model = timm.create_model(entry.name, num_classes=entry.num_classes)
+        model = blank_model(entry.name, entry.num_classes)
         params, macs = count(model)
         try:
             blocks, grid = len(class_attention_modules(model)), "{}x{}".format(*attention_grid(model, 224, 224))
