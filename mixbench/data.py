@@ -6,14 +6,16 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
+from mixbench.distributed import World
 from mixbench.mix import hashed_seed
 from mixbench.recipe import Recipe
 
@@ -294,7 +296,7 @@ class EpochSampler(Sampler[Key]):
         if self.aug_repeats:
             from timm.data.distributed_sampler import RepeatAugSampler
 
-            sampler = RepeatAugSampler(range(self.count), num_replicas=1, rank=0, num_repeats=self.aug_repeats)
+            sampler = RepeatAugSampler(range(self.count), num_replicas=1, rank=0, num_repeats=self.aug_repeats, selected_round=0)
             sampler.epoch = hashed_seed("order", self.seed, self.epoch)  # it seeds its generator with the epoch
             order = [int(i) for i in sampler]
         else:
@@ -307,26 +309,41 @@ class EpochSampler(Sampler[Key]):
             yield self.epoch, index, repeat
 
 
-def train_loader(data: Data, recipe: Recipe, seed: int, micro_batch: int, workers: int, device: torch.device) -> DataLoader:
-    """Batches of `micro_batch` augmented images; set `loader.sampler.epoch` before each epoch."""
+class MicroBatches(Sampler[list[Key]]):
+    """Micro-batches of keys, dealt to the processes in turn: number rank, rank + size, ... of the whole stream."""
+
+    def __init__(self, sampler: EpochSampler, micro_batch: int, world: World):
+        self.sampler, self.micro_batch, self.world = sampler, micro_batch, world
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        stream: Any = BatchSampler(self.sampler, self.micro_batch, drop_last=True)  # type: ignore[arg-type]
+        return islice(iter(stream), self.world.rank, None, self.world.size)
+
+    def __len__(self) -> int:
+        return len(range(self.world.rank, len(self.sampler) // self.micro_batch, self.world.size))
+
+
+def train_loader(
+    data: Data, recipe: Recipe, seed: int, micro_batch: int, workers: int, device: torch.device, world: World = World()  # noqa: B008
+) -> DataLoader:
+    """Batches of `micro_batch` augmented images; set `loader.batch_sampler.sampler.epoch` before each epoch."""
     count = len(data.train.labels)
     if recipe.batch_size > count:
         raise ValueError(f"batch_size {recipe.batch_size} is larger than the {count} training images: lower --batch-size")
     return DataLoader(
         TrainSet(data.train, train_transform(recipe), seed),
-        batch_size=micro_batch,
-        sampler=EpochSampler(count, seed, recipe.aug_repeats),
-        drop_last=True,
+        batch_sampler=MicroBatches(EpochSampler(count, seed, recipe.aug_repeats), micro_batch, world),
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=device.type == "cuda",
     )
 
 
-def eval_loader(data: Data, recipe: Recipe, workers: int, device: torch.device) -> DataLoader:
-    """Every validation image once, in order."""
+def eval_loader(data: Data, recipe: Recipe, workers: int, device: torch.device, world: World = World()) -> DataLoader:  # noqa: B008
+    """This process's validation images, rank, rank + size, ..., each once and in order."""
     return DataLoader(
         EvalSet(data.val, eval_transform(recipe)),
+        sampler=range(world.rank, len(data.val.labels), world.size),
         batch_size=64 if device.type == "cpu" else 256,
         num_workers=workers,
         pin_memory=device.type == "cuda",

@@ -21,8 +21,8 @@ def main() -> int:
     options = parser.parse_args()
     import torch
 
-    from mixbench.cli import choose_device, device_name
     from mixbench.cli import main as bench
+    from mixbench.environment import choose_device, device_name
 
     device = choose_device("auto")
     name = re.sub(r"[^a-z0-9]+", "-", device_name(device).lower()).strip("-")

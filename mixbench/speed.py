@@ -3,7 +3,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,11 @@ from mixbench.attention import ClassAttention
 from mixbench.mix import MixStrategy
 from mixbench.recipe import Recipe
 from mixbench.registry import create_strategy, strategy_spec
-from mixbench.train import Learner, build_model, build_optimizer, mixed_loss
+from mixbench.train import Learner, build_model, build_optimizer, explain, mixed_loss
 
-WARM_UP = 2  # rounds that are not counted
+WARM_UP = 3  # steps of each strategy that are not counted
 CLASSES = 1000
+PARTS = ("mix", "forward", "backward", "optimizer")
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,11 @@ class Speed:
     control_lo: float
     control_hi: float
     rounds: int
-    optimizer_seconds: float
     peak_memory_mb: float | None
-    seconds: tuple[float, ...]
+    mix_ms: float  # medians over rounds; the optimizer's part is in no figure above
+    forward_ms: float
+    backward_ms: float
+    optimizer_ms: float
 
 
 def median_interval(values: np.ndarray, draws: int = 10_000) -> tuple[float, float, float]:
@@ -45,17 +49,24 @@ def median_interval(values: np.ndarray, draws: int = 10_000) -> tuple[float, flo
     return float(np.median(values)), float(low), float(high)
 
 
-def _timed(work: Callable[[], Any], device: torch.device) -> float:
-    if device.type == "cuda":
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        work()
-        end.record()
-        end.synchronize()
-        return begin.elapsed_time(end) / 1000
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
+class Clock:
+    """When each part of a step ended, without a wait: events on a GPU, else the wall clock."""
+
+    def __init__(self, device: torch.device):
+        self._cuda = device.type == "cuda"
+        self._marks: list[tuple[str, Any]] = []
+        self("start")
+
+    def __call__(self, part: str) -> None:
+        mark: Any = torch.cuda.Event(enable_timing=True) if self._cuda else time.perf_counter()
+        if self._cuda:
+            mark.record()
+        self._marks.append((part, mark))
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds of each part; on a GPU once the device has come to the end."""
+        pairs = zip(self._marks, self._marks[1:], strict=False)
+        return {name: before.elapsed_time(now) / 1000 if self._cuda else now - before for (_, before), (name, now) in pairs}
 
 
 def speed_batch(recipe: Recipe, device: torch.device) -> int:
@@ -70,16 +81,14 @@ def measure(
     recipe: Recipe,
     device: torch.device,
     rounds: int,
-    say: Callable[[str], None] = lambda line: None,
+    say: Callable[[int, int], None] = lambda done, rounds: None,
 ) -> tuple[dict[str, Speed], dict[str, str]]:
     """The speed of each strategy by spec text, and what went wrong for those that failed.
 
-    Every strategy is used on every batch, on one model and one resident batch; CutMix is the reference and its own control.
+    Every strategy is used on every batch, on one resident batch; CutMix is the reference and its own control. `say` hears of
+    each round.
     """
     batch, size = speed_batch(recipe, device), recipe.speed_image_size
-    model = build_model(recipe.speed_model, CLASSES, 0, image_size=size, drop_path_rate=recipe.drop_path).to(device).train()
-    net = torch.compile(model) if recipe.compile else model
-    optimizer = build_optimizer(model, recipe)
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(batch, 3, size, size, generator=generator).to(device)
     labels = torch.randint(CLASSES, (batch,), generator=generator).to(device)
@@ -87,63 +96,80 @@ def measure(
     cutmix = create_strategy("cutmix")
     named = {"reference": cutmix, **{strategy_spec(s): s for s in strategies if s != cutmix}, "control": cutmix}
     failed: dict[str, str] = {}
-    times: dict[str, list[float]] = {name: [] for name in named}
+    parts: dict[str, list[dict[str, float]]] = {name: [] for name in named}
     peaks: dict[str, float] = {}
-    optimizer_times: list[float] = []
 
-    def step(name: str, number: int) -> float:
-        strategy = named[name]
-        attention = strategy.needs.attention
-        tap = ClassAttention(model, attention) if attention else None
-        learner = Learner(strategy, strategy, model, net, tap)
-        if tap:
-            tap.__enter__()
+    def step(name: str, number: int) -> Clock:
+        learner = learners[name]
+        learner.optimizer.zero_grad(set_to_none=True)
+        clock = Clock(device)
+        mixed_loss(
+            learner, learner.strategy, images, labels, num_classes=CLASSES, smoothing=recipe.smoothing,
+            amp=recipe.speed_amp, seed=0, step=number, mean=mean, std=std, mark=clock,
+        ).loss.backward()  # fmt: skip
+        clock("backward")
+        learner.optimizer.step()
+        clock("optimizer")
+        return clock
+
+    def attempt(name: str, number: int) -> Clock | None:
         try:
-            return _timed(
-                lambda: mixed_loss(
-                    learner, strategy, images, labels, num_classes=CLASSES, smoothing=recipe.smoothing,
-                    amp=recipe.speed_amp, seed=0, step=number, mean=mean, std=std,
-                ).backward(),
-                device,
-            )  # fmt: skip
-        finally:
-            if tap:
-                tap.__exit__()
+            return step(name, number)
+        except Exception as error:  # a plug-in may raise anything; its row says so and the others go on
+            failed[name] = explain(error)
+            return None
 
-    for number in range(-WARM_UP, rounds):
-        order = list(named) if number % 2 == 0 else list(named)[::-1]
-        for name in order:
-            if name in failed:
-                continue
+    with ExitStack() as stack:
+        learners = _learners(named, recipe, device, stack)
+        for name in named:
+            for number in range(WARM_UP):
+                if device.type == "cuda":
+                    torch.cuda.reset_peak_memory_stats(device)
+                if name in failed or attempt(name, number) is None:
+                    break
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
+                    peaks[name] = torch.cuda.max_memory_allocated(device) / 2**20
+        for number in range(WARM_UP, WARM_UP + rounds):
+            order = [name for name in (named if number % 2 == 0 else reversed(named)) if name not in failed]
+            clocks = {name: attempt(name, number) for name in order}
             if device.type == "cuda":
-                torch.cuda.reset_peak_memory_stats(device)
-            optimizer.zero_grad(set_to_none=True)
-            try:
-                seconds = step(name, number + WARM_UP)
-            except Exception as error:  # a plug-in may raise anything; its row says so and the others go on
-                failed[name] = f"failed: {type(error).__name__}: {' '.join(str(error).split())}"
-                continue
-            if device.type == "cuda":
-                peaks[name] = torch.cuda.max_memory_allocated(device) / 2**20
-            optimizer_seconds = _timed(optimizer.step, device)
-            if number >= 0:
-                times[name].append(seconds)
-                optimizer_times.append(optimizer_seconds)
-        if number >= 0:
-            say(f"speed  round {number + 1}/{rounds}")
-    if "reference" in failed:
-        raise RuntimeError(f"the reference itself cannot be timed: cutmix {failed['reference']}")
-    reference = np.array(times["reference"])
-    _, control_lo, control_hi = median_interval(reference / np.array(times["control"]))
+                torch.cuda.synchronize(device)  # once a round: as in training, the host runs ahead
+            for name, clock in clocks.items():
+                if clock is not None:
+                    parts[name].append(clock.seconds())
+            say(number + 1 - WARM_UP, rounds)
+    if "reference" in failed or "control" in failed:
+        raise RuntimeError(f"the reference itself cannot be timed: cutmix {failed.get('reference', failed.get('control'))}")
+    times = {name: np.array([sum(p[k] for k in ("mix", "forward", "backward")) for p in parts[name]]) for name in named}
+    reference = times["reference"]
+    _, control_lo, control_hi = median_interval(reference / times["control"])
     result = {}
     for name in named:
         if name in failed or name == "control":
             continue
-        measured = np.array(times[name])
-        typical, low, high = median_interval(measured)
+        typical, low, high = median_interval(times[name])
         result["cutmix" if name == "reference" else name] = Speed(
             batch / typical, batch / high, batch / low,
-            *median_interval(reference / measured), control_lo, control_hi,
-            rounds, float(np.median(optimizer_times)), peaks.get(name), tuple(times[name]),
+            *median_interval(reference / times[name]), control_lo, control_hi, rounds, peaks.get(name),
+            **{f"{part}_ms": 1000 * float(np.median([p[part] for p in parts[name]])) for part in PARTS},
         )  # fmt: skip
     return result, failed
+
+
+def _learners(named: dict[str, MixStrategy], recipe: Recipe, device: torch.device, stack: ExitStack) -> dict[str, Learner]:
+    """A learner by name; strategies that look at the same attention, or at none, share one model."""
+    shared: dict[str | None, Learner] = {}
+    learners = {}
+    for name, strategy in named.items():
+        attention = strategy.needs.attention
+        if attention not in shared:
+            # a model of its own, since a compiled one does not notice hooks that come and go
+            model = build_model(
+                recipe.speed_model, CLASSES, 0, image_size=recipe.speed_image_size, drop_path_rate=recipe.drop_path
+            ).to(device).train()  # fmt: skip
+            tap = stack.enter_context(ClassAttention(model, attention)) if attention else None
+            net = torch.compile(model) if recipe.compile else model
+            shared[attention] = Learner(strategy, strategy, model, net, tap, build_optimizer(model, recipe))
+        learners[name] = replace(shared[attention], strategy=strategy, mixing=strategy)
+    return learners

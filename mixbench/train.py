@@ -3,25 +3,29 @@ from __future__ import annotations
 
 import copy
 import csv
+import math
 import os
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from mixbench.attention import ClassAttention
-from mixbench.data import Data, eval_loader, train_loader
+from mixbench.data import Data, UnreadableImage, eval_loader, train_loader, train_transform
+from mixbench.distributed import World
 from mixbench.mix import MixStrategy, ModelOutput, hashed_seed, make_context, soft_targets
 from mixbench.recipe import Recipe
-from mixbench.registry import create_strategy, did_you_mean, strategy_spec
+from mixbench.registry import did_you_mean, strategy_spec
 
 LOG_COLUMNS = ("epoch", "lr", "train_loss", "top1", "top5", "top1_ema", "seconds")
+NEVER = 2**62
 
 
 def build_model(name: str, num_classes: int, seed: int, *, image_size: int, **parts: Any) -> nn.Module:
@@ -105,6 +109,27 @@ def compose(strategy: MixStrategy, recipe: Recipe) -> MixStrategy:
     return strategy
 
 
+class StepLoss(NamedTuple):
+    """The loss () of one micro-batch, and A's share (B,) by area and in the label."""
+
+    loss: Tensor
+    area: Tensor
+    lam: Tensor
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model says of N validation images, image by image, on the CPU."""
+
+    rank: Tensor  # (N,) int64, classes that score above the true one; K where the scores are not finite
+    nll: Tensor  # (N,) float32, nats
+    confidence: Tensor  # (N,) float32, probability of the predicted class
+
+    def top(self, k: int) -> float:
+        """The share of images whose class is among the k best, in percent."""
+        return 100 * float((self.rank < k).double().mean())
+
+
 @dataclass
 class Learner:
     """One strategy with its own copy of model, optimizer, schedule and EMA."""
@@ -113,15 +138,18 @@ class Learner:
     mixing: MixStrategy  # as the recipe uses it
     model: nn.Module
     net: Callable[[Tensor], Tensor]  # the model, compiled where the recipe says so
-    tap: ClassAttention | None = None
+    tap: Any = None  # class attention, see attention.py
     optimizer: Any = None
     scheduler: Any = None
     ema: Any = None
-    bad_step: Any = None  # the first step that was not finite, on the device; -1 while all are
+    bad_step: Any = None  # the first step that was not finite, on the device; NEVER while all are
     status: str = "ok"
+    error: str | None = None  # of this process, until all processes know of it
     loss_sum: Any = 0.0
     seconds: float = 0.0
+    lams: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # of the last epoch: by area and in the label
     log: list[dict[str, Any]] = field(default_factory=list)
+    evaluation: Evaluation | None = None  # of the weights that are the headline, after the last epoch
 
     @property
     def spec(self) -> str:
@@ -130,6 +158,31 @@ class Learner:
     def forward(self, images: Tensor) -> ModelOutput:
         logits = self.net(images)
         return ModelOutput(logits, self.tap.mean() if self.tap else None)
+
+    def outcome(self) -> dict[str, Any]:
+        """How far it came."""
+        return {"status": self.status, "seconds": self.seconds, "log": self.log}
+
+    def state(self) -> dict[str, Any]:
+        """All that the next epoch depends on, and the outcome so far."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "ema": self.ema.module.state_dict() if self.ema is not None else None,
+        } | self.outcome()
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from `state`."""
+        if "model" in state:  # else it failed in its first epoch
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.ema is not None:
+                self.ema.module.load_state_dict(state["ema"])
+        self.status, self.seconds, self.log = state["status"], state["seconds"], list(state["log"])
+
+
+def unmarked(_part: str) -> None:
+    """The default of `mixed_loss`: nobody wants to know when a part of the step ends."""
 
 
 def mixed_loss(
@@ -147,14 +200,19 @@ def mixed_loss(
     mean: Tensor,
     std: Tensor,
     progress: float = 0.0,
-) -> Tensor:
-    """Mix, run the model, relabel: the soft-target cross-entropy of one micro-batch, (). What is timed is what trains."""
+    mark: Callable[[str], None] = unmarked,
+) -> StepLoss:
+    """Mix, run the model, relabel: the soft-target cross-entropy of one micro-batch. What is timed is what trains.
+
+    `mark` is called with the name of each part that ends here: 'mix' and 'forward'.
+    """
     from timm.loss import SoftTargetCrossEntropy
 
     ctx = make_context(
         mixing, learner.model, images, seed=seed, step=step, shard=shard, mean=mean, std=std, progress=progress
     )
     mixed = mixing.mix(images, labels, ctx)
+    mark("mix")
     torch.manual_seed(hashed_seed("forward", seed, step, shard))  # drop path must not depend on who else takes part
     with torch.autocast(images.device.type, torch.bfloat16, enabled=amp):
         output = learner.forward(mixed.images)
@@ -167,14 +225,24 @@ def mixed_loss(
         loss = loss + mixing.clean_weight * nn.functional.cross_entropy(
             clean.float(), labels, label_smoothing=smoothing
         )
-    return loss
+    mark("forward")
+    return StepLoss(loss, mixed.lam, lam)
 
 
-def resolve_micro_batch(recipe: Recipe, device: torch.device, fits: Callable[[int], bool] | None = None) -> int:
-    """The micro-batch that divides the recipe's batch: as given, at most 16 on a CPU, the largest that `fits` on a GPU."""
+def resolve_micro_batch(
+    recipe: Recipe, device: torch.device, fits: Callable[[int], bool] | None = None, processes: int = 1
+) -> int:
+    """The micro-batch that divides each process's part of the recipe's batch.
+
+    As given or its largest divisor that fits the part, at most 16 on a CPU, the largest that `fits` on a GPU; ValueError where
+    the processes cannot share the batch.
+    """
+    share, rest = divmod(recipe.batch_size, processes)
+    if rest:
+        raise ValueError(f"batch_size {recipe.batch_size} cannot be shared by {processes} processes: choose a multiple of {processes}")
     if isinstance(recipe.micro_batch, int):
-        return recipe.micro_batch
-    sizes = [n for n in range(recipe.batch_size, 0, -1) if recipe.batch_size % n == 0]
+        return math.gcd(share, recipe.micro_batch)
+    sizes = [n for n in range(share, 0, -1) if share % n == 0]
     if device.type == "cpu":
         return next(n for n in sizes if n <= 16)
     assert fits is not None
@@ -182,19 +250,29 @@ def resolve_micro_batch(recipe: Recipe, device: torch.device, fits: Callable[[in
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, loader: Any, device: torch.device, amp: bool) -> tuple[float, float]:
-    """Top-1 and top-5 in percent over a loader of images (B, C, H, W) and labels (B,)."""
+def evaluate(model: nn.Module, loader: Any, device: torch.device, amp: bool, world: World = World()) -> Evaluation:  # noqa: B008
+    """What `model` says of every validation image; each process's loader gives the images rank, rank + size, ..."""
     model.eval()
-    hits, count = torch.zeros(2, dtype=torch.int64, device=device), 0
+    parts = []
     for images, labels in loader:
         images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
         with torch.autocast(device.type, torch.bfloat16, enabled=amp):
             logits = model(images)
-        ranked = logits.float().topk(min(5, logits.shape[-1])).indices == labels[:, None]  # (B, 5)
-        hits += torch.stack([ranked[:, 0].sum(), ranked.sum()])
-        count += len(labels)
-    top1, top5 = (100 * hits.double() / count).tolist()
-    return top1, top5
+        logits = logits.float()
+        own = logits.gather(1, labels[:, None])  # (B, 1)
+        tied = (logits == own) & (torch.arange(logits.shape[1], device=device) < labels[:, None])
+        rank = ((logits > own) | tied).sum(1).where(logits.isfinite().all(1), logits.shape[1])
+        log_probability = logits.log_softmax(1)
+        nll = -log_probability.gather(1, labels[:, None])[:, 0]
+        parts.append(torch.stack([rank.float(), nll, log_probability.amax(1).exp()]))
+    found = torch.cat(parts, 1) if parts else torch.zeros(3, 0, device=device)
+    if world.size > 1:
+        count = world.total(torch.tensor(found.shape[1], device=device))
+        whole = found.new_zeros(3, int(count))
+        whole[:, world.rank :: world.size] = found
+        found = world.total(whole)
+    rank, nll, confidence = found.cpu()
+    return Evaluation(rank.long(), nll, confidence)
 
 
 def prepare(
@@ -221,24 +299,18 @@ def prepare(
                 optimizer=optimizer,
                 scheduler=build_scheduler(optimizer, recipe, steps_per_epoch),
                 ema=ModelEmaV3(model, decay=recipe.model_ema_decay, use_warmup=True) if recipe.model_ema else None,
-                bad_step=torch.full((), -1, dtype=torch.int64, device=device),
+                bad_step=torch.full((), NEVER, device=device),
             )
         )
     return learners
 
 
-def _update(learner: Learner, recipe: Recipe, step: int) -> None:
-    if recipe.clip_grad is not None:
-        nn.utils.clip_grad_norm_(learner.model.parameters(), recipe.clip_grad)
-    learner.optimizer.step()
-    learner.optimizer.zero_grad(set_to_none=True)
-    if learner.ema is not None:
-        learner.ema.update(learner.model, step=step)
-
-
 def _batches(loader: Any, count: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    for images, labels in islice(loader, count):
-        yield images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+    try:
+        for images, labels in islice(loader, count):
+            yield images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+    except UnreadableImage as error:  # a worker process puts its whole traceback before the sentence
+        raise UnreadableImage(str(error).strip().splitlines()[-1].partition("UnreadableImage: ")[2] or str(error)) from None
 
 
 def train(
@@ -250,68 +322,108 @@ def train(
     *,
     workers: int = 0,
     out: Path | None = None,
+    resume: bool = False,
+    world: World = World(),  # noqa: B008
     say: Callable[[str], None] = lambda line: None,
+    tick: Callable[[int, int], None] = lambda done, steps: None,
 ) -> list[Learner]:
     """Train every strategy on the same augmented batches; a strategy that fails says so in `status`, the others go on.
 
-    With `out`, each strategy's log.csv grows by a row an epoch and its weights are written at the end.
+    With `out`, each strategy's log.csv grows by a row an epoch, the state of all is kept after each epoch, and their weights
+    are written at the end; `resume` goes on from that state, to the same numbers. `tick` hears of each step.
     """
     num_classes = len(data.classes)
     steps = len(data.train.labels) // recipe.batch_size
     learners = prepare(strategies, recipe, num_classes, seed, device, max(steps, 1))
     mean, std = (torch.tensor(v, device=device).reshape(-1, 1, 1) for v in (recipe.mean, recipe.std))
-    micro = resolve_micro_batch(recipe, device, lambda size: _fits(learners[0], recipe, num_classes, size, device))
-    loader = train_loader(data, recipe, seed, micro, workers, device)
-    val = eval_loader(data, recipe, workers, device)
-    parts = recipe.batch_size // micro
+    micro = resolve_micro_batch(
+        recipe, device, lambda size: _fits(learners[0], recipe, num_classes, size, device), world.size
+    )
+    loader = train_loader(data, recipe, seed, micro, workers, device, world)
+    val = eval_loader(data, recipe, workers, device, world)
+    parts = recipe.batch_size // (micro * world.size)
+    state_file = None if out is None else out / f"state-seed{seed}.pt"
+    begin = _restore(learners, state_file, say) if resume and state_file is not None else 0
+    total = steps * recipe.total_epochs
+
+    def accumulate(learner: Learner, images: Tensor, labels: Tensor, epoch: int, step: int, part: int) -> None:
+        if part == 0:
+            schedule(learner.scheduler, recipe, epoch, step)
+        result = mixed_loss(
+            learner, learner.mixing, images, labels,
+            num_classes=num_classes, smoothing=recipe.smoothing, amp=recipe.amp, seed=seed, step=step,
+            shard=part * world.size + world.rank, mean=mean, std=std, progress=step / total,
+        )  # fmt: skip
+        (result.loss / parts).backward()
+        loss = result.loss.detach()
+        learner.bad_step = torch.minimum(learner.bad_step, torch.where(loss.isfinite(), NEVER, step))
+        learner.loss_sum += loss
+        learner.lams.append((result.area, result.lam.detach()))
+
+    def update(learner: Learner, step: int) -> None:
+        world.average_gradients(learner.model)
+        if recipe.clip_grad is not None:
+            nn.utils.clip_grad_norm_(learner.model.parameters(), recipe.clip_grad)
+        learner.optimizer.step()
+        learner.optimizer.zero_grad(set_to_none=True)
+        if learner.ema is not None:
+            learner.ema.update(learner.model, step=step)
+
+    def agree(learner: Learner) -> bool:
+        learner.error = world.agree(learner.error)
+        if learner.error is not None:
+            learner.status = learner.error
+            learner.optimizer.zero_grad(set_to_none=True)
+            say(f"seed {seed}  {learner.spec}: {learner.status}")
+        return learner.status == "ok"
+
+    def attempt(learner: Learner, work: Callable[..., None], *arguments: Any) -> None:
+        try:
+            work(learner, *arguments)
+        except Exception as error:  # a plug-in may raise anything; its row says so and the others go on
+            learner.error = explain(error)
+
     with ExitStack() as stack:
         for learner in learners:
             if learner.tap:
                 stack.enter_context(learner.tap)
-        for epoch in range(recipe.total_epochs):
+        for epoch in range(begin, recipe.total_epochs):
             alive = [learner for learner in learners if learner.status == "ok"]
             if not alive:
                 break
-            loader.sampler.epoch = epoch  # type: ignore[attr-defined]
+            loader.batch_sampler.sampler.epoch = epoch  # type: ignore[union-attr]
             for learner in alive:
                 learner.model.train()
-                learner.loss_sum = torch.zeros((), device=device)
+                learner.loss_sum, learner.lams = torch.zeros((), device=device), []
             for number, (images, labels) in enumerate(_batches(loader, steps * parts, device)):
-                step, shard = epoch * steps + number // parts, number % parts
+                step, part = epoch * steps + number // parts, number % parts
                 for learner in alive:
                     if learner.status != "ok":
                         continue
                     started = time.perf_counter()
-                    try:
-                        if shard == 0:
-                            schedule(learner.scheduler, recipe, epoch, step)
-                        loss = mixed_loss(
-                            learner, learner.mixing, images, labels,
-                            num_classes=num_classes, smoothing=recipe.smoothing, amp=recipe.amp,
-                            seed=seed, step=step, shard=shard, mean=mean, std=std,
-                            progress=step / (steps * recipe.total_epochs),
-                        )  # fmt: skip
-                        (loss / parts).backward()
-                        loss = loss.detach()
-                        first = (learner.bad_step < 0) & ~loss.isfinite()
-                        learner.bad_step = torch.where(first, step, learner.bad_step)
-                        learner.loss_sum += loss
-                        if shard == parts - 1:
-                            _update(learner, recipe, step)
-                    except Exception as error:  # a plug-in may raise anything; its row says so and the others go on
-                        _fail(learner, error)
-                        say(f"seed {seed}  {learner.spec}: {learner.status}")
+                    if learner.error is None:
+                        attempt(learner, accumulate, images, labels, epoch, step, part)
+                    if part == parts - 1 and agree(learner):
+                        attempt(learner, update, step)
                     learner.seconds += time.perf_counter() - started
+                if part == parts - 1:
+                    tick(step + 1, total)
             for learner in alive:
-                if learner.status == "ok":
-                    _close_epoch(learner, recipe, val, device, epoch, steps * parts)
+                if learner.status == "ok" and agree(learner):
+                    _close_epoch(learner, recipe, val, device, epoch, steps * parts, world)
                     row = learner.log[-1]
-                    _append_log(out, learner, seed, row)
+                    if world.rank == 0:
+                        _append_log(out, learner, seed, row)
                     told = f"loss {row['train_loss']:.3f}  top-1 {row['top1']:.1f}"
                     say(f"seed {seed}  epoch {epoch + 1}/{recipe.total_epochs}  {learner.spec}  "
                         f"{told if learner.status == 'ok' else learner.status}")
+            if state_file is not None and world.rank == 0:
+                _keep(learners, epoch + 1, state_file)
     for learner in learners:
-        if out is not None and learner.status == "ok":
+        if learner.status == "ok" and learner.evaluation is None and learner.log:  # resumed after its last epoch
+            model = learner.ema.module if recipe.headline == "ema" else learner.model
+            learner.evaluation = evaluate(model, val, device, recipe.amp, world)
+        if out is not None and learner.status == "ok" and world.rank == 0:
             _save(out, learner, recipe, seed)
     return learners
 
@@ -331,31 +443,32 @@ def _fits(learner: Learner, recipe: Recipe, num_classes: int, size: int, device:
             torch.cuda.empty_cache()
 
 
-def _fail(learner: Learner, error: Exception) -> None:
-    learner.optimizer.zero_grad(set_to_none=True)
+def explain(error: Exception) -> str:
+    """What a strategy's row says of `error`."""
     if isinstance(error, torch.OutOfMemoryError):
-        learner.status = "out of memory: lower --micro-batch"
-    else:
-        learner.status = f"failed: {type(error).__name__}: {' '.join(str(error).split())}"
+        return "out of memory: lower --micro-batch"
+    return f"failed: {type(error).__name__}: {' '.join(str(error).split())}"
 
 
-def _close_epoch(learner: Learner, recipe: Recipe, val: Any, device: torch.device, epoch: int, batches: int) -> None:
-    top1, top5 = evaluate(learner.model, val, device, recipe.amp)
-    bad = int(learner.bad_step)
-    if bad >= 0:
+def _close_epoch(
+    learner: Learner, recipe: Recipe, val: Any, device: torch.device, epoch: int, batches: int, world: World
+) -> None:
+    raw = evaluate(learner.model, val, device, recipe.amp, world)
+    ema = evaluate(learner.ema.module, val, device, recipe.amp, world) if learner.ema is not None else None
+    learner.evaluation = ema if recipe.headline == "ema" else raw
+    bad = int(world.lowest(learner.bad_step))
+    if bad != NEVER:
         learner.status = f"diverged at step {bad}"
-    row = {
+    learner.log.append({
         "epoch": epoch,
         "lr": learner.optimizer.param_groups[0]["lr"],
-        "train_loss": float(learner.loss_sum) / max(batches, 1),
-        "top1": top1,
-        "top5": top5,
-        "top1_ema": None,
+        "train_loss": float(world.total(learner.loss_sum)) / max(batches * world.size, 1),
+        "top1": raw.top(1),
+        "top5": raw.top(5),
+        "top1_ema": ema.top(1) if ema is not None else None,
+        "top5_ema": ema.top(5) if ema is not None else None,
         "seconds": learner.seconds,
-    }
-    if learner.ema is not None:
-        row["top1_ema"], row["top5_ema"] = evaluate(learner.ema.module, val, device, recipe.amp)
-    learner.log.append(row)
+    })  # fmt: skip
 
 
 def run_folder(out: Path, spec: str, seed: int) -> Path:
@@ -365,51 +478,132 @@ def run_folder(out: Path, spec: str, seed: int) -> Path:
 
 
 def _append_log(out: Path | None, learner: Learner, seed: int, row: dict[str, Any]) -> None:
+    """Write the log anew from memory: a run that was killed may have written rows that a resumed one writes again."""
     if out is None:
         return
     path = run_folder(out, learner.spec, seed) / "log.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w" if row["epoch"] == 0 else "a", newline="") as file:
+    partial = path.with_suffix(".partial")
+    with partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, LOG_COLUMNS, extrasaction="ignore")
-        if row["epoch"] == 0:
-            writer.writeheader()
-        writer.writerow(row)
+        writer.writeheader()
+        writer.writerows(learner.log)
+    os.replace(partial, path)
 
 
-def _save(out: Path, learner: Learner, recipe: Recipe, seed: int) -> None:
-    """Write the weights in a layout that timm.models.load_checkpoint reads, whole or not at all."""
-    path = run_folder(out, learner.spec, seed) / "last.pt"
-    state = {"state_dict": learner.model.state_dict(), "epoch": recipe.total_epochs, "strategy": learner.spec}
-    if learner.ema is not None and recipe.headline == "ema":
-        state["state_dict_ema"] = learner.ema.module.state_dict()
+def save_file(state: dict[str, Any], path: Path) -> None:
+    """Write `state` whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     torch.save(state, partial)
     os.replace(partial, path)
 
 
-def estimate_seconds(
-    strategies: list[MixStrategy], recipe: Recipe, data: Data, device: torch.device, *, micro_batches: int = 2
-) -> float:
-    """Seconds that training every strategy for one seed will take here, from a few timed micro-batches of the first one.
+def _save(out: Path, learner: Learner, recipe: Recipe, seed: int) -> None:
+    """Write the weights in a layout that timm.models.load_checkpoint reads."""
+    state = {"state_dict": learner.model.state_dict(), "epoch": recipe.total_epochs, "strategy": learner.spec}
+    if learner.ema is not None and recipe.headline == "ema":
+        state["state_dict_ema"] = learner.ema.module.state_dict()
+    save_file(state, run_folder(out, learner.spec, seed) / "last.pt")
 
-    Loading the images is not in it.
+
+def _keep(learners: list[Learner], epochs: int, path: Path) -> None:
+    """Keep the state of all after `epochs` epochs, and the state before it as a second file.
+
+    A strategy that failed keeps the weights of its last good epoch.
     """
-    from mixbench.strategies.none import NoMix
+    kept: dict[str, Any] = {}
+    if any(learner.status != "ok" for learner in learners) and path.is_file():
+        kept = torch.load(path, weights_only=True)["learners"]
+    states = {x.spec: x.state() if x.status == "ok" else kept.get(x.spec, {}) | x.outcome() for x in learners}
+    partial = path.with_suffix(".partial")
+    torch.save({"epochs": epochs, "threads": torch.get_num_threads(), "learners": states}, partial)
+    if path.is_file():
+        os.replace(path, _previous(path))
+    os.replace(partial, path)
 
-    size = resolve_micro_batch(recipe, device, lambda n: n <= 128)
-    [learner] = prepare([NoMix()], recipe, len(data.classes), 0, device, 1)
-    images = torch.zeros(size, 3, recipe.image_size, recipe.image_size, device=device)
-    labels = torch.zeros(size, dtype=torch.int64, device=device)
-    times = []
-    for step in range(micro_batches + 1):
-        started = time.perf_counter()
-        mixed_loss(
-            learner, create_strategy("none"), images, labels, num_classes=len(data.classes), smoothing=0.1,
-            amp=recipe.amp, seed=0, step=step, mean=torch.zeros(3, device=device), std=torch.ones(3, device=device),
-        ).backward()  # fmt: skip
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - started)
-    steps = len(data.train.labels) // recipe.batch_size * (recipe.batch_size // size)
-    return min(times[1:]) * steps * recipe.total_epochs * len(strategies)
+
+def _previous(path: Path) -> Path:
+    return path.with_name(f"{path.stem}-previous.pt")
+
+
+def _intact(path: Path) -> bool:
+    """Whether every part of the file has the checksum it was written with."""
+    try:
+        with zipfile.ZipFile(path) as parts:
+            return parts.testzip() is None
+    except (zipfile.BadZipFile, OSError, NotImplementedError):
+        return False
+
+
+def _restore(learners: list[Learner], path: Path, say: Callable[[str], None]) -> int:
+    """Go on from the state in `path`, or from the one before where it is damaged; the number of epochs done, 0 without a state."""
+    for candidate in (path, _previous(path)):
+        if not candidate.is_file():
+            continue
+        if not _intact(candidate):
+            say(f"{candidate} is damaged: going on from the state before it")
+            continue
+        state = torch.load(candidate, weights_only=True)
+        names = [learner.spec for learner in learners]
+        if sorted(names) != sorted(state["learners"]):
+            raise ValueError(
+                f"{candidate} is of {', '.join(state['learners'])}, not of {', '.join(names)}: resume with the same --strategies"
+            )
+        if state["threads"] != torch.get_num_threads():
+            say(f"{candidate} was made with {state['threads']} threads, not {torch.get_num_threads()}: figures will differ by rounding")
+        for learner in learners:
+            learner.load(state["learners"][learner.spec])
+        say(f"resuming after epoch {state['epochs']}")
+        return state["epochs"]
+    return 0
+
+
+def clear_state(out: Path, seed: int) -> None:
+    """Remove the state of a seed whose figures are written."""
+    path = out / f"state-seed{seed}.pt"
+    for file in (path, _previous(path)):
+        file.unlink(missing_ok=True)
+
+
+def estimate_seconds(
+    strategies: list[MixStrategy], recipe: Recipe, data: Data, device: torch.device, workers: int = 0, world: World = World()  # noqa: B008
+) -> float:
+    """Seconds that training every strategy for one seed will take here, loading included, from a few measured micro-batches.
+
+    A strategy that cannot run counts nothing: training will say why.
+    """
+    micro = resolve_micro_batch(recipe, device, lambda n: n <= 128, world.size)
+    steps = len(data.train.labels) // recipe.batch_size
+    count = steps * (recipe.batch_size // (micro * world.size)) * recipe.total_epochs
+    rng = torch.Generator().manual_seed(0)
+    images = torch.randn(micro, 3, recipe.image_size, recipe.image_size, generator=rng).to(device)
+    labels = torch.zeros(micro, dtype=torch.int64, device=device)
+    mean, std = (torch.tensor(v, device=device).reshape(-1, 1, 1) for v in (recipe.mean, recipe.std))
+    training = 0.0
+    for strategy in strategies:
+        [learner] = prepare([strategy], recipe, len(data.classes), 0, device, steps)
+        times = []
+        with ExitStack() as stack:
+            if learner.tap:
+                stack.enter_context(learner.tap)
+            for step in range(3):
+                started = time.perf_counter()
+                try:
+                    mixed_loss(
+                        learner, strategy, images, labels, num_classes=len(data.classes), smoothing=recipe.smoothing,
+                        amp=recipe.amp, seed=0, step=step, mean=mean, std=std,
+                    ).loss.backward()  # fmt: skip
+                except Exception:
+                    break
+                if device.type == "cuda":
+                    torch.cuda.synchronize()
+                times.append(time.perf_counter() - started)
+        training += min(times[1:], default=0.0)
+    started = time.perf_counter()
+    samples = min(micro, 32)
+    for index in range(samples):
+        train_transform(recipe)(data.train.load(index))
+    loading = (time.perf_counter() - started) / samples * micro / max(workers, 1)
+    # worker processes load while the step runs
+    return count * (max(loading, training) if workers else loading + training)

@@ -64,6 +64,18 @@ def test_mixup_equals_timm(batch, monkeypatch):
     assert torch.allclose(soft_targets(mixed, mixed.lam, 5, 0.1), y, atol=1e-6)
 
 
+@pytest.mark.parametrize("lam", [0.0, 1.0, 1 - 1e-12])
+def test_mixup_copies_at_the_ends(batch, lam, monkeypatch):
+    import mixbench.strategies.mixup as module
+
+    monkeypatch.setattr(module, "beta", lambda rng, alpha: lam)
+    images = batch[0].clone()
+    images[0, 0, 0, 0] = math.inf
+    mixed = mix("mixup", images, batch[1])
+    assert torch.equal(mixed.images, images.flip(0) if lam == 0 else images)
+    assert mixed.lam.tolist() == [round(lam)] * 6
+
+
 def test_cutmix_equals_timm_given_the_box(batch, monkeypatch):
     import timm.data.mixup as timm_mixup
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from mixbench.mix import MixedBatch, MixStrategy, beta, blend, mirrored
+from mixbench.mix import MixedBatch, MixStrategy, beta, mirrored
 from mixbench.registry import register_strategy
 
 
@@ -20,6 +20,13 @@ class Mixup(MixStrategy):
             raise ValueError(f"mixup alpha must be above 0, not {self.alpha}")
 
     def mix(self, images, labels, ctx):
-        mask = ctx.mean.new_full((1, 1, 1, 1), beta(ctx.rng, self.alpha))
-        mixed = blend(images, images.flip(0), mask)
+        import numpy as np
+
+        lam = float(np.float32(beta(ctx.rng, self.alpha)))  # as the mask holds it
+        mask = ctx.mean.new_full((1, 1, 1, 1), lam)
+        mixed = images.flip(0)
+        if lam == 1:  # copied: an inf must not reach the partner
+            mixed.copy_(images)
+        elif lam > 0:
+            mixed.lerp_(images, lam)
         return MixedBatch(images=mixed, labels=labels, partner=mirrored(images), mask=mask)

@@ -1,0 +1,273 @@
+"""One comparison: speed and training of the strategies asked for, gathered into rows and written as they come."""
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+import time
+from contextlib import nullcontext
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import torch
+
+from mixbench import distributed
+from mixbench.data import EvalSet, eval_transform, open_data
+from mixbench.environment import choose_device, device_name, environment, versions
+from mixbench.mix import MixStrategy
+from mixbench.plan import Plan, claimed
+from mixbench.recipe import recipe_hash
+from mixbench.registry import create_strategy, strategy_spec
+from mixbench.report import COLUMNS, SCHEMA_VERSION, print_table, replace_file, write_csv, write_markdown
+from mixbench.speed import Speed, measure, speed_batch
+from mixbench.train import Learner, clear_state, estimate_seconds, prepare, recipe_model, run_folder, train
+
+LONG = 3600  # seconds after which a run deserves a warning
+QUIET = 60  # seconds without a line after which a log gets one
+
+
+class Bench:
+    """A running comparison: its plan, and the rows it gathers."""
+
+    def __init__(self, plan: Plan):
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.plan, self.recipe, self.out = plan, plan.recipe, plan.out
+        self.console = Console(width=None if sys.stdout.isatty() else 150)
+        self.progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+            console=self.console, transient=True, disable=not self.console.is_terminal,
+        )  # fmt: skip
+        self.device = choose_device(plan.device)
+        self.world = distributed.join(self.device.type)
+        if self.world.size > 1 and self.device.type == "cuda":
+            self.device = torch.device("cuda", torch.cuda.current_device())
+        self.first = self.world.rank == 0
+        self.said = time.monotonic()
+        self.speeds: dict[str, Speed] = {}
+        self.speed_failures: dict[str, str] = {}
+        self.params: float | None = None
+        self.rows: list[dict[str, Any]] = []
+
+    def say(self, line: str) -> None:
+        if self.first:
+            self.said = time.monotonic()
+            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def run(self) -> int:
+        """Measure, train and write; the exit status, 1 where a strategy failed."""
+        try:
+            with claimed(self.out, self.plan.stamp) if self.first else nullcontext(), self.progress:
+                return self._run()
+        finally:
+            distributed.leave(self.world)
+
+    def _run(self) -> int:
+        plan, recipe = self.plan, self.recipe
+        self.data = data = open_data(
+            data=plan.data, dataset=plan.dataset, download=plan.download, image_size=recipe.image_size,
+            limit_train=plan.limit_train, limit_val=plan.limit_val,
+        )  # fmt: skip
+        count = len(data.train.labels)
+        if plan.mode != "speed" and recipe.batch_size > count:
+            raise ValueError(f"batch_size {recipe.batch_size} is larger than the {count} training images: lower --batch-size")
+        self.hash = recipe_hash(recipe, train=data.train.fingerprint, val=data.val.fingerprint)
+        # a model without class attention is refused here, before anything is trained
+        if plan.mode != "speed":
+            [learner] = prepare(plan.strategies, recipe, len(data.classes), 0, self.device, count // recipe.batch_size)[:1]
+            self.params = sum(p.numel() for p in learner.model.parameters()) / 1e6
+            del learner
+        if self.first:
+            about = environment(self.device) | {"command": plan.command, "processes": self.world.size}
+            replace_file(self.out / "environment.json", json.dumps(about, indent=1))
+        try:
+            if plan.mode != "accuracy":
+                self._speed()
+            if plan.mode == "speed":
+                self._add_rows({}, plan.seeds[0])
+            else:
+                self._train()
+        finally:
+            if self.first:
+                self._write()
+        if self.first:
+            print_table(self.rows, self._speed_of(), self.console)
+            self.say(f"wrote {self.out / 'comparison.csv'} and comparison.md")
+        return 0 if all(row["status"] == "ok" for row in self.rows) else 1
+
+    def _speed_of(self) -> str:
+        recipe = self.recipe
+        precision = "bf16" if recipe.speed_amp else "fp32"
+        return (f"{recipe.speed_model} at {recipe.speed_image_size} px, batch {speed_batch(recipe, self.device)}, {precision}, "
+                f"{device_name(self.device)}")
+
+    def _speed(self) -> None:
+        """Time every strategy, in the first process alone; a resumed run takes what it measured before."""
+        plan, file = self.plan, self.out / "speed.json"
+        specs = [strategy_spec(strategy) for strategy in plan.strategies]
+        asked = {"strategies": specs, "rounds": plan.rounds, "of": self._speed_of()}
+        kept = json.loads(file.read_text()) if plan.resume and file.is_file() else {}
+        if kept.get("asked") == asked:
+            self.speeds = {spec: Speed(**figures) for spec, figures in kept["speeds"].items()}
+            self.speed_failures = kept["failures"]
+        elif self.first:
+            self.say(f"timing {self._speed_of()}")
+            task = self.progress.add_task("timing, rounds")
+            self.speeds, self.speed_failures = measure(
+                plan.strategies, self.recipe, self.device, plan.rounds, partial(self._tick, task, "round")
+            )
+            figures = {spec: dataclasses.asdict(speed) for spec, speed in self.speeds.items()}
+            replace_file(file, json.dumps({"asked": asked, "speeds": figures, "failures": self.speed_failures}, indent=1))
+            self.progress.remove_task(task)
+        self.world.agree(None)
+
+    def _tick(self, task: Any, what: str, done: int, total: int) -> None:
+        self.progress.update(task, completed=done, total=total)
+        if not self.console.is_terminal and time.monotonic() - self.said > QUIET:
+            self.say(f"{what} {done}/{total}")
+
+    def _train(self) -> None:
+        plan, recipe = self.plan, self.recipe
+        workers = plan.workers
+        if workers is None:
+            workers = 0 if self.data.name == "scenes" else min(os.cpu_count() or 1, 8)
+        told = False
+        for seed in plan.seeds:
+            finished = {spec: row for spec, row in self._finished(seed) if row is not None} if plan.resume else {}
+            open_strategies = [strategy for strategy in plan.strategies if strategy_spec(strategy) not in finished]
+            if open_strategies and not told:
+                self._tell_time(open_strategies, workers)
+                told = True
+            results: dict[str, dict[str, Any]] = dict(finished)
+            if open_strategies:
+                task = self.progress.add_task(f"training, seed {seed}, steps")
+                learners = train(
+                    open_strategies, recipe, self.data, seed, self.device, workers=workers, out=self.out, resume=plan.resume,
+                    world=self.world, say=self.say, tick=partial(self._tick, task, f"seed {seed}  step"),
+                )  # fmt: skip
+                self.progress.remove_task(task)
+                results |= {learner.spec: self._figures(learner, seed) for learner in learners}
+                if self.first:
+                    self._keep(learners, results, seed)
+            self._add_rows(results, seed)
+            if self.first:
+                self._write()
+
+    def _tell_time(self, strategies: list[MixStrategy], workers: int) -> None:
+        one = estimate_seconds(strategies, self.recipe, self.data, self.device, workers, self.world)
+        seconds = one * len(self.plan.seeds)
+        self.say(f"training will take about {duration(seconds)} on this machine")
+        if seconds > LONG:
+            self.say("that is long: lower --epochs or --limit-train, take --config quick, or use a GPU (--device cuda)")
+
+    def _finished(self, seed: int) -> list[tuple[str, dict[str, Any] | None]]:
+        """The figures of this seed that an earlier run of the same recipe and data has written."""
+        found: list[tuple[str, dict[str, Any] | None]] = []
+        for strategy in self.plan.strategies:
+            spec = strategy_spec(strategy)
+            file = run_folder(self.out, spec, seed) / "result.json"
+            row = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+            found.append((spec, row if row.get("recipe_hash") == self.hash else None))
+        return found
+
+    def _keep(self, learners: list[Learner], results: dict[str, dict[str, Any]], seed: int) -> None:
+        for learner in learners:
+            if learner.status == "ok":
+                file = run_folder(self.out, learner.spec, seed) / "result.json"
+                replace_file(file, json.dumps(results[learner.spec], indent=1))
+        clear_state(self.out, seed)
+        good = [learner for learner in learners if learner.status == "ok"]
+        if seed == self.plan.seeds[0] and good:
+            from mixbench.plot import mixed_grid
+
+            images, labels = self._varied()
+            mixed_grid(good, images, labels, self.data.classes, self.recipe.mean, self.recipe.std, self.out / "mixed.png")
+
+    def _varied(self) -> tuple[Any, Any]:
+        """Sixteen validation images spread over the classes, since the first ones of a folder are all of one."""
+        by_class: dict[int, list[int]] = {}
+        for index, label in enumerate(self.data.val.labels):
+            by_class.setdefault(label, []).append(index)
+        deepest = max(map(len, by_class.values()))
+        order = [indices[turn] for turn in range(deepest) for _, indices in sorted(by_class.items()) if turn < len(indices)]
+        dataset = EvalSet(self.data.val, eval_transform(self.recipe))
+        images, chosen = zip(*(dataset[i] for i in order[:16]), strict=True)
+        return torch.stack(images).to(self.device), torch.tensor(chosen, device=self.device)
+
+    def _add_rows(self, results: dict[str, dict[str, Any]], seed: int) -> None:
+        specs = [strategy_spec(strategy) for strategy in self.plan.strategies]
+        if not results and "cutmix" not in specs:
+            specs.insert(0, "cutmix")  # the reference is a row of its own
+        for spec in specs:
+            self.rows.append(self._row(spec, seed, results.get(spec)))
+
+    def _provenance(self, spec: str, seed: int, amp: bool) -> dict[str, Any]:
+        strategy = create_strategy(spec)
+        return {
+            "schema_version": SCHEMA_VERSION, "strategy": spec, "status": "ok", "seed": seed,
+            "attention": strategy.needs.attention, "network": strategy.needs.network, "extra_params_m": 0.0,
+            "device": device_name(self.device), "compiled": self.recipe.compile, "recipe_hash": self.hash,
+            "precision": "bf16" if amp else "fp32", "versions": versions(), "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        }  # fmt: skip
+
+    def _figures(self, learner: Learner, seed: int) -> dict[str, Any]:
+        """The row of a strategy that was trained, without its speed."""
+        recipe, data = self.recipe, self.data
+        last = learner.log[-1] if learner.log and learner.status == "ok" else {}
+        ema = recipe.headline == "ema"
+        return self._provenance(learner.spec, seed, recipe.amp) | {
+            "compose": recipe.compose, "status": learner.status, "dataset": data.name, "train_images": len(data.train.labels),
+            "num_classes": len(data.classes), "model": recipe.model, "params_m": self.params,
+            "image_size": recipe.image_size, "batch_size": recipe.batch_size, "epochs": recipe.total_epochs,
+            "headline": recipe.headline, "top1": last.get("top1_ema" if ema else "top1"),
+            "top5": last.get("top5_ema" if ema else "top5"), "top1_ema": last.get("top1_ema"),
+            "train_seconds": learner.seconds,
+        }  # fmt: skip
+
+    def _row(self, spec: str, seed: int, figures: dict[str, Any] | None) -> dict[str, Any]:
+        recipe = self.recipe
+        row: dict[str, Any] = dict.fromkeys(COLUMNS)
+        row |= figures or self._provenance(spec, seed, recipe.speed_amp) | {
+            "compose": "only", "model": recipe.speed_model, "image_size": recipe.speed_image_size
+        }
+        if spec in self.speeds:
+            speed = dataclasses.asdict(self.speeds[spec])
+            row |= {key: value for key, value in speed.items() if key in COLUMNS}
+        if spec in self.speed_failures and row["status"] == "ok":
+            row["status"] = self.speed_failures[spec]
+        return row
+
+    def _write(self) -> None:
+        for path in filter(None, (self.out / "comparison.csv", self.plan.csv)):
+            write_csv(self.rows, path)
+        write_markdown(self.rows, self.out / "comparison.md", self.plan.command, self._speed_of())
+
+
+def duration(seconds: float) -> str:
+    """A time as a person says it."""
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds:.0f} seconds"
+
+
+def training_cost(plan: Plan) -> str:
+    """What is known of the cost before anything is measured: images, and the network's own arithmetic."""
+    from mixbench.models.zoo import count
+
+    data = open_data(
+        data=plan.data, dataset=plan.dataset, download=plan.download, image_size=plan.recipe.image_size,
+        limit_train=plan.limit_train, limit_val=plan.limit_val,
+    )  # fmt: skip
+    recipe = plan.recipe
+    with torch.device("meta"):
+        params, macs = count(recipe_model(recipe, len(data.classes), 0), recipe.image_size)
+    images = len(data.train.labels) // recipe.batch_size * recipe.batch_size * recipe.total_epochs
+    flops = 6 * macs * images * len(plan.strategies) * len(plan.seeds)  # forward and twice that backward, two operations each
+    return (
+        f"{images:,} images for each strategy and seed; {params / 1e6:.2f}M parameters; {flops / 1e15:,.3g} PFLOP in all, "
+        "without what a strategy adds"
+    )

@@ -1,0 +1,75 @@
+"""What torchrun asks for: who am I, do all of us go on, and sums and means over all processes."""
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all of a run; alone, every function of it costs nothing."""
+
+    rank: int = 0
+    size: int = 1
+    host: Any = None  # a gloo group: errors are exchanged between the hosts, so no device is waited for
+
+    def agree(self, error: str | None) -> str | None:
+        """The first error of any process, the same everywhere; None where all of them go on."""
+        if self.size == 1:
+            return error
+        flag = torch.tensor(error is not None, dtype=torch.int32)
+        dist.all_reduce(flag, group=self.host)
+        if not flag:
+            return None
+        errors: list[Any] = [None] * self.size
+        dist.all_gather_object(errors, error, group=self.host)
+        rank, first = next((rank, text) for rank, text in enumerate(errors) if text is not None)
+        return f"{first} (rank {rank})"
+
+    def total(self, value: Tensor) -> Tensor:
+        """The sum over all processes, of the shape of `value`, which is changed."""
+        if self.size > 1:
+            dist.all_reduce(value)
+        return value
+
+    def lowest(self, value: Tensor) -> Tensor:
+        """The least over all processes, of the shape of `value`, which is changed."""
+        if self.size > 1:
+            dist.all_reduce(value, dist.ReduceOp.MIN)
+        return value
+
+    def average_gradients(self, model: nn.Module) -> None:
+        """Replace the gradients by their mean over all processes.
+
+        Differs: design.md says DistributedDataParallel, whose exchange runs inside backward: a strategy that raises on one
+        rank would leave the others waiting there. One sum of all gradients comes after `agree` instead.
+        """
+        if self.size == 1:
+            return
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        mean = self.total(torch.nn.utils.parameters_to_vector(gradients)) / self.size
+        torch.nn.utils.vector_to_parameters(mean, gradients)
+
+
+def join(device_type: str) -> World:
+    """Join the processes that torchrun started, or be alone without it."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return World()
+    if device_type == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if device_type == "cuda" else "gloo")
+    return World(dist.get_rank(), dist.get_world_size(), dist.new_group(backend="gloo"))
+
+
+def leave(world: World) -> None:
+    """End what `join` began."""
+    if world.size > 1:
+        dist.destroy_process_group()

@@ -1,0 +1,74 @@
+"""What to compare and where to write it, checked before anything heavy is imported."""
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mixbench.recipe import Recipe, recipe_text
+from mixbench.report import replace_file
+
+if TYPE_CHECKING:
+    from mixbench.mix import MixStrategy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What to compare and where to write it."""
+
+    strategies: list[MixStrategy]
+    recipe: Recipe
+    seeds: tuple[int, ...]
+    out: Path
+    command: str
+    data: Path | None = None
+    dataset: str | None = None
+    download: bool = False
+    limit_train: int | None = None
+    limit_val: int | None = None
+    mode: str = "both"
+    rounds: int = 5
+    device: str = "auto"
+    workers: int | None = None
+    csv: Path | None = None
+    resume: bool = False
+
+    @property
+    def stamp(self) -> str:
+        """What an output directory is of: the recipe and the data; others' rows would not be comparable."""
+        source = {"data": str(self.data or self.dataset or "scenes"), "limit_train": self.limit_train, "limit_val": self.limit_val}
+        return f"# data: {json.dumps(source)}\n{recipe_text(self.recipe)}"
+
+
+def check_out(out: Path, stamp: str) -> None:
+    """ValueError where `out` cannot take this run: a file, not writable, or of another recipe."""
+    recipe_file = out / "recipe.yaml"
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out} is a file: name a directory")
+    if recipe_file.is_file() and recipe_file.read_text(encoding="utf-8") != stamp:
+        raise ValueError(f"{out} holds a run of another recipe or other data: choose another --out")
+    parent = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not os.access(parent, os.W_OK):
+        raise ValueError(f"cannot write to {out}: {parent} is not writable; choose another --out")
+
+
+@contextmanager
+def claimed(out: Path, stamp: str) -> Iterator[None]:
+    """Hold `out` for this process alone, by a lock that dies with it; ValueError where that cannot be."""
+    check_out(out, stamp)
+    with ExitStack() as stack:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context((out / ".lock").open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            replace_file(out / "recipe.yaml", stamp)
+        except BlockingIOError:
+            raise ValueError(f"{out} is in use by another process: wait for it, or choose another --out") from None
+        except OSError as error:
+            raise ValueError(f"cannot write to {out}: {error.strerror}; choose another --out") from None
+        yield

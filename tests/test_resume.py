@@ -1,0 +1,164 @@
+"""A run that is killed, damaged or out of disk goes on to the figures of one that was left alone."""
+import fcntl
+import json
+from pathlib import Path
+
+import kills
+import pytest
+
+from mixbench.cli import main
+
+SPECS = "cutmix,transmix"
+KILLERS = {
+    "in a step": """
+import mixbench.train as train
+step, calls = train.mixed_loss, []
+def killed(*args, **kwargs):
+    calls.append(1)
+    if len(calls) == 50: die()
+    return step(*args, **kwargs)
+train.mixed_loss = killed
+""",
+    "in a write of the state": """
+import torch
+save, calls = torch.save, []
+def killed(state, path):
+    calls.append(1)
+    if len(calls) == 3:
+        open(path, "wb").write(b"half a file")
+        die()
+    save(state, path)
+torch.save = killed
+""",
+    "between the two renames": """
+replace, calls = os.replace, []
+def killed(source, target):
+    if str(target).endswith("-previous.pt"):
+        calls.append(1)
+    if len(calls) == 2:
+        replace(source, target)
+        die()
+    replace(source, target)
+os.replace = killed
+""",
+}
+PLUGIN = """
+import os, signal
+from dataclasses import dataclass
+from mixbench import register_strategy
+from mixbench.strategies.cutmix import CutMix
+
+@register_strategy("unused")
+@dataclass(frozen=True)
+class Unused(CutMix): ...
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    assert kills.run(out, SPECS, "0,1")
+    return kills.figures(out)
+
+
+def killed(out, code):
+    plugin = out.parent / "killer.py"
+    plugin.write_text(PLUGIN + code)
+    assert not kills.run(out, SPECS, "0,1", "--plugin", str(plugin))
+
+
+def said(out):
+    return Path(f"{out}.txt").read_text()
+
+
+@pytest.mark.parametrize("where", KILLERS)
+def test_killed_and_resumed(where, tmp_path, whole):
+    out = tmp_path / "run"
+    killed(out, KILLERS[where])
+    assert kills.run(out, SPECS, "0,1") and "resuming after epoch" in said(out)
+    assert kills.figures(out) == whole
+    assert not list(out.glob("*.pt")) and not list(out.rglob("*.partial"))
+
+
+def test_a_damaged_state_is_found_and_the_one_before_it_used(tmp_path, whole):
+    out = tmp_path / "run"
+    killed(out, KILLERS["in a step"].replace("50", "80"))  # in the fourth epoch of the first seed
+    state = out / "state-seed0.pt"
+    content = bytearray(state.read_bytes())
+    content[len(content) // 2] ^= 1
+    state.write_bytes(content)
+    assert kills.run(out, SPECS, "0,1")
+    assert "state-seed0.pt is damaged" in said(out) and "resuming after epoch 2" in said(out)
+    assert kills.figures(out) == whole
+
+
+def test_what_is_finished_is_not_done_again(tmp_path, whole):
+    out = tmp_path / "run"
+    assert kills.run(out, "cutmix", "0") and kills.run(out, SPECS, "0,1")
+    assert said(out).count("seed 0  epoch 1/4  cutmix") == 1
+    assert kills.figures(out) == whole
+
+
+def test_a_strategy_that_diverged_keeps_its_last_good_weights(tmp_path):
+    import torch
+
+    code = """
+@register_strategy("late")
+@dataclass(frozen=True)
+class Late(CutMix):
+    def mix(self, images, labels, ctx):
+        self.__dict__["progress"] = ctx.progress
+        return super().mix(images, labels, ctx)
+    def relabel(self, mixed, output):
+        return mixed.lam * (float("nan") if self.progress >= 0.5 else 1.0)
+"""
+    out = tmp_path / "run"
+    plugin = tmp_path / "late.py"
+    plugin.write_text(PLUGIN + code + KILLERS["in a step"].replace("50", "80"))
+    assert not kills.run(out, "late,cutmix", "0", "--plugin", str(plugin), "--mix-prob", "1")
+    kept = torch.load(out / "state-seed0.pt", weights_only=True)["learners"]["late"]
+    assert kept["status"] == "diverged at step 24" and all(value.isfinite().all() for value in kept["model"].values())
+    plugin.write_text(PLUGIN + code)
+    with pytest.raises(RuntimeError, match="diverged at step 24"):  # the status of the command is not 0
+        kills.run(out, "late,cutmix", "0", "--plugin", str(plugin), "--mix-prob", "1")
+    rows = {row["strategy"]: row for row in kills.figures(out)}
+    assert rows["late"]["status"] == "diverged at step 24" and rows["late"]["top1"] == "" and rows["cutmix"]["status"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("code", "extra", "message"),
+    [("import torch\ndef full(*_): raise OSError(28, 'No space left on device')\ntorch.save = full\n", (), "No space left on device"),
+     ("import mixbench.data as data\ndef dead(*_): os._exit(1)\ndata.TrainSet.__getitem__ = dead\n", ("--workers", "1"), "worker")],
+)
+def test_a_full_disk_or_a_dead_worker_ends_the_run_resumably(code, extra, message, tmp_path, whole):
+    out, plugin = tmp_path / "run", tmp_path / "fault.py"
+    plugin.write_text(PLUGIN + code)
+    with pytest.raises(RuntimeError, match=message):
+        kills.run(out, SPECS, "0,1", "--plugin", str(plugin), *extra)
+    assert "--resume goes on" in said(out)
+    assert kills.run(out, SPECS, "0,1")
+    assert kills.figures(out) == whole
+
+
+def test_two_processes_cannot_share_a_directory(tmp_path, capsys):
+    (tmp_path / ".lock").write_text("")
+    with (tmp_path / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert main(["--mode", "accuracy", "--out", str(tmp_path), *kills.TINY]) == 2
+    assert "in use by another process" in capsys.readouterr().err
+
+
+def test_speed_is_not_measured_again(tmp_path, monkeypatch):
+    import mixbench.comparison as comparison
+
+    argv = ["--mode", "speed", "--rounds", "2", "--speed-model", "deit_tiny_patch16_224", "--speed-image-size", "32", "--speed-batch-size", "2",
+            "--out", str(tmp_path / "run")]
+    assert main(argv) == 0
+    before = (tmp_path / "run" / "comparison.csv").read_text()
+    monkeypatch.setattr(comparison, "measure", None)
+    assert main([*argv, "--resume"]) == 0
+    assert (tmp_path / "run" / "comparison.csv").read_text() == before
+    assert json.loads((tmp_path / "run" / "speed.json").read_text())["asked"]["rounds"] == 2
