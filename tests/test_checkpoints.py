@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 import mixbench.models  # noqa: F401  PVT and CA-Swin
-from mixbench.models.checkpoints import load_any, load_model
+from mixbench.models.checkpoints import load_any, load_model, model_record
 
 SIZE = {"img_size": 64}
 
@@ -227,6 +227,22 @@ def test_the_model_of_a_checkpoint_is_found(tmp_path):
     assert torch.equal(load_any(path, like=small(DEIT, num_classes=3)).pos_embed, model.pos_embed)
     with pytest.raises(ValueError, match="fit none of the zoo: cls_token, pos_embed"):
         load_any(path, like=small(DEIT, depth=3))
-    torch.save({"state_dict": model.state_dict(), "arch": DEIT, "model_args": {"deepness": 3}}, path)
-    with pytest.raises(ValueError, match="does not take all of deepness"):
+    for parts in ({"pretrained": True}, ["depth"]):
+        torch.save({"state_dict": model.state_dict(), "arch": DEIT, "model_args": parts}, path)
+        with pytest.raises(ValueError, match=r"model_args may hold img_size, .*, not .*(pretrained|depth)"):
+            load_any(path)
+    torch.save({"state_dict": model.state_dict()} | model_record("resnet18", depth=2, embed_dim=None), path)
+    with pytest.raises(ValueError, match="resnet18 does not take all of depth"):
         load_any(path)
+
+
+def test_a_training_file_says_which_parts_its_model_has(tmp_path):
+    name, parts = "vit_tiny_patch16_224", {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3}
+    model, path = small(name, **parts), tmp_path / "last.pt"
+    torch.save({"state_dict": model.state_dict(), "epoch": 3} | model_record(name, **parts), path)
+    loaded = load_model(name, checkpoint=path)
+    images = torch.randn(2, 3, 32, 32)
+    assert same(loaded, model) and torch.equal(loaded.eval()(images), model(images))
+    assert load_model(name, checkpoint=path, img_size=64).pos_embed.shape == (1, 65, 24)
+    with pytest.raises(ValueError, match="does not fit vit_small"):  # another model's parts are not taken
+        load_model("vit_small_patch16_224", checkpoint=path)

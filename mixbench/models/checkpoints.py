@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 EMA_KEYS = ("state_dict_ema", "model_ema")  # timm's training script, DeiT's
 RAW_KEYS = ("state_dict", "model", "teacher")  # timm's training script; DeiT, XCiT, CaiT, PVT; DINO
 FAMILY_FILTERS = ("xcit", "swin_transformer", "ca_swin", "pvt")  # modules whose checkpoint_filter_fn renames official keys
+PARTS = ("img_size", "patch_size", "embed_dim", "depth", "num_heads")  # of a model, as a recipe changes them
 LISTED = 20  # keys that an error names
 
 
@@ -215,9 +216,30 @@ def load_model(
     if pretrained:
         raise ValueError("pretrained and checkpoint exclude each other: give one")
     content, digest = read_checkpoint(checkpoint)
-    model = _create(name, img_size=img_size)
+    recorded, parts = _recorded(content, checkpoint)
+    parts = (parts if recorded == name else {}) | ({} if img_size is None else {"img_size": img_size})
+    model = _create(name, **parts)
     _fill(model, content, Path(checkpoint), digest, use_ema, num_classes)
     return model
+
+
+def model_record(name: str, **parts: Any) -> dict[str, Any]:
+    """What a training file says of its model, so that load_model and load_any build it: its name, and the PARTS that are not None."""
+    assert set(parts) <= set(PARTS), parts
+    return {"arch": name, "model_args": {part: value for part, value in parts.items() if value is not None}}
+
+
+def _recorded(content: dict[str, Any], path: str | Path) -> tuple[str, dict[str, Any]]:
+    """The model that a training file names, and its parts; ('', {}) where it names none that timm has."""
+    import timm
+
+    name, parts = content.get("arch") or getattr(content.get("args"), "model", None), content.get("model_args", {})
+    name = name.replace("_return_attn", "") if isinstance(name, str) else ""
+    if not timm.is_model(name):
+        return "", {}
+    if not isinstance(parts, dict) or not set(parts) <= set(PARTS):  # the rest of create_model's options are not a file's to choose
+        raise ValueError(f"checkpoint {path}: model_args may hold {', '.join(PARTS)}, not {parts!r}")
+    return name, parts
 
 
 def load_any(path: str | Path, *, like: nn.Module | None = None) -> nn.Module:
@@ -225,32 +247,23 @@ def load_any(path: str | Path, *, like: nn.Module | None = None) -> nn.Module:
 
     Tried are the models of the zoo and, last, the architecture of `like`. ValueError where none fits.
     """
+    content, digest = read_checkpoint(path)
+    name, parts = _recorded(content, path)
+    model = _create(name, **parts) if name else _match(content, path, like)
+    _fill(model, content, Path(path), digest, "auto", 0)
+    return model
+
+
+def _match(content: dict[str, Any], path: str | Path, like: nn.Module | None) -> nn.Module:
     from mixbench.models.zoo import ZOO, blank_model
 
-    content, digest = read_checkpoint(path)
-    named = content.get("arch") or getattr(content.get("args"), "model", None)
-    parts = content.get("model_args") or {}
-    if isinstance(named, str) and _known(named) and isinstance(parts, dict):
-        model = _create(named.replace("_return_attn", ""), **{**parts, "num_classes": 0})
-        _fill(model, content, Path(path), digest, "auto", 0)
-        return model
     _, state = choose_weights(content, "auto", path)
     for name in dict.fromkeys(row.name for row in ZOO):
         if _fits(dict(state), blank_model(name)):
-            model = _create(name)
-            _fill(model, content, Path(path), digest, "auto", 0)
-            return model
+            return _create(name)
     if like is not None and _fits(dict(state), like):
-        model = copy.deepcopy(like)
-        _fill(model, content, Path(path), digest, "auto", 0)
-        return model
+        return copy.deepcopy(like)
     raise ValueError(f"checkpoint {path} names no model, and its keys fit none of the zoo: {_listed(state)}")
-
-
-def _known(name: str) -> bool:
-    import timm
-
-    return timm.is_model(name.replace("_return_attn", ""))
 
 
 def _fits(state: dict[str, Tensor], model: Any) -> bool:
