@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import functools
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +74,7 @@ def attention_grid(model: Any, height: int, width: int) -> tuple[int, int]:
     return height // patch[0], width // patch[1]
 
 
-class _OwnAttention:
+class _OwnAttention(ABC):
     """Reads the model's own attention from hooks while it runs; a context manager."""
 
     extra_parameters = 0
@@ -100,11 +101,13 @@ class _OwnAttention:
         """Attention to the patches of the images that the model saw last, (B, h, w) float32 without gradient."""
         return self.mean()
 
+    @abstractmethod
     def _hooks(self) -> list[Any]:
-        raise NotImplementedError
+        """Register what the attention is read from; the handles."""
 
+    @abstractmethod
     def mean(self) -> Tensor:
-        raise NotImplementedError
+        """Attention to the patches in the last forward pass with heads averaged, (B, h, w) float32."""
 
     def _see_size(self, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self._size = (inputs[0].shape[-2], inputs[0].shape[-1])
@@ -231,7 +234,10 @@ class AttentionRollout(_OwnAttention):
 
 
 class AttentionProvider:
-    """The last block's class attention of a frozen external model, which looks at the same images; a context manager."""
+    """The last block's class attention of a frozen external model, which looks at the same images.
+
+    It is entered like the model's own attention, though nothing has to be watched.
+    """
 
     def __init__(self, model: nn.Module, provider: nn.Module, name: str):
         self.model, self.name = model, name
@@ -239,11 +245,10 @@ class AttentionProvider:
         self.extra_parameters = sum(p.numel() for p in provider.parameters())
 
     def __enter__(self) -> AttentionProvider:
-        self._tap.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._tap.__exit__()
+        pass
 
     def __call__(self, images: Tensor) -> ModelOutput:
         """Run model and provider on images (B, C, H, W): logits (B, K) and attn (B, h, w) float32 without gradient."""
@@ -258,9 +263,9 @@ class AttentionProvider:
                 f"attention provider {self.name} was made for {expected[0]}x{expected[1]} images, and these have {given[0]}x{given[1]}: "
                 f"train with image_size {expected[0]}, or give a checkpoint of that size"
             )
-        attn = self._tap(images).attn
-        assert attn is not None
-        return attn
+        with self._tap:
+            self._tap.model(images)
+        return self._tap.mean()
 
 
 _providers: dict[tuple[str, str], nn.Module] = {}  # by name and device: loaded once, shared by every strategy

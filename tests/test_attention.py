@@ -4,7 +4,7 @@ import timm
 import torch
 
 from mixbench import ClassAttention, NoClassAttention, create_strategy, make_context
-from mixbench.attention import AttentionProvider, AttentionRollout, attention_tap, compiled
+from mixbench.attention import PROVIDERS, AttentionProvider, AttentionRollout, attention_tap, compiled
 
 FAMILIES = {
     "deit_small_patch16_224": {"depth": 2},
@@ -200,6 +200,7 @@ def test_a_provider_is_frozen_shared_and_counted(tmp_path):
     assert not provider.training and all(p.grad is None and not p.requires_grad for p in provider.parameters())
     assert all(torch.equal(value, before[name]) for name, value in provider.state_dict().items())
     assert not provider.blocks[-1].attn.qkv._forward_hooks
+    assert create_strategy("transmix(attention=deit-distilled)").needs.attention in PROVIDERS
     with pytest.raises(ValueError, match="made for 64x64 images, and these have 32x48"):
         first.attention(torch.randn(1, 3, 32, 48))
 

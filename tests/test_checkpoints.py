@@ -175,6 +175,27 @@ def test_what_does_not_fit_is_listed(tmp_path):
         load_model("pvt_tiny", pretrained=True)
 
 
+def test_timms_own_weights(monkeypatch):
+    weights, create = small(DEIT), timm.create_model
+
+    def offline(name, pretrained=False, **kwargs):
+        model = create(name, **kwargs | (SIZE if pretrained else {}))
+        if pretrained:
+            model.load_state_dict({k: v for k, v in weights.state_dict().items() if "head" not in k}, strict=False)
+        return model
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    loaded = load_model(DEIT, pretrained=True, num_classes=7, img_size=64)
+    assert (loaded.weights_source.weights, loaded.weights_source.head) == ("pretrained", "new")
+    assert loaded.weights_source.path == "deit_tiny_patch16_224.fb_in1k" and torch.equal(loaded.pos_embed, weights.pos_embed)
+    larger = load_model(DEIT, pretrained=True, img_size=96)
+    assert larger.weights_source.head == "loaded" and torch.equal(larger.blocks[0].attn.qkv.weight, weights.blocks[0].attn.qkv.weight)
+    grid = weights.pos_embed[:, 1:].reshape(1, 4, 4, -1).permute(0, 3, 1, 2)
+    expected = torch.nn.functional.interpolate(grid, (6, 6), mode="bicubic").flatten(2).transpose(1, 2)
+    assert torch.allclose(larger.pos_embed[:, 1:], expected, atol=1e-6)  # not antialiased, as a file's
+    assert load_model(DEIT).weights_source.weights == "random"
+
+
 class Runs:
     def __reduce__(self):
         return eval, ("open('was_run', 'w').close()",)

@@ -202,17 +202,9 @@ def load_model(
     """
     name = name.replace("_return_attn", "")  # TransMix's names of DeiT
     if checkpoint is None:
-        try:
-            model = _create(name, pretrained=pretrained, num_classes=num_classes, img_size=img_size)
-        except (RuntimeError, OSError) as error:
-            if not pretrained:
-                raise
-            reason = " ".join(str(error).split())[:200]
-            raise ValueError(f"timm's weights of {name} cannot be had ({reason}): download them and give the checkpoint's path") from None
-        tag = model.default_cfg.get("tag")
-        full = ".".join(filter(None, (model.default_cfg["architecture"], tag)))
-        model.weights_source = WeightsSource("pretrained", full) if pretrained else WeightsSource("random", head="new")
-        return model
+        model = _create(name, num_classes=num_classes, img_size=img_size)
+        model.weights_source = WeightsSource("random", head="new")
+        return _with_timms_weights(model, name, num_classes) if pretrained else model
     if pretrained:
         raise ValueError("pretrained and checkpoint exclude each other: give one")
     content, digest = read_checkpoint(checkpoint)
@@ -220,6 +212,19 @@ def load_model(
     parts = (parts if recorded == name else {}) | ({} if img_size is None else {"img_size": img_size})
     model = _create(name, **parts)
     _fill(model, content, Path(checkpoint), digest, use_ema, num_classes)
+    return model
+
+
+def _with_timms_weights(model: Any, name: str, num_classes: int | None) -> Any:
+    try:
+        source = _create(name, pretrained=True, num_classes=num_classes)
+    except (RuntimeError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"timm's weights of {name} cannot be had ({reason}): download them and give the checkpoint's path") from None
+    model.load_state_dict(adapt(source.state_dict(), model))
+    full = ".".join(filter(None, (source.default_cfg["architecture"], source.default_cfg.get("tag"))))
+    head = "none" if not model.num_classes else "loaded" if model.num_classes == source.default_cfg["num_classes"] else "new"
+    model.weights_source = WeightsSource("pretrained", full, head=head)
     return model
 
 
