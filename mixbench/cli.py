@@ -18,7 +18,7 @@ DATASETS = ("scenes", "cifar10", "cifar100", "fashionmnist")
 ROUNDS = 5
 STAYS = "what was written so far stays, --resume goes on from there"
 PLAN_OPTIONS = (
-    "data", "dataset", "download", "limit_train", "limit_val", "mode", "rounds", "device", "workers", "csv", "resume",
+    "data", "dataset", "download", "limit_train", "limit_val", "mode", "rounds", "device", "workers", "csv", "resume", "profile", "peers",
 )  # fmt: skip
 
 
@@ -50,6 +50,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--seeds", type=_seeds, metavar="0,1,2", help="one run of every strategy for each (default: the recipe's seed)")
     add("--mode", choices=("accuracy", "speed", "both"), default="both", help="what to measure (default: %(default)s)")
     add("--rounds", type=_count, default=ROUNDS, metavar="N", help="timed rounds of the speed part (default: %(default)s)")
+    add("--profile", action="store_true", help="with the speed part: the dearest operators of each strategy, and a trace")
+    add("--peers", action="store_true", help="with the speed part: other packages' mixing beside ours; in a checkout only")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: %(default)s)")
     add("--workers", type=int, metavar="N", help="loader processes (default: by the data and the cores)")
     add("--out", type=Path, metavar="DIR", help="output directory (default: runs/<recipe>-<hash of what was asked>)")
@@ -132,6 +134,8 @@ def bench(argv: list[str]) -> int:
     strategies = create_strategies(options.strategies)
     if options.data and options.dataset:
         raise ValueError("--data and --dataset exclude each other: give one")
+    if options.mode == "accuracy" and (options.profile or options.peers):
+        raise ValueError("--profile and --peers belong to the speed part: take --mode speed or both")
     if options.workers is not None and options.workers < 0:
         raise ValueError(f"--workers must be 0 or more, not {options.workers}")
     real = options.data is not None or options.dataset not in (None, "scenes")

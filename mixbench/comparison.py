@@ -21,7 +21,7 @@ from mixbench.plan import Plan, claimed
 from mixbench.recipe import recipe_hash
 from mixbench.registry import create_strategy, strategy_spec
 from mixbench.report import COLUMNS, SCHEMA_VERSION, print_table, replace_file, write_csv, write_markdown
-from mixbench.speed import Speed, measure, speed_batch
+from mixbench.speed import Speed, measure, profile, speed_batch
 from mixbench.train import Learner, clear_state, estimate_seconds, prepare, recipe_model, run_folder, train
 
 LONG = 3600  # seconds after which a run deserves a warning
@@ -122,6 +122,15 @@ class Bench:
             figures = {spec: dataclasses.asdict(speed) for spec, speed in self.speeds.items()}
             replace_file(file, json.dumps({"asked": asked, "speeds": figures, "failures": self.speed_failures}, indent=1))
             self.progress.remove_task(task)
+        if self.first and plan.profile:
+            good = [strategy for strategy in plan.strategies if strategy_spec(strategy) not in self.speed_failures]
+            text = profile(good, self.recipe, self.device, self.out)
+            replace_file(self.out / "profile.txt", text)
+            self.say(text)
+        if self.first and plan.peers:
+            text = peers(plan.rounds)
+            replace_file(self.out / "peers.md", text)
+            self.say(text)
         self.world.agree(None)
 
     def _tick(self, task: Any, what: str, done: int, total: int) -> None:
@@ -244,6 +253,17 @@ class Bench:
         for path in filter(None, (self.out / "comparison.csv", self.plan.csv)):
             write_csv(self.rows, path)
         write_markdown(self.rows, self.out / "comparison.md", self.plan.command, self._speed_of())
+
+
+def peers(rounds: int) -> str:
+    """Other packages' mixing beside ours, as a Markdown table; ValueError outside a checkout."""
+    try:
+        from baselines.peers import compare, report
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("baselines"):
+            raise
+        raise ValueError("--peers needs the folder baselines/ of a checkout: run it there") from None
+    return report(compare(rounds))
 
 
 def duration(seconds: float) -> str:

@@ -37,6 +37,8 @@ class Plan:
     workers: int | None = None
     csv: Path | None = None
     resume: bool = False
+    profile: bool = False
+    peers: bool = False
 
     @property
     def stamp(self) -> str:

@@ -44,9 +44,9 @@ def mixed_grid(
         tap = learner.tap
         if tap:
             with tap:
-                output = learner.forward(mixed.images)
+                output = learner.net(mixed.images)
         else:
-            output = learner.forward(mixed.images)
+            output = learner.net(mixed.images)
         lam = learner.strategy.relabel(mixed, output)
         for column, image in enumerate(to_pixels(mixed.images[:columns], mean, std)):
             title = f"A by area {mixed.lam[column]:.2f}\nA in label {lam[column]:.2f}"

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from mixbench.attention import ClassAttention
 from mixbench.mix import MixStrategy
 from mixbench.recipe import Recipe
 from mixbench.registry import create_strategy, strategy_spec
-from mixbench.train import Learner, build_model, build_optimizer, explain, mixed_loss
+from mixbench.train import Learner, build_model, build_optimizer, explain, forward_pass, mixed_loss
 
 WARM_UP = 3  # steps of each strategy that are not counted
 CLASSES = 1000
@@ -76,6 +77,29 @@ def speed_batch(recipe: Recipe, device: torch.device) -> int:
     return 128 if device.type == "cuda" else 8
 
 
+def timed_step(recipe: Recipe, device: torch.device) -> Callable[[Learner, int], Clock]:
+    """A step of training on one resident batch, by learner and step number; its clock knows the parts."""
+    batch, size = speed_batch(recipe, device), recipe.speed_image_size
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(batch, 3, size, size, generator=generator).to(device)
+    labels = torch.randint(CLASSES, (batch,), generator=generator).to(device)
+    mean, std = (torch.tensor(v, device=device).reshape(-1, 1, 1) for v in (recipe.mean, recipe.std))
+
+    def step(learner: Learner, number: int) -> Clock:
+        learner.optimizer.zero_grad(set_to_none=True)
+        clock = Clock(device)
+        mixed_loss(
+            learner, learner.strategy, images, labels, num_classes=CLASSES, smoothing=recipe.smoothing,
+            amp=recipe.speed_amp, seed=0, step=number, mean=mean, std=std, mark=clock,
+        ).loss.backward()  # fmt: skip
+        clock("backward")
+        learner.optimizer.step()
+        clock("optimizer")
+        return clock
+
+    return step
+
+
 def measure(
     strategies: list[MixStrategy],
     recipe: Recipe,
@@ -88,39 +112,23 @@ def measure(
     Every strategy is used on every batch, on one resident batch; CutMix is the reference and its own control. `say` hears of
     each round.
     """
-    batch, size = speed_batch(recipe, device), recipe.speed_image_size
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(batch, 3, size, size, generator=generator).to(device)
-    labels = torch.randint(CLASSES, (batch,), generator=generator).to(device)
-    mean, std = (torch.tensor(v, device=device).reshape(-1, 1, 1) for v in (recipe.mean, recipe.std))
     cutmix = create_strategy("cutmix")
     named = {"reference": cutmix, **{strategy_spec(s): s for s in strategies if s != cutmix}, "control": cutmix}
     failed: dict[str, str] = {}
     parts: dict[str, list[dict[str, float]]] = {name: [] for name in named}
     peaks: dict[str, float] = {}
-
-    def step(name: str, number: int) -> Clock:
-        learner = learners[name]
-        learner.optimizer.zero_grad(set_to_none=True)
-        clock = Clock(device)
-        mixed_loss(
-            learner, learner.strategy, images, labels, num_classes=CLASSES, smoothing=recipe.smoothing,
-            amp=recipe.speed_amp, seed=0, step=number, mean=mean, std=std, mark=clock,
-        ).loss.backward()  # fmt: skip
-        clock("backward")
-        learner.optimizer.step()
-        clock("optimizer")
-        return clock
+    batch = speed_batch(recipe, device)
+    step = timed_step(recipe, device)
 
     def attempt(name: str, number: int) -> Clock | None:
         try:
-            return step(name, number)
+            return step(learners[name], number)
         except Exception as error:  # a plug-in may raise anything; its row says so and the others go on
             failed[name] = explain(error)
             return None
 
     with ExitStack() as stack:
-        learners = _learners(named, recipe, device, stack)
+        learners = speed_learners(named, recipe, device, stack)
         for name in named:
             for number in range(WARM_UP):
                 if device.type == "cuda":
@@ -157,19 +165,40 @@ def measure(
     return result, failed
 
 
-def _learners(named: dict[str, MixStrategy], recipe: Recipe, device: torch.device, stack: ExitStack) -> dict[str, Learner]:
-    """A learner by name; strategies that look at the same attention, or at none, share one model."""
+def profile(strategies: list[MixStrategy], recipe: Recipe, device: torch.device, out: Path) -> str:
+    """The ten dearest operators of a warm step of each strategy as text; out/trace-<number>.json is the whole, for a trace viewer."""
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as record
+
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
+    key = f"self_{device.type}_time_total"
+    step, texts = timed_step(recipe, device), []
+    with ExitStack() as stack:
+        named = {strategy_spec(strategy): strategy for strategy in strategies}
+        for number, (name, learner) in enumerate(speed_learners(named, recipe, device, stack).items()):
+            for warm_up in range(WARM_UP):
+                step(learner, warm_up)
+            with record(activities=activities) as recorded:
+                step(learner, WARM_UP)
+            trace = out / f"trace-{number}.json"
+            recorded.export_chrome_trace(str(trace))
+            table = recorded.key_averages().table(sort_by=key, row_limit=10, max_name_column_width=40)
+            texts.append(f"{name}: {trace}\n{table}")
+    return "\n".join(texts)
+
+
+def speed_learners(named: dict[str, MixStrategy], recipe: Recipe, device: torch.device, stack: ExitStack) -> dict[str, Learner]:
+    """A learner by name for the time of `stack`; strategies that look at the same attention, or at none, share one model."""
     shared: dict[str | None, Learner] = {}
     learners = {}
     for name, strategy in named.items():
         attention = strategy.needs.attention
         if attention not in shared:
-            # a model of its own, since a compiled one does not notice hooks that come and go
             model = build_model(
                 recipe.speed_model, CLASSES, 0, image_size=recipe.speed_image_size, drop_path_rate=recipe.drop_path
             ).to(device).train()  # fmt: skip
             tap = stack.enter_context(ClassAttention(model, attention)) if attention else None
-            net = torch.compile(model) if recipe.compile else model
+            net = forward_pass(model, tap, recipe.compile)
             shared[attention] = Learner(strategy, strategy, model, net, tap, build_optimizer(model, recipe))
         learners[name] = replace(shared[attention], strategy=strategy, mixing=strategy)
     return learners

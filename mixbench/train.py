@@ -6,6 +6,7 @@ import csv
 import math
 import os
 import time
+import types
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -137,7 +138,7 @@ class Learner:
     strategy: MixStrategy  # as the user named it
     mixing: MixStrategy  # as the recipe uses it
     model: nn.Module
-    net: Callable[[Tensor], Tensor]  # the model, compiled where the recipe says so
+    net: Callable[[Tensor], ModelOutput]  # the model with its class attention, compiled where the recipe says so
     tap: Any = None  # class attention, see attention.py
     optimizer: Any = None
     scheduler: Any = None
@@ -154,10 +155,6 @@ class Learner:
     @property
     def spec(self) -> str:
         return strategy_spec(self.strategy)
-
-    def forward(self, images: Tensor) -> ModelOutput:
-        logits = self.net(images)
-        return ModelOutput(logits, self.tap.mean() if self.tap else None)
 
     def outcome(self) -> dict[str, Any]:
         """How far it came."""
@@ -179,6 +176,20 @@ class Learner:
             if self.ema is not None:
                 self.ema.module.load_state_dict(state["ema"])
         self.status, self.seconds, self.log = state["status"], state["seconds"], list(state["log"])
+
+
+def forward_pass(model: nn.Module, tap: Any, compiled: bool) -> Callable[[Tensor], ModelOutput]:
+    """images (B, C, H, W) -> ModelOutput, with attention where there is a tap."""
+    call = tap or (lambda images: ModelOutput(model(images)))
+    if not compiled:
+        return call
+
+    def run(images: Tensor) -> ModelOutput:
+        return call(images)
+
+    # torch.compile caches by code object and does not look at hooks: with one code for all, a model with a tap could run
+    # the code compiled for one without, and eight learners would exhaust the cache
+    return torch.compile(types.FunctionType(run.__code__.replace(), run.__globals__, closure=run.__closure__))
 
 
 def unmarked(_part: str) -> None:
@@ -215,7 +226,7 @@ def mixed_loss(
     mark("mix")
     torch.manual_seed(hashed_seed("forward", seed, step, shard))  # drop path must not depend on who else takes part
     with torch.autocast(images.device.type, torch.bfloat16, enabled=amp):
-        output = learner.forward(mixed.images)
+        output = learner.net(mixed.images)
     lam = mixing.relabel(mixed, output)
     targets = soft_targets(mixed, lam, num_classes, smoothing)
     loss = SoftTargetCrossEntropy()(output.logits.float(), targets)
@@ -223,7 +234,7 @@ def mixed_loss(
         with torch.autocast(images.device.type, torch.bfloat16, enabled=amp):
             clean = learner.net(images)
         loss = loss + mixing.clean_weight * nn.functional.cross_entropy(
-            clean.float(), labels, label_smoothing=smoothing
+            clean.logits.float(), labels, label_smoothing=smoothing
         )
     mark("forward")
     return StepLoss(loss, mixed.lam, lam)
@@ -294,7 +305,7 @@ def prepare(
                 strategy=strategy,
                 mixing=mixing,
                 model=model,
-                net=torch.compile(model) if recipe.compile else model,
+                net=forward_pass(model, tap, recipe.compile),
                 tap=tap,
                 optimizer=optimizer,
                 scheduler=build_scheduler(optimizer, recipe, steps_per_epoch),

@@ -87,6 +87,29 @@ def test_files_are_written_and_load_in_timm(tiny, tmp_path):
     assert learner.log[-1]["top1_ema"] is not None
 
 
+def test_compiled_learners_keep_their_own_attention(monkeypatch):
+    """Each compiled forward pass sees its own hooks: the same logits and attention as eager, also for the ninth learner."""
+    import functools
+
+    import timm
+
+    from mixbench.attention import ClassAttention
+    from mixbench.train import forward_pass
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager", fullgraph=True))
+    images = torch.randn(2, 3, 32, 32)
+    for number in range(9):
+        torch.manual_seed(number)
+        model = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=24, depth=3, num_classes=5)
+        tap = ClassAttention(model, (1, 3)[number % 2]) if number % 3 else None
+        if tap is None:
+            assert torch.allclose(forward_pass(model, None, True)(images).logits, model(images), atol=1e-6)
+            continue
+        with tap:
+            compiled, eager = forward_pass(model, tap, True)(images), tap(images)
+        assert torch.allclose(compiled.logits, eager.logits, atol=1e-6) and torch.allclose(compiled.attn, eager.attn, atol=1e-6)
+
+
 def test_compose_is_the_recipe_of_deit():
     recipe = load_recipe("deit_small")
     cutmix, mixup, none = create_strategies("cutmix,mixup,none")
@@ -104,13 +127,21 @@ def test_micro_batches_divide_the_batch():
     assert resolve_micro_batch(recipe, torch.device("cuda"), lambda n: n <= 300) == 256
 
 
-def test_evaluate_counts_like_sklearn_would():
+def test_evaluate_counts_like_torchmetrics_would():
     logits = torch.randn(23, 7)
     labels = torch.randint(7, (23,))
-    top1, top5 = evaluate(torch.nn.Identity(), [(logits[:16], labels[:16]), (logits[16:], labels[16:])], CPU, False)
+    found = evaluate(torch.nn.Identity(), [(logits[:16], labels[:16]), (logits[16:], labels[16:])], CPU, False)
     order = logits.argsort(1, descending=True)
-    assert top1 == pytest.approx(100 * (order[:, 0] == labels).float().mean().item())
-    assert top5 == pytest.approx(100 * sum(int(y) in row[:5].tolist() for row, y in zip(order, labels, strict=True)) / 23)
+    assert found.top(1) == pytest.approx(100 * (order[:, 0] == labels).float().mean().item())
+    assert found.top(5) == pytest.approx(100 * sum(int(y) in row[:5].tolist() for row, y in zip(order, labels, strict=True)) / 23)
+    assert torch.allclose(found.nll, torch.nn.functional.cross_entropy(logits, labels, reduction="none"), atol=1e-6)
+    assert torch.allclose(found.confidence, logits.softmax(1).amax(1))
+
+
+def test_ties_and_scores_that_are_not_finite_are_no_hits():
+    logits = torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [float("nan"), 0.0, 0.0]])
+    found = evaluate(torch.nn.Identity(), [(logits, torch.tensor([0, 1, 0]))], CPU, False)
+    assert found.rank.tolist() == [0, 1, 3]
 
 
 def test_augmentation_belongs_to_the_sample(tiny):
@@ -125,7 +156,7 @@ def test_augmentation_belongs_to_the_sample(tiny):
 
 def test_repeated_augmentation_gives_each_image_three_times():
     keys = list(EpochSampler(600, seed=0, aug_repeats=3))
-    assert {repeat for _, _, repeat in keys} == {0, 1, 2} and len(set(keys)) == len(keys) == 512
+    assert {repeat for _, _, repeat in keys} == {0, 1, 2} and len(set(keys)) == len(keys) == 600
     plain = [index for _, index, _ in EpochSampler(600, seed=0)]
     assert sorted(plain) == list(range(600)) and plain != sorted(plain)
 
