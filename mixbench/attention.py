@@ -97,10 +97,6 @@ class _OwnAttention(ABC):
         """Run the model on images (B, C, H, W): logits (B, K) and attn (B, h, w) float32 without gradient."""
         return ModelOutput(self.model(images), self.mean())
 
-    def attention(self, images: Tensor) -> Tensor:
-        """Attention to the patches of the images that the model saw last, (B, h, w) float32 without gradient."""
-        return self.mean()
-
     @abstractmethod
     def _hooks(self) -> list[Any]:
         """Register what the attention is read from; the handles."""
@@ -234,10 +230,7 @@ class AttentionRollout(_OwnAttention):
 
 
 class AttentionProvider:
-    """The last block's class attention of a frozen external model, which looks at the same images.
-
-    It is entered like the model's own attention, though nothing has to be watched.
-    """
+    """The last block's class attention of a frozen external model, which looks at the same images; a context manager."""
 
     def __init__(self, model: nn.Module, provider: nn.Module, name: str):
         self.model, self.name = model, name
@@ -245,27 +238,26 @@ class AttentionProvider:
         self.extra_parameters = sum(p.numel() for p in provider.parameters())
 
     def __enter__(self) -> AttentionProvider:
+        self._tap.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        pass
+        self._tap.__exit__()
 
     def __call__(self, images: Tensor) -> ModelOutput:
-        """Run model and provider on images (B, C, H, W): logits (B, K) and attn (B, h, w) float32 without gradient."""
-        return ModelOutput(self.model(images), self.attention(images))
+        """Run model and provider on images (B, C, H, W): logits (B, K) and attn (B, h, w) float32 without gradient.
 
-    @torch.no_grad()
-    def attention(self, images: Tensor) -> Tensor:
-        """The provider's attention to the patches of images (B, C, H, W), (B, h, w) float32; ValueError for images of another size."""
+        ValueError for images of a size that the provider was not made for.
+        """
         expected, given = tuple(_embedding(self._tap.model).img_size), tuple(images.shape[-2:])
         if expected != given:
             raise ValueError(
                 f"attention provider {self.name} was made for {expected[0]}x{expected[1]} images, and these have {given[0]}x{given[1]}: "
                 f"train with image_size {expected[0]}, or give a checkpoint of that size"
             )
-        with self._tap:
-            self._tap.model(images)
-        return self._tap.mean()
+        with torch.no_grad():
+            attn = self._tap(images).attn
+        return ModelOutput(self.model(images), attn)
 
 
 _providers: dict[tuple[str, str], nn.Module] = {}  # by name and device: loaded once, shared by every strategy
@@ -285,8 +277,8 @@ def _provider(name: str, model: nn.Module) -> nn.Module:
 def attention_tap(model: nn.Module, name: int | str = "last") -> ClassAttention | AttentionRollout | AttentionProvider:
     """The tap for an attention's name: 'last', a block from 1, 'rollout', 'dino', 'deit', 'deit-distilled' or a checkpoint's path.
 
-    Enter it with `with`, run the model, then ask `tap.attention(images)`; or let `tap(images)` do both. A provider is loaded once
-    for each name and device; `tap.extra_parameters` counts its parameters. NoClassAttention or ValueError says what does not fit.
+    `with attention_tap(model, name) as tap: output = tap(images)` gives logits and attention. A provider is loaded once for each
+    name and device; `tap.extra_parameters` counts its parameters. NoClassAttention or ValueError says what does not fit.
     """
     text = str(name)
     if text == "rollout":
@@ -297,14 +289,3 @@ def attention_tap(model: nn.Module, name: int | str = "last") -> ClassAttention 
         known = did_you_mean(text, ("last", "rollout", *PROVIDERS))
         raise ValueError(f"attention is 'last', a block's number, 'rollout', a provider or a checkpoint's path, not {name!r}: {known}")
     return AttentionProvider(model, _provider(text, model), text)
-
-
-def compiled(model: nn.Module) -> Any:
-    """torch.compile(model) that sees a tap's hooks come and go.
-
-    By default torch compiles no guard on hooks: a graph made without a tap would be used with it, for another copy of the model too.
-    """
-    import torch._dynamo
-
-    torch._dynamo.config.skip_nnmodule_hook_guards = False
-    return torch.compile(model)

@@ -4,7 +4,8 @@ import timm
 import torch
 
 from mixbench import ClassAttention, NoClassAttention, create_strategy, make_context
-from mixbench.attention import PROVIDERS, AttentionProvider, AttentionRollout, attention_tap, compiled
+from mixbench.attention import PROVIDERS, AttentionProvider, AttentionRollout, attention_tap
+from mixbench.models.checkpoints import model_record
 
 FAMILIES = {
     "deit_small_patch16_224": {"depth": 2},
@@ -100,7 +101,7 @@ def test_vector_rollout_equals_the_product_of_unfused_matrices(name):
     images = torch.randn(2, 3, *model.patch_embed.img_size)
     with attention_tap(model, "rollout") as tap, torch.no_grad():
         attn = tap(images).attn
-        assert torch.equal(tap.attention(images), attn)
+        assert torch.equal(tap.mean(), attn)
         seen = []
         for block in model.blocks:
             block.attn.fused_attn = False
@@ -131,35 +132,24 @@ def test_blocks_with_class_attention_alone(name, blocks, kwargs):
         attention_tap(model, "rolout")
 
 
-@pytest.mark.parametrize("attention", ["last", "rollout"])
-def test_a_tap_is_compiled_without_a_break(attention):
+SMALL = {"img_size": 64, "embed_dim": 48, "num_heads": 3, "depth": 2}
+
+
+def small_vit():
+    return timm.create_model("vit_tiny_patch16_224", num_classes=5, **SMALL)
+
+
+@pytest.mark.parametrize("attention", ["last", "rollout", "provider.pth"])
+def test_a_tap_is_compiled_in_one_graph(attention, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     torch._dynamo.reset()
-    model = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=2, num_classes=5).eval()
-    images = torch.randn(2, 3, 32, 32)
+    model, images = small_vit().eval(), torch.randn(2, 3, 64, 64)
+    torch.save({"state_dict": small_vit().state_dict()} | model_record("vit_tiny_patch16_224", **SMALL), "provider.pth")
     with attention_tap(model, attention) as tap:
         expected = tap(images)
-    net = torch.compile(model, fullgraph=True, backend="eager")
-    with attention_tap(model, attention) as tap:
-        logits = net(images)
-        assert torch.allclose(logits, expected.logits, atol=1e-6)
-        assert torch.allclose(tap.attention(images), expected.attn, atol=1e-6)
-
-
-def test_compiled_networks_see_hooks_that_come_later(monkeypatch):
-    torch._dynamo.reset()
-    monkeypatch.setattr(torch._dynamo.config, "skip_nnmodule_hook_guards", True)  # torch's default, restored afterwards
-    compile_ = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda model: compile_(model, backend="eager"))
-    model = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=1, num_classes=5)
-    net, images = compiled(model), torch.randn(2, 3, 32, 32)
-    net(images)
-    with attention_tap(model) as tap:
-        net(images)
-        assert tap.attention(images).shape == (2, 2, 2)
-
-
-def small_vit(**kwargs):
-    return timm.create_model("vit_tiny_patch16_224", img_size=64, embed_dim=48, num_heads=3, depth=2, num_classes=5, **kwargs)
+        output = torch.compile(lambda x: tap(x), fullgraph=True, backend="eager")(images)
+    assert torch.allclose(output.logits, expected.logits, atol=1e-6) and torch.allclose(output.attn, expected.attn, atol=1e-6)
+    assert output.logits.requires_grad and not output.attn.requires_grad
 
 
 def test_a_provider_with_the_models_weights_gives_the_labels_of_its_own_attention(tmp_path):
@@ -182,8 +172,7 @@ def test_a_provider_with_the_models_weights_gives_the_labels_of_its_own_attentio
 def test_a_provider_is_frozen_shared_and_counted(tmp_path):
     torch.manual_seed(0)
     path = str(tmp_path / "provider.pth")
-    torch.save({"arch": "vit_tiny_patch16_224", "state_dict": small_vit().state_dict(),
-                "model_args": {"img_size": 64, "embed_dim": 48, "num_heads": 3, "depth": 2}}, path)
+    torch.save({"state_dict": small_vit().state_dict()} | model_record("vit_tiny_patch16_224", **SMALL), path)
     model = timm.create_model("resnet18", num_classes=5)  # no class token of its own
     first, second = attention_tap(model, path), attention_tap(small_vit(), path)
     provider = first._tap.model
@@ -194,7 +183,7 @@ def test_a_provider_is_frozen_shared_and_counted(tmp_path):
     images = torch.randn(2, 3, 64, 64)
     with first as tap:
         output = tap(images)
-        assert torch.equal(tap.attention(images), output.attn)  # nothing random is left in it
+        assert torch.equal(tap(images).attn, output.attn)  # nothing random is left in it
         (output.logits.sum() * (1 + output.attn.sum())).backward()
     assert output.attn.shape == (2, 4, 4) and not output.attn.requires_grad
     assert not provider.training and all(p.grad is None and not p.requires_grad for p in provider.parameters())
@@ -202,7 +191,7 @@ def test_a_provider_is_frozen_shared_and_counted(tmp_path):
     assert not provider.blocks[-1].attn.qkv._forward_hooks
     assert create_strategy("transmix(attention=deit-distilled)").needs.attention in PROVIDERS
     with pytest.raises(ValueError, match="made for 64x64 images, and these have 32x48"):
-        first.attention(torch.randn(1, 3, 32, 48))
+        first(torch.randn(1, 3, 32, 48))
 
 
 def test_a_provider_must_have_class_attention(tmp_path):
