@@ -4,6 +4,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from mixbench.models import register_models
+
 if TYPE_CHECKING:
     from mixbench.attention import ClassAttention, NoClassAttention
     from mixbench.mix import (
@@ -54,6 +56,9 @@ __all__ = [
     "step_rng",
     "strategy_spec",
 ]
+
+
+register_models()  # timm.create_model("pvt_small") works from here on
 
 
 def __getattr__(name: str) -> Any:
