@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from mixbench.models import register_models
 
 if TYPE_CHECKING:
-    from mixbench.attention import ClassAttention, NoClassAttention
+    from mixbench.attention import ClassAttention, NoClassAttention, attention_tap
     from mixbench.mix import (
         MixContext,
         MixedBatch,
@@ -36,7 +36,7 @@ _HOME = {
     **dict.fromkeys(
         ("register_strategy", "list_strategies", "create_strategy", "create_strategies", "strategy_spec"), "registry"
     ),
-    **dict.fromkeys(("ClassAttention", "NoClassAttention"), "attention"),
+    **dict.fromkeys(("ClassAttention", "NoClassAttention", "attention_tap"), "attention"),
 }
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "ModelOutput",
     "Needs",
     "NoClassAttention",
+    "attention_tap",
     "create_strategies",
     "create_strategy",
     "list_strategies",

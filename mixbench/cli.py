@@ -221,7 +221,18 @@ def sweep(argv: list[str]) -> int:
     return Sweep(plan, options, ["--mode", "accuracy", *own.parse_known_args(argv)[1]]).run()
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"bench": bench, "train": train, "speed": speed, "report": report, "sweep": sweep}
+def zoo(argv: list[str]) -> int:
+    """List the paper's models: parameters, multiply-adds, class attention, and the paper's figures beside them."""
+    _Parser(prog="mixbench zoo", allow_abbrev=False, description=zoo.__doc__).parse_args(argv)
+    from mixbench.models import zoo_table, zoo_text
+
+    print(zoo_text(zoo_table()))
+    return 0
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    command.__name__: command for command in (bench, train, speed, report, sweep, zoo)
+}
 
 
 def _print_strategies() -> None:

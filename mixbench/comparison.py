@@ -224,7 +224,7 @@ class Bench:
         strategy = create_strategy(spec)
         return {
             "schema_version": SCHEMA_VERSION, "strategy": spec, "status": "ok", "seed": seed,
-            "attention": strategy.needs.attention, "network": strategy.needs.network, "extra_params_m": 0.0,
+            "attention": strategy.needs.attention, "network": strategy.needs.network,
             "device": device_name(self.device), "compiled": self.recipe.compile, "recipe_hash": self.hash,
             "precision": "bf16" if amp else "fp32", "versions": versions(), "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         }  # fmt: skip
@@ -238,6 +238,7 @@ class Bench:
             "compose": recipe.compose, "status": learner.status, "dataset": data.name, "train_images": len(data.train.labels),
             "num_classes": len(data.classes), "model": recipe.model, "params_m": self.params,
             "image_size": recipe.image_size, "batch_size": recipe.batch_size, "epochs": recipe.total_epochs,
+            "extra_params_m": learner.extra_params_m if learner.status == "ok" else None,
             "headline": recipe.headline, "top1": last.get("top1_ema" if ema else "top1"),
             "top5": last.get("top5_ema" if ema else "top5"), "top1_ema": last.get("top1_ema"),
             "train_seconds": learner.seconds, "loading_share": learner.loading_share, **self._beyond_top1(learner, seed),

@@ -19,6 +19,7 @@ CHOICES = {
     "train_interpolation": ("bilinear", "bicubic", "random"),
 }
 POSITIVE = ("image_size", "batch_size", "epochs", "lr", "speed_image_size", "patch_size", "embed_dim", "depth", "num_heads")
+MODEL_PARTS = ("patch_size", "embed_dim", "depth", "num_heads")
 SHARES = (
     "drop_rate", "drop_path", "smoothing", "switch_prob", "mix_prob", "reprob", "hflip", "crop_pct", "model_ema_decay",
 )  # fmt: skip
@@ -159,11 +160,15 @@ def _is_number(text: str) -> bool:
 
 
 def load_recipe(path: str | Path | None = None, overrides: dict[str, Any] | None = None) -> Recipe:
-    """The recipe of a YAML file (a path, or the name of a shipped one) with `overrides` on top; ValueError for any mistake in it."""
-    values: dict[str, Any] = {}
-    if path is not None:
-        values = _read_yaml(_find(Path(path)))
-    values |= overrides or {}
+    """The recipe of a YAML file (a path, or the name of a shipped one) with `overrides` on top; ValueError for any mistake in it.
+
+    The file's MODEL_PARTS are those of its model: they do not hold for another one that `overrides` names.
+    """
+    overrides = overrides or {}
+    values = _read_yaml(_find(Path(path))) if path is not None else {}
+    if overrides.get("model", values.get("model")) != values.get("model"):
+        values = {name: value for name, value in values.items() if name not in MODEL_PARTS}
+    values |= overrides
     return Recipe(**{name: parse_value(name, value) for name, value in values.items()})
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mixbench.published import published_table
 from mixbench.statistics import Comparison, Correct, Difference, compare, read_correct, seeds_needed
 
 if TYPE_CHECKING:
@@ -41,18 +42,10 @@ PAPER = "Paper: Table 8, DeiT-S on ImageNet-1k, batch 128 on a V100; `mixup` is 
 Rows = list[dict[str, Any]]
 
 
-def published_dir() -> Path:
-    """Where the published figures lie: inside an installed package, beside it in a checkout."""
-    inside = Path(__file__).parent / "published"
-    return inside if inside.is_dir() else Path(__file__).parents[1] / "baselines" / "published"
-
-
 def published_table8() -> dict[str, dict[str, str]]:
     """Table 8 of the paper by strategy name; `mixup` is its Baseline row."""
-    with (published_dir() / "table8.csv").open(newline="") as file:
-        rows = csv.DictReader(line for line in file if not line.startswith("#"))
-        names = {"Baseline": "mixup"}
-        return {names.get(row["method"], row["method"].lower().replace("-", "")): row for row in rows}
+    names = {"Baseline": "mixup"}
+    return {names.get(row["method"], row["method"].lower().replace("-", "")): row for row in published_table("table8")}
 
 
 def _paper(table8: dict[str, dict[str, str]], spec: str) -> tuple[dict[str, str], float | None]:

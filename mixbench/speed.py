@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mixbench.attention import ClassAttention
+from mixbench.attention import attention_tap
 from mixbench.mix import MixStrategy
 from mixbench.recipe import Recipe
 from mixbench.registry import create_strategy, strategy_spec
@@ -34,6 +34,7 @@ class Speed:
     control_hi: float
     rounds: int
     peak_memory_mb: float | None
+    extra_params_m: float
     mix_ms: float  # medians over rounds; the optimizer's part is in no figure above
     forward_ms: float
     backward_ms: float
@@ -138,6 +139,7 @@ def measure(
         result["cutmix" if name == "reference" else name] = Speed(
             batch / typical, batch / high, batch / low,
             *median_interval(reference / times[name]), control_lo, control_hi, rounds, peaks.get(name),
+            learners[name].extra_params_m,
             **{f"{part}_ms": 1000 * float(np.median([p[part] for p in parts[name]])) for part in PARTS},
         )  # fmt: skip
     return result, failed
@@ -175,7 +177,7 @@ def speed_learners(named: dict[str, MixStrategy], recipe: Recipe, device: torch.
             model = build_model(
                 recipe.speed_model, CLASSES, 0, image_size=recipe.speed_image_size, drop_path_rate=recipe.drop_path
             ).to(device).train()  # fmt: skip
-            tap = stack.enter_context(ClassAttention(model, attention)) if attention else None
+            tap = stack.enter_context(attention_tap(model, attention)) if attention else None
             net = forward_pass(model, tap, recipe.compile)
             shared[attention] = Learner(strategy, strategy, model, net, tap, build_optimizer(model, recipe))
         learners[name] = replace(shared[attention], strategy=strategy, mixing=strategy)

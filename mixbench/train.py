@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mixbench.attention import ClassAttention
+from mixbench.attention import attention_tap
 from mixbench.augment import RawBatch, augment, collate
 from mixbench.data import Data, MemorySource, UnreadableImage, eval_loader, loader_transform, train_loader
 from mixbench.distributed import World
@@ -179,6 +179,16 @@ class Learner:
     def spec(self) -> str:
         return strategy_spec(self.strategy)
 
+    @property
+    def extra_params_m(self) -> float:
+        """Millions of parameters that the strategy needs beside the model: an external network, an attention provider."""
+        count = self.tap.extra_parameters if self.tap else 0
+        if self.strategy.needs.network:
+            from mixbench.saliency import network_parameters
+
+            count += network_parameters(self.strategy.needs.network)
+        return count / 1e6
+
     def outcome(self) -> dict[str, Any]:
         """How far it came."""
         return {"status": self.status, "seconds": self.seconds, "log": self.log}
@@ -323,7 +333,7 @@ def prepare(
         model = copy.deepcopy(initial).to(device)
         mixing = compose(strategy, recipe)
         attention = mixing.needs.attention
-        tap = ClassAttention(model, attention) if attention else None
+        tap = attention_tap(model, attention) if attention else None
         optimizer = build_optimizer(model, recipe)
         learners.append(
             Learner(
@@ -576,7 +586,13 @@ def save_file(state: dict[str, Any], path: Path) -> None:
 
 def _save(out: Path, learner: Learner, recipe: Recipe, seed: int) -> None:
     """Write the weights in a layout that timm.models.load_checkpoint reads."""
+    from mixbench.models.checkpoints import model_record
+
     state = {"state_dict": learner.model.state_dict(), "epoch": recipe.total_epochs, "strategy": learner.spec}
+    state |= model_record(
+        recipe.model, img_size=recipe.image_size, patch_size=recipe.patch_size, embed_dim=recipe.embed_dim, depth=recipe.depth,
+        num_heads=recipe.num_heads,
+    )  # fmt: skip
     if learner.ema is not None and recipe.headline == "ema":
         state["state_dict_ema"] = learner.ema.module.state_dict()
     save_file(state, run_folder(out, learner.spec, seed) / "last.pt")

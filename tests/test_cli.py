@@ -65,7 +65,8 @@ def test_speed_alone_adds_the_reference(tmp_path):
      (["--lr", "abc"], "lr must be a number"), (["--data", "/nowhere"], "not found: /nowhere"), (["--config", "deit_smal"], "did you mean 'deit_small'"),
      (["--device", "cuda:99"], "use --device cpu"), (["--device", "tpu"], "auto, cpu"), (["--seeds", "1,1"], "different whole numbers"),
      (["--rounds", "0"], "above 0"), (["--plugin", "/nowhere.py"], "not found"), (["--batch-size", "4000", "--micro-batch", "8"], "larger than the 3000"),
-     (["--model", "resnet18", "--strategies", "transmix", "--mode", "accuracy"], "resnet18 does not take all of"),
+     (["--model", "resnet18", "--strategies", "transmix", "--mode", "accuracy"], "resnet18 has no class token"),
+     (["--model", "resnet18", "--depth", "3", "--mode", "accuracy"], "resnet18 does not take all of"),
      (["--model", "vit_base_patch16_gap_224", "--strategies", "transmix", "--mode", "accuracy"], "no class token")],
 )
 def test_mistakes_exit_with_2(argv, message, capsys, tmp_path):

@@ -243,7 +243,7 @@ def test_each_row_of_the_zoo_has_a_recipe():
     assert {entry.name for entry in ZOO if entry.table != "table6"} <= trained
     for stem, recipe in recipes.items():
         assert timm.is_model(recipe.model), stem
-        if stem not in ("quick", "deit_small", "deit_small_deit"):  # a departure says no more than it changes
+        if stem != "quick" and not stem.startswith("deit_small"):  # a departure says no more than it changes
             assert recipe.speed_model == recipe.model
             written = yaml.safe_load((config_dir() / f"{stem}.yaml").read_text())
             assert not [key for key in written if getattr(recipe, key) == getattr(fixed, key)], stem

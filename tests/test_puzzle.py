@@ -507,11 +507,11 @@ def test_saliency_pass_leaves_the_model_as_it_was():
 
 def step_of(spec, model):
     """The loss of one training step as train.py takes it."""
-    from mixbench.train import Learner, mixed_loss
+    from mixbench.train import Learner, forward_pass, mixed_loss
 
     images, labels, _ = photographs(2, seed=12, height=32, width=32)
     strategy = create_strategy(spec)
-    learner = Learner(strategy=strategy, mixing=strategy, model=model, net=model)
+    learner = Learner(strategy=strategy, mixing=strategy, model=model, net=forward_pass(model, None, False))
     return mixed_loss(learner, strategy, images, labels, num_classes=10, smoothing=0.1, amp=False, seed=0, step=1, mean=MEAN, std=STD).loss
 
 

@@ -103,3 +103,9 @@ def test_mistakes_in_yaml(tmp_path, text, message):
 def test_numbers_that_yaml_reads_as_text():
     assert parse_value("lr", "1e-3") == 1e-3 and parse_value("opt_betas", "0.9,0.95") == (0.9, 0.95)
     assert parse_value("clip_grad", "null") is None and parse_value("micro_batch", "auto") == "auto"
+
+
+def test_the_parts_of_a_files_model_do_not_hold_for_another():
+    assert load_recipe("quick").embed_dim == 96 and load_recipe("quick", {"model": "vit_tiny_patch16_224"}).depth == 4
+    other = load_recipe("quick", {"model": "pvt_tiny", "depth": 2})
+    assert (other.patch_size, other.embed_dim, other.depth, other.num_heads, other.epochs) == (None, None, 2, None, 7)

@@ -261,11 +261,11 @@ def test_the_gallery_is_what_the_strategy_did(learners, tmp_path):
 
 
 def test_the_gallery_of_a_network_without_class_token(tmp_path):
-    from mixbench.train import Learner, build_model
+    from mixbench.train import Learner, build_model, forward_pass
 
     model = build_model("resnet18", 4, 0, image_size=48)
     [strategy] = create_strategies("mixup")
-    learner = Learner(strategy=strategy, mixing=strategy, model=model, net=model)
+    learner = Learner(strategy=strategy, mixing=strategy, model=model, net=forward_pass(model, None, False))
     [entry] = draw_gallery([learner], torch.rand(2, 3, 48, 200), torch.tensor([0, 1]), ("a", "b"), (0.5,) * 3, (0.5,) * 3, tmp_path, count=1)
     assert isinstance(entry, GalleryEntry) and entry.map_name == "input gradient, not used in the label"
     assert Image.open(tmp_path / entry.mixed).size == (128, 31) and all(p.grad is None for p in model.parameters())

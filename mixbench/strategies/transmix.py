@@ -79,7 +79,7 @@ class TransMix(MixStrategy):
 
     def relabel(self, mixed, output):
         if output.attn is None:
-            raise ValueError("transmix needs ModelOutput.attn: run the model inside mixbench.attention.ClassAttention")
+            raise ValueError("transmix needs ModelOutput.attn: run the model inside mixbench.attention_tap")
         area = mixed.lam
         lam = attention_lam(mixed.mask, output.attn, self.downsample, self.renormalise)
         lam = (area + self.attention_weight * (lam - area)).clamp(0, 1)
