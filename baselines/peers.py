@@ -48,11 +48,98 @@ def mixing(name: str) -> Calls:
     return calls
 
 
+def _photographs(count: int) -> torch.Tensor:
+    """Smooth coloured pictures with objects, uint8 RGB (count, 3, 224, 224): the drawn data set's."""
+    from mixbench.scenes import draw_scene
+
+    scenes = np.stack([draw_scene(0, index, SIZE).image for index in range(count)])
+    return torch.from_numpy(scenes).permute(0, 3, 1, 2).contiguous()
+
+
+def saliency() -> Calls:
+    """The fine-grained map of each image, and OpenCV's own in a loop."""
+    from mixbench.saliency import fine_grained
+
+    pixels = _photographs(BATCH)
+    calls: Calls = {"mixbench": lambda: fine_grained(pixels)}
+    if has("opencv"):
+        import cv2
+
+        if hasattr(cv2, "saliency"):
+            images = pixels.flip(1).permute(0, 2, 3, 1).contiguous().numpy()  # BGR
+            detector = cv2.saliency.StaticSaliencyFineGrained_create()
+            calls["opencv"] = lambda: [detector.computeSaliency(image) for image in images]
+    return calls
+
+
+def mask() -> Calls:
+    """Masks of 128 pairs, 16 x 16 blocks and 3 labels; an exact maximum flow and the official swaps where installed."""
+    from mixbench.puzzle import mask_energy, solve_mask
+
+    rng = torch.Generator().manual_seed(0)
+    images = _photographs(BATCH).float() / 255
+    coarse = torch.rand(BATCH, 1, 5, 5, generator=rng).square()
+    bumps = torch.nn.functional.interpolate(coarse, (16, 16), mode="bicubic", align_corners=False)[:, 0].clamp_min(0) + 0.01
+    weights = bumps / bumps.sum((1, 2), keepdim=True)
+    terms = mask_energy(weights, images, torch.ones(3, 1, 1), 0.5, num_labels=3, beta=1.2, gamma=0.5, eta=0.2, cell=2)
+    calls: Calls = {"mixbench": lambda: solve_mask(*terms)}
+    if has("maxflow"):
+        calls["maxflow"] = lambda: [_maximum_flow(*(term[i].double().numpy() for term in terms)) for i in range(BATCH)]
+    if has("gco"):
+        calls["gco"] = lambda: [_swaps(*(term[i].double().numpy() for term in terms)) for i in range(BATCH)]
+    return calls
+
+
+def _swaps(unary: np.ndarray, vertical: np.ndarray, horizontal: np.ndarray) -> np.ndarray:
+    """Labels by alpha-beta swaps as Puzzle-Mix's code asks for them, (n, n); they need not be of least energy."""
+    import gco
+
+    n, size = len(unary), unary.shape[2]
+    scale = 1000 * n**2
+    levels = np.arange(size) / (size - 1)
+    whole = [(scale * term).astype(np.int32) for term in (unary, vertical, horizontal)]
+    return gco.cut_grid_graph(whole[0], np.subtract.outer(levels, levels) ** 2, whole[1], whole[2], algorithm="swap").reshape(n, n)
+
+
+def _maximum_flow(unary: np.ndarray, vertical: np.ndarray, horizontal: np.ndarray) -> np.ndarray:
+    """The labels of least energy by Ishikawa's cut, (n, n); unary (n, n, 3), vertical (n-1, n), horizontal (n, n-1)."""
+    import maxflow
+
+    n, levels = len(unary), unary.shape[2] - 1
+    graph = maxflow.Graph[float]()
+    nodes = graph.add_grid_nodes((levels, n, n))
+    step = np.moveaxis(np.diff(unary, axis=2), 2, 0)  # cost of a label one higher
+    graph.add_grid_tedges(nodes, np.maximum(-step, 0), np.maximum(step, 0))
+    for upper, lower in zip(nodes[1:], nodes, strict=False):
+        graph.add_edges(upper.ravel(), lower.ravel(), np.full(n * n, 1e9), np.zeros(n * n))
+    right, down = np.zeros((n, n)), np.zeros((n, n))
+    right[:, :-1], down[:-1] = horizontal / levels**2, vertical / levels**2
+    for weights, here, there in (
+        (right, (slice(None), slice(None, -1)), (slice(None), slice(1, None))),
+        (down, (slice(None, -1), slice(None)), (slice(1, None), slice(None))),
+    ):
+        weight = weights[here].ravel()
+        for level in range(levels):
+            graph.add_edges(nodes[level][here].ravel(), nodes[level][there].ravel(), weight, weight)
+        for high in range(levels):
+            for low in range(high):
+                zero = np.zeros_like(weight)
+                graph.add_edges(nodes[high][here].ravel(), nodes[low][there].ravel(), 2 * weight, zero)
+                graph.add_edges(nodes[high][there].ravel(), nodes[low][here].ravel(), 2 * weight, zero)
+    graph.maxflow()
+    return (~graph.get_grid_segments(nodes)).sum(0)
+
+
 TASKS: dict[str, Callable[[], Calls]] = {
     "CutMix, 128 images at 224 px": lambda: mixing("cutmix"),
     "Mixup, 128 images at 224 px": lambda: mixing("mixup"),
+    "fine-grained saliency, 128 images at 224 px": saliency,
+    "Puzzle-Mix's mask, 128 pairs, 16 x 16 blocks, 3 labels": mask,
 }
-PACKAGES = {"timm": "timm", "torchvision": "torchvision", "kornia": "kornia"}
+PACKAGES = {  # peer -> distribution; PyMaxflow is GPL, gco for research only: timed where somebody installed them, never needed
+    "timm": "timm", "torchvision": "torchvision", "kornia": "kornia", "opencv": "opencv-contrib-python", "maxflow": "PyMaxflow",
+    "gco": "gco-wrapper",
+}  # fmt: skip
 
 
 def has(peer: str) -> bool:

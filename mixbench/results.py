@@ -6,56 +6,104 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from mixbench.registry import list_strategies
 
+RANDOM = Path("resnet50-random.pth")  # in the current folder while it is timed: its name stands in the table
+OFFLINE = "attentivecutmix(network=efficientnet_lite0)"
 
-def main() -> int:
-    """Time every strategy; with --data and --minutes train them all side by side within that budget; run the GPU tests on a GPU."""
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Time every strategy and the peers; with --data train all side by side within --minutes; on a GPU run the GPU tests."""
     parser = argparse.ArgumentParser(prog="mixbench.results", description=__doc__, allow_abbrev=False)
     parser.add_argument("--data", help="an image folder to train on")
     parser.add_argument("--minutes", type=float, default=10, help="training time in all (default: %(default)s)")
-    parser.add_argument("--rounds", default="40", help="timed rounds (default: %(default)s)")
-    options = parser.parse_args()
+    parser.add_argument("--rounds", type=int, default=40, help="timed rounds (default: %(default)s)")
+    parser.add_argument("--seeds", default="0", help="seeds of the training (default: %(default)s)")
+    options = parser.parse_args(argv)
     import torch
 
     from mixbench.cli import main as bench
+    from mixbench.comparison import peers
     from mixbench.environment import choose_device, device_name
 
     device = choose_device("auto")
     name = re.sub(r"[^a-z0-9]+", "-", device_name(device).lower()).strip("-")
     stem = Path("results") / f"{name}-{datetime.now(UTC):%Y-%m-%d}"
-    strategies = ",".join(list_strategies())
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
-        common = ["--strategies", strategies]
-        failed |= bench([*common, "--mode", "speed", "--rounds", options.rounds, "--out", f"{folder}/speed", "--csv", f"{stem}.csv"])
-        pages = [Path(folder, "speed/comparison.md").read_text(encoding="utf-8")]
+        arguments = ["--mode", "speed", "--rounds", str(options.rounds)]
+        speeds = [("", arguments)]
+        if device.type == "cuda":  # Table 8 was fp32; bf16 is what people train in
+            arguments += ["--speed-batch-size", "128"]
+            bf16 = [*arguments, "--speed-amp"]
+            speeds = [("-fp32", arguments), ("-bf16", bf16), ("-bf16-compiled", [*bf16, "--compile"])]
+        pages = []
+        try:
+            strategies = ",".join(_timed_strategies())
+            for suffix, extra in speeds:
+                out = f"{folder}/speed{suffix}"
+                failed |= bench(["--strategies", strategies, *extra, "--out", out, "--csv", f"{stem}{suffix}.csv"])
+                pages.append(_page(out))
+        finally:
+            RANDOM.unlink(missing_ok=True)
+        if Path("baselines/peers.py").is_file():
+            pages.append("# Peers\n\nOne thread, CPU seconds of the thread, interleaved.\n\n" + peers(min(options.rounds, 15)) + "\n")
         if options.data:
-            epochs = _epochs_within(options.data, options.minutes * 60, strategies, device)
-            common += ["--mode", "accuracy", "--data", options.data, "--config", "quick", "--epochs", str(epochs), "--hflip", "0.5"]
+            config = "deit_small_imagenette" if device.type == "cuda" else "quick"
+            trained = ",".join([strategy for strategy in list_strategies() if strategy != "attentivecutmix"] + [OFFLINE])
+            extra = ["--mode", "accuracy", "--data", options.data, "--config", config, "--seeds", options.seeds]
+            extra += ["--hflip", "0.5"] if config == "quick" else []
+            seconds = options.minutes * 60 / len(options.seeds.split(","))
+            epochs = _epochs_within(options.data, config, seconds, trained, device)
+            common = ["--strategies", trained, *extra, "--epochs", str(epochs)]
             failed |= bench([*common, "--out", f"{folder}/top1", "--csv", f"{stem}-top1.csv"])
-            pages.append(Path(folder, "top1/comparison.md").read_text(encoding="utf-8"))
-    stem.with_suffix(".md").write_text("\n".join(pages), encoding="utf-8")
+            pages.append(_page(f"{folder}/top1").replace(options.data, Path(options.data).name))
+        stem.with_suffix(".md").write_text("\n".join(pages), encoding="utf-8")
     print(f"wrote {stem}.csv and {stem}.md")
     if torch.cuda.is_available():
         failed |= subprocess.run([sys.executable, "-m", "pytest", "-m", "gpu", "-o", "addopts="]).returncode
     return failed
 
 
-def _epochs_within(data: str, seconds: float, strategies: str, device: object) -> int:
-    """How many epochs of the quick recipe fit in the budget here, at least one; half of it is left for loading."""
+def _timed_strategies() -> list[str]:
+    """Every registered strategy; without a network to fetch weights from, Attentive-CutMix's ResNet-50 has random ones."""
+    import timm
+    import torch
+
+    from mixbench.saliency import external_network
+
+    strategies = list_strategies()
+    place = strategies.index("attentivecutmix")
+    try:
+        external_network("resnet50", torch.device("cpu"))
+    except ValueError:
+        torch.save(timm.create_model("resnet50").state_dict(), RANDOM)  # its speed does not depend on them
+        strategies[place] = f"attentivecutmix(network='resnet50:{RANDOM}')"
+    strategies.insert(place + 1, OFFLINE)
+    return [*strategies, "saliencymix(scope=batch)"]
+
+
+def _page(out: str) -> str:
+    """The comparison of a run without the folder that it was written to."""
+    page = Path(out, "comparison.md").read_text(encoding="utf-8")
+    return re.sub(r" --(out|csv) \S+", "", page)
+
+
+def _epochs_within(data: str, config: str, seconds: float, strategies: str, device: object) -> int:
+    """How many epochs of the recipe fit into the seconds here, at least one."""
     from mixbench.data import open_data
     from mixbench.recipe import load_recipe
     from mixbench.registry import create_strategies
     from mixbench.train import estimate_seconds
 
-    recipe = load_recipe("quick")
+    recipe = load_recipe(config)
     opened = open_data(data=Path(data))
     whole = estimate_seconds(create_strategies(strategies), recipe, opened, device)  # type: ignore[arg-type]
-    return max(1, int(0.5 * seconds / whole * recipe.total_epochs))
+    return max(1, int(0.8 * seconds / whole * recipe.total_epochs))
 
 
 if __name__ == "__main__":
