@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: bench test lint results
+.PHONY: bench test lint results readme
 bench: .venv/installed
 	$(BIN)/python bench.py --strategies cutmix,transmix
 
@@ -16,6 +16,10 @@ lint: .venv/tested
 # Measures this machine: make results [DATA=DIR MINUTES=N ROUNDS=N PYTHON=python3]; needs no installation of mixbench.
 results:
 	$(PYTHON) -m mixbench.results $(if $(DATA),--data $(DATA)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(ROUNDS),--rounds $(ROUNDS))
+
+# Puts the newest speeds of results/ into the README.
+readme: .venv/installed
+	$(BIN)/python -m mixbench.results --readme
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -2,7 +2,7 @@
 import timm
 import torch
 
-from mixbench import ClassAttention, create_strategy, make_context, soft_targets
+from mixbench import attention_tap, create_strategy, make_context, soft_targets
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -12,7 +12,7 @@ def train(steps: int = 3, num_classes: int = 10) -> list[float]:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     strategy = create_strategy("transmix(attention_weight=0.5)")
     losses = []
-    with ClassAttention(model, strategy.needs.attention) as tap:
+    with attention_tap(model, strategy.needs.attention) as tap:
         for step in range(steps):
             images, labels = torch.randn(8, 3, 32, 32), torch.randint(num_classes, (8,))  # your loader
             ctx = make_context(strategy, model, images, seed=0, step=step, mean=MEAN, std=STD)

@@ -19,7 +19,7 @@ ROUNDS = 5
 STAYS = "what was written so far stays, --resume goes on from there"
 PLAN_OPTIONS = (
     "data", "dataset", "download", "limit_train", "limit_val", "mode", "rounds", "device", "workers", "cache", "csv", "resume",
-    "profile", "peers",
+    "profile", "peers", "log",
 )  # fmt: skip
 
 
@@ -58,6 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--cache", choices=("ram",), help="decode every image once and keep it in memory; changes no pixel")
     add("--out", type=Path, metavar="DIR", help="output directory (default: runs/<recipe>-<hash of what was asked>)")
     add("--csv", type=Path, metavar="FILE", help="also write the comparison here")
+    add("--log", choices=("tensorboard",), help="also log each epoch for TensorBoard, under the output directory")
     add("--resume", action="store_true", help="go on with a run that was stopped; what is finished is not done again")
     add("--dry-run", action="store_true", help="say what would run, and stop")
     add("--print-recipe", action="store_true", help="print the resolved recipe and stop")

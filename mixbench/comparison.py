@@ -6,9 +6,11 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,16 +18,19 @@ import torch
 from mixbench import distributed
 from mixbench.data import EvalSet, eval_transform, keep_in_memory, open_data
 from mixbench.environment import choose_device, device_name, environment, versions
-from mixbench.mix import MixStrategy
+from mixbench.label_error import label_error
+from mixbench.mix import MixStrategy, hashed_seed
 from mixbench.plan import Plan, claimed
 from mixbench.recipe import recipe_hash
 from mixbench.registry import create_strategy, strategy_spec
 from mixbench.report import COLUMNS, SCHEMA_VERSION, print_table, replace_file, report_runs, write_csv, write_lam, write_markdown
+from mixbench.scenes import draw_scene
 from mixbench.speed import Speed, measure, profile, speed_batch
 from mixbench.statistics import calibration_error, read_correct, write_correct
-from mixbench.train import Learner, clear_state, estimate_seconds, prepare, recipe_model, run_folder, train
+from mixbench.train import LOG_COLUMNS, Learner, clear_state, estimate_seconds, prepare, recipe_model, run_folder, train
 
 LONG = 3600  # seconds after which a run deserves a warning
+SCENES = 500  # drawn to measure the label error
 LAMS = 2000  # images whose lam is kept for the report
 QUIET = 60  # seconds without a line after which a log gets one
 
@@ -161,6 +166,7 @@ class Bench:
                 learners = train(
                     open_strategies, recipe, self.data, seed, self.device, workers=workers, out=self.out, resume=plan.resume,
                     world=self.world, say=self.say, tick=partial(self._tick, task, f"seed {seed}  step"),
+                    record=tensorboard(self.out, seed) if plan.log else ignore,
                 )  # fmt: skip
                 self.progress.remove_task(task)
                 results |= {learner.spec: self._figures(learner, seed) for learner in learners}
@@ -256,7 +262,13 @@ class Bench:
             if learner.lams:  # not where a run was resumed after its last epoch
                 area, used = (torch.cat(parts)[:LAMS].cpu().numpy() for parts in zip(*learner.lams, strict=True))
                 write_lam(folder / "lam.csv", area, used)
-        return {"nll": float(found.nll.mean()), "ece": calibration_error(found.confidence.double().numpy(), correct)}
+        visible = self._label_error(learner) if self.data.name == "scenes" else None
+        return {"label_error": visible, "nll": float(found.nll.mean()), "ece": calibration_error(found.confidence.double().numpy(), correct)}
+
+    def _label_error(self, learner: Learner) -> float | None:
+        size, stream = self.recipe.image_size, hashed_seed("label error")
+        scenes = [draw_scene(stream, index, size) for index in range(SCENES)]
+        return label_error(learner, scenes, mean=self.recipe.mean, std=self.recipe.std, device=self.device)
 
     def _row(self, spec: str, seed: int, figures: dict[str, Any] | None) -> dict[str, Any]:
         recipe = self.recipe
@@ -280,6 +292,26 @@ class Bench:
         """Which validation images each trained row had right."""
         files = {(row["strategy"], row["seed"]): run_folder(self.out, row["strategy"], row["seed"]) / "correct.npz" for row in self.rows}
         return {key: read_correct(file) for key, file in files.items() if file.is_file()}
+
+
+def ignore(_spec: str, _row: dict[str, Any]) -> None:
+    """Where nobody else keeps a log."""
+
+
+def tensorboard(out: Path, seed: int) -> Callable[[str, dict[str, Any]], None]:
+    """Writes the rows of a strategy's log as curves under out/tensorboard; ValueError where TensorBoard is missing."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise ValueError("--log tensorboard needs TensorBoard: pip install tensorboard") from None
+
+    def record(spec: str, row: dict[str, Any]) -> None:
+        with SummaryWriter(str(out / "tensorboard" / run_folder(Path(), spec, seed))) as writer:
+            for name in LOG_COLUMNS[1:]:
+                if row[name] is not None:
+                    writer.add_scalar(name, row[name], row["epoch"])
+
+    return record
 
 
 def peers(rounds: int) -> str:

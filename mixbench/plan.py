@@ -40,6 +40,7 @@ class Plan:
     resume: bool = False
     profile: bool = False
     peers: bool = False
+    log: str | None = None
 
     @property
     def stamp(self) -> str:

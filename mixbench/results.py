@@ -23,7 +23,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=10, help="training time in all (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=40, help="timed rounds (default: %(default)s)")
     parser.add_argument("--seeds", default="0", help="seeds of the training (default: %(default)s)")
+    parser.add_argument("--readme", action="store_true", help="only put the newest speeds of results/ into README.md")
     options = parser.parse_args(argv)
+    if options.readme:
+        return _write_readme()
     import torch
 
     from mixbench.cli import main as bench
@@ -67,6 +70,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     if torch.cuda.is_available():
         failed |= subprocess.run([sys.executable, "-m", "pytest", "-m", "gpu", "-o", "addopts="]).returncode
     return failed
+
+
+def _write_readme() -> int:
+    """Put the newest speeds of each device and precision in results/ between the README's marks."""
+    from mixbench.report import published, read_csv, speed_verdict
+
+    newest = {}
+    for file in sorted(Path("results").glob("*.csv"), key=lambda file: file.stem[-10:]):
+        rows = [row for row in read_csv(file) if row["im_per_sec"] is not None]
+        if rows:
+            newest[rows[0]["device"], rows[0]["precision"], rows[0]["compiled"]] = file, rows
+    lines = []
+    for file, rows in newest.values():
+        first = rows[0]
+        control = f"{first['control_lo']:.3f} to {first['control_hi']:.3f}"
+        lines.append(f"{first['timed']}; {first['rounds']} interleaved rounds, {first['date']} ([{file.name}]({file.as_posix()})).")
+        lines += [f"CutMix against itself: {control}.", "", "| strategy | im/s | ratio to CutMix [95 %] | paper | |"]
+        lines.append("| --- " * 5 + "|")
+        for row in rows:
+            spec = "attentivecutmix" if str(RANDOM) in row["strategy"] else row["strategy"]
+            ratio = f"{row['ratio_to_cutmix']:.3f} [{row['ratio_lo']:.3f}, {row['ratio_hi']:.3f}]"
+            lines.append(f"| {row['strategy']} | {row['im_per_sec']:.2f} | {ratio} | {published(spec)[2]} | {speed_verdict(row)} |")
+        lines.append("")
+    readme = Path("README.md")
+    text = readme.read_text(encoding="utf-8")
+    begin, end = text.index("-->", text.index("<!-- speed")) + 3, text.index("<!-- /speed -->")
+    table = "\n".join(lines)
+    readme.write_text(f"{text[:begin]}\n{table}{text[end:]}", encoding="utf-8")
+    return 0
 
 
 def _timed_strategies() -> list[str]:

@@ -403,11 +403,13 @@ def train(
     world: World = World(),  # noqa: B008
     say: Callable[[str], None] = lambda line: None,
     tick: Callable[[int, int], None] = lambda done, steps: None,
+    record: Callable[[str, dict[str, Any]], None] = lambda spec, row: None,
 ) -> list[Learner]:
     """Train every strategy on the same augmented batches; a strategy that fails says so in `status`, the others go on.
 
     With `out`, each strategy's log.csv grows by a row an epoch, the state of all is kept after each epoch, and their weights
-    are written at the end; `resume` goes on from that state, to the same numbers. `tick` hears of each step.
+    are written at the end; `resume` goes on from that state, to the same numbers. `tick` hears of each step, `record` of each
+    strategy's row of the log.
     """
     num_classes = len(data.classes)
     steps = len(data.train.labels) // recipe.batch_size
@@ -495,6 +497,7 @@ def train(
                     row = learner.log[-1]
                     if world.rank == 0:
                         _append_log(out, learner, seed, row)
+                        record(learner.spec, row)
                     told = f"loss {row['train_loss']:.3f}  top-1 {row['top1']:.1f}"
                     say(f"seed {seed}  epoch {epoch + 1}/{recipe.total_epochs}  {learner.spec}  "
                         f"{told if learner.status == 'ok' else learner.status}")

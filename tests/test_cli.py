@@ -52,6 +52,16 @@ def test_photographs_end_to_end(tmp_path, photos):
     assert (row["dataset"], row["num_classes"], row["train_images"], row["im_per_sec"]) == ("photos", "2", "20", "")
 
 
+def test_epochs_go_to_tensorboard_too(tmp_path):
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    out = tmp_path / "run"
+    assert main(["--strategies", "cutmix", "--mode", "accuracy", "--log", "tensorboard", "--out", str(out), *TINY, "--epochs", "2"]) == 0
+    events = event_accumulator.EventAccumulator(str(out / "tensorboard" / "cutmix" / "seed0"))
+    events.Reload()
+    logged = rows(out / "cutmix" / "seed0" / "log.csv")
+    assert [round(event.value, 4) for event in events.Scalars("top1")] == [round(float(row["top1"]), 4) for row in logged]
+
+
 def test_speed_alone_adds_the_reference(tmp_path):
     assert main(["--strategies", "mixup", "--mode", "speed", "--out", str(tmp_path / "run"), *TINY]) == 0
     written = rows(tmp_path / "run" / "comparison.csv")

@@ -8,7 +8,7 @@ import torch
 
 from mixbench.distributed import World
 
-SPECS = ["none", "cutmix", "transmix"]
+SPECS = ["none", "cutmix", "transmix", "puzzlemix"]
 
 
 def _first_gradients(rank, size, port, folder):
