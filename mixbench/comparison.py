@@ -263,7 +263,8 @@ class Bench:
                 area, used = (torch.cat(parts)[:LAMS].cpu().numpy() for parts in zip(*learner.lams, strict=True))
                 write_lam(folder / "lam.csv", area, used)
         visible = self._label_error(learner) if self.data.name == "scenes" else None
-        return {"label_error": visible, "nll": float(found.nll.mean()), "ece": calibration_error(found.confidence.double().numpy(), correct)}
+        calibration = calibration_error(found.confidence.double().numpy(), correct)
+        return {"label_error": visible, "nll": float(found.nll.mean()), "ece": calibration}
 
     def _label_error(self, learner: Learner) -> float | None:
         size, stream = self.recipe.image_size, hashed_seed("label error")

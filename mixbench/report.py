@@ -40,8 +40,8 @@ DEMONSTRATION = (
     "and is no evidence about ImageNet."
 )
 PAPER = (
-    "Paper: Table 8, DeiT-S on ImageNet-1k, batch 128 on a V100; `mixup` is its Baseline row. OpenMixup: DeiT-S on ImageNet-1k, best epochs, "
-    "each method alone. The two do not agree."
+    "Paper: Table 8, DeiT-S on ImageNet-1k, batch 128 on a V100; `mixup` is its Baseline row. OpenMixup: DeiT-S on ImageNet-1k, best "
+    "epochs, each method alone. The two do not agree."
 )
 Rows = list[dict[str, Any]]
 
