@@ -7,6 +7,7 @@ import shlex
 import sys
 import typing
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -156,6 +157,10 @@ def plan_of(options: argparse.Namespace, argv: list[str]) -> Plan:
         raise ValueError("--data and --dataset exclude each other: give one")
     if options.mode == "accuracy" and (options.profile or options.peers):
         raise ValueError("--profile and --peers belong to the speed part: take --mode speed or both")
+    if options.log and not find_spec("tensorboard"):
+        raise ValueError("--log tensorboard needs TensorBoard: pip install tensorboard")
+    if options.peers and not find_spec("baselines"):
+        raise ValueError("--peers needs the folder baselines/ of a checkout: run it there")
     if options.workers is not None and options.workers < 0:
         raise ValueError(f"--workers must be 0 or more, not {options.workers}")
     real = options.data is not None or options.dataset not in (None, "scenes")

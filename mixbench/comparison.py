@@ -300,11 +300,8 @@ def ignore(_spec: str, _row: dict[str, Any]) -> None:
 
 
 def tensorboard(out: Path, seed: int) -> Callable[[str, dict[str, Any]], None]:
-    """Writes the rows of a strategy's log as curves under out/tensorboard; ValueError where TensorBoard is missing."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise ValueError("--log tensorboard needs TensorBoard: pip install tensorboard") from None
+    """Writes the rows of a strategy's log as curves under out/tensorboard."""
+    from torch.utils.tensorboard import SummaryWriter
 
     def record(spec: str, row: dict[str, Any]) -> None:
         with SummaryWriter(str(out / "tensorboard" / run_folder(Path(), spec, seed))) as writer:
@@ -316,13 +313,9 @@ def tensorboard(out: Path, seed: int) -> Callable[[str, dict[str, Any]], None]:
 
 
 def peers(rounds: int) -> str:
-    """Other packages' mixing beside ours, as a Markdown table; ValueError outside a checkout."""
-    try:
-        from baselines.peers import compare, report
-    except ModuleNotFoundError as error:
-        if not (error.name or "").startswith("baselines"):
-            raise
-        raise ValueError("--peers needs the folder baselines/ of a checkout: run it there") from None
+    """Other packages' mixing beside ours, as a Markdown table; in a checkout alone."""
+    from baselines.peers import compare, report
+
     return report(compare(rounds))
 
 
