@@ -90,6 +90,32 @@ def mask() -> Calls:
     return calls
 
 
+def transport() -> Calls:
+    """Puzzle-Mix's transport of 128 images on 16 x 16 blocks, and its published rounds on whole one-hot plans."""
+    from mixbench.puzzle import transport as ours
+
+    rng = torch.Generator().manual_seed(0)
+    mask = torch.randint(3, (BATCH, 16, 16), generator=rng) / 2
+    saliency = torch.rand(BATCH, 16, 16, generator=rng).square()
+    saliency /= saliency.sum((1, 2), keepdim=True)
+    return {"mixbench": lambda: ours(mask, saliency, 0.8), "one-hot plans": lambda: plan_rounds(mask, saliency, 0.8)}
+
+
+def plan_rounds(mask: torch.Tensor, saliency: torch.Tensor, eps: float) -> torch.Tensor:
+    """The plan (B, n*n, n*n) from source to target after n rounds, as the method is published; mask and saliency (B, n, n)."""
+    n = mask.shape[1]
+    at = torch.stack(torch.meshgrid(torch.arange(n), torch.arange(n), indexing="ij"), -1).reshape(-1, 2).float()  # (n*n, 2)
+    distance = torch.cdist(at, at).square() / (n - 1) ** 2
+    visible = (mask > 0).float().flatten(1)
+    cost = eps * distance - saliency.flatten(1)[:, :, None] * visible[:, None]
+    plan = won = torch.zeros_like(cost)
+    for _ in range(n):
+        plan = torch.zeros_like(cost).scatter_(2, cost.argmin(2, keepdim=True), 1.0)
+        won = plan * torch.zeros_like(cost).scatter_(1, (plan * cost).argmin(1, keepdim=True), 1.0)
+        cost = cost + (plan - won)
+    return won
+
+
 def _swaps(unary: np.ndarray, vertical: np.ndarray, horizontal: np.ndarray) -> np.ndarray:
     """Labels by alpha-beta swaps as Puzzle-Mix's code asks for them, (n, n); they need not be of least energy."""
     import gco
@@ -135,6 +161,7 @@ TASKS: dict[str, Callable[[], Calls]] = {
     "Mixup, 128 images at 224 px": lambda: mixing("mixup"),
     "fine-grained saliency, 128 images at 224 px": saliency,
     "Puzzle-Mix's mask, 128 pairs, 16 x 16 blocks, 3 labels": mask,
+    "Puzzle-Mix's transport, 128 images, 16 x 16 blocks": transport,
 }
 PACKAGES = {  # peer -> distribution; PyMaxflow is GPL, gco for research only: timed where somebody installed them, never needed
     "timm": "timm", "torchvision": "torchvision", "kornia": "kornia", "opencv": "opencv-contrib-python", "maxflow": "PyMaxflow",
