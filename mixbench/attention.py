@@ -105,6 +105,10 @@ class _OwnAttention(ABC):
     def mean(self) -> Tensor:
         """Attention to the patches in the last forward pass with heads averaged, (B, h, w) float32."""
 
+    def forget(self) -> None:
+        """Let go of what was recorded, which may be large."""
+        self._size = None
+
     def _see_size(self, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self._size = (inputs[0].shape[-2], inputs[0].shape[-1])
 
@@ -205,6 +209,9 @@ class AttentionRollout(_OwnAttention):
     def _hooks(self) -> list[Any]:
         return [attn.qkv.register_forward_hook(functools.partial(self._see_qkv, i)) for i, attn in enumerate(self._modules)]
 
+    def forget(self) -> None:
+        self._qkv, self._row = {}, None
+
     def _see_qkv(self, index: int, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
         self._qkv[index] = output.detach()  # no copy: the backward pass keeps it as well
 
@@ -243,6 +250,9 @@ class AttentionProvider:
 
     def __exit__(self, *_: object) -> None:
         self._tap.__exit__()
+
+    def forget(self) -> None:
+        """Nothing is kept: each call looks anew."""
 
     def __call__(self, images: Tensor) -> ModelOutput:
         """Run model and provider on images (B, C, H, W): logits (B, K) and attn (B, h, w) float32 without gradient.

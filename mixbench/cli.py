@@ -141,7 +141,7 @@ def bench(argv: list[str]) -> int:
         return 0
     if plan.data is not None:
         _quick_folder_check(plan.data)
-    check_out(plan.out, plan.stamp)
+    check_out(plan.out, plan.stamp, plan.csv)
     if options.dry_run:
         _describe(plan)
         return 0
@@ -223,7 +223,7 @@ def sweep(argv: list[str]) -> int:
         _quick_folder_check(plan.data)
     if options.out is None:
         plan = dataclasses.replace(plan, out=plan.out.with_name(f"{plan.out.name}-sweep"))
-    check_out(plan.out, plan.stamp)
+    check_out(plan.out, plan.stamp, plan.csv)
     return Sweep(plan, options, ["--mode", "accuracy", *own.parse_known_args(argv)[1]]).run()
 
 

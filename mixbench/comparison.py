@@ -9,29 +9,30 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from mixbench import distributed
-from mixbench.data import EvalSet, eval_transform, keep_in_memory, open_data
+from mixbench.attention import attention_tap
+from mixbench.data import Data, EvalSet, eval_transform, keep_in_memory, open_data
 from mixbench.environment import choose_device, device_name, environment, versions
+from mixbench.files import replace_file
 from mixbench.label_error import label_error
 from mixbench.mix import MixStrategy, hashed_seed
 from mixbench.plan import Plan, claimed
 from mixbench.recipe import recipe_hash
 from mixbench.registry import create_strategy, strategy_spec
-from mixbench.report import COLUMNS, SCHEMA_VERSION, print_table, replace_file, report_runs, write_csv, write_lam, write_markdown
-from mixbench.scenes import draw_scene
+from mixbench.report import COLUMNS, SCHEMA_VERSION, print_table, report_runs, write_csv, write_lam, write_markdown
+from mixbench.scenes import Scene, draw_scene
 from mixbench.speed import Speed, measure, profile, speed_batch
 from mixbench.statistics import calibration_error, read_correct, write_correct
-from mixbench.train import LOG_COLUMNS, Learner, clear_state, estimate_seconds, prepare, recipe_model, run_folder, train
+from mixbench.train import LAMS, LOG_COLUMNS, Learner, clear_state, estimate_seconds, explain, recipe_model, run_folder, train
 
 LONG = 3600  # seconds after which a run deserves a warning
 SCENES = 500  # drawn to measure the label error
-LAMS = 2000  # images whose lam is kept for the report
 QUIET = 60  # seconds without a line after which a log gets one
 
 
@@ -43,16 +44,18 @@ class Bench:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         self.plan, self.recipe, self.out = plan, plan.recipe, plan.out
+        self.device = choose_device(plan.device)
+        self.world = distributed.join(self.device.type)
+        self.first = self.world.rank == 0
+        if self.device.type == "cuda":
+            if self.world.size > 1:
+                self.device = torch.device("cuda", torch.cuda.current_device())
+            torch.cuda.set_device(self.device.index or 0)  # events are of the current device
         self.console = Console(width=None if sys.stdout.isatty() else 150)
         self.progress = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-            console=self.console, transient=True, disable=not self.console.is_terminal,
+            console=self.console, transient=True, disable=not self.console.is_terminal or not self.first,
         )  # fmt: skip
-        self.device = choose_device(plan.device)
-        self.world = distributed.join(self.device.type)
-        if self.world.size > 1 and self.device.type == "cuda":
-            self.device = torch.device("cuda", torch.cuda.current_device())
-        self.first = self.world.rank == 0
         self.said = time.monotonic()
         self.speeds: dict[str, Speed] = {}
         self.speed_failures: dict[str, str] = {}
@@ -74,19 +77,23 @@ class Bench:
 
     def _run(self) -> int:
         plan, recipe = self.plan, self.recipe
-        self.data = data = open_data(
-            data=plan.data, dataset=plan.dataset, download=plan.download, image_size=recipe.image_size,
-            limit_train=plan.limit_train, limit_val=plan.limit_val,
-        )  # fmt: skip
+        if not self.first:
+            self.world.agree(None)  # the first process may have to fetch the data
+        self.data = data = plan_data(plan)
+        if self.first:
+            self.world.agree(None)
         count = len(data.train.labels)
         if plan.mode != "speed" and recipe.batch_size > count:
             raise ValueError(f"batch_size {recipe.batch_size} is larger than the {count} training images: lower --batch-size")
         self.hash = recipe_hash(recipe, train=data.train.fingerprint, val=data.val.fingerprint)
         # a model without class attention is refused here, before anything is trained
         if plan.mode != "speed":
-            [learner] = prepare(plan.strategies, recipe, len(data.classes), 0, self.device, count // recipe.batch_size)[:1]
-            self.params = sum(p.numel() for p in learner.model.parameters()) / 1e6
-            del learner
+            model = recipe_model(recipe, len(data.classes), 0).to(self.device)
+            for needs in (strategy.needs for strategy in plan.strategies):
+                if needs.attention:
+                    attention_tap(model, needs.attention)
+            self.params = sum(p.numel() for p in model.parameters()) / 1e6
+            del model
             if plan.cache == "ram":
                 self.data = data = keep_in_memory(data, self.say, int(os.environ.get("LOCAL_WORLD_SIZE", self.world.size)))
         if self.first:
@@ -100,7 +107,7 @@ class Bench:
             else:
                 self._train()
         finally:
-            if self.first:
+            if self.first and self.rows:  # what an earlier run wrote is not lost where this one wrote nothing
                 self._write()
         if self.first:
             print_table(self.rows, self._speed_of(), self.console, self._correct())
@@ -152,7 +159,9 @@ class Bench:
         plan, recipe = self.plan, self.recipe
         workers = plan.workers
         if workers is None:
-            workers = 0 if self.data.name == "scenes" else min(os.cpu_count() or 1, 8)
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+            workers = 0 if self.data.name == "scenes" else min(max(cores // here, 1), 8)
         told = False
         for seed in plan.seeds:
             finished = {spec: row for spec, row in self._finished(seed) if row is not None} if plan.resume else {}
@@ -166,12 +175,16 @@ class Bench:
                 learners = train(
                     open_strategies, recipe, self.data, seed, self.device, workers=workers, out=self.out, resume=plan.resume,
                     world=self.world, say=self.say, tick=partial(self._tick, task, f"seed {seed}  step"),
-                    record=tensorboard(self.out, seed) if plan.log else ignore,
+                    **({"record": tensorboard(self.out, seed)} if plan.log and self.first else {}),
                 )  # fmt: skip
                 self.progress.remove_task(task)
                 results |= {learner.spec: self._figures(learner, seed) for learner in learners}
                 if self.first:
                     self._keep(learners, results, seed)
+                    if seed == plan.seeds[0] and not finished:
+                        self._draw(learners)
+            if self.first:
+                clear_state(self.out, seed)
             self._add_rows(results, seed)
             if self.first:
                 self._write()
@@ -198,15 +211,20 @@ class Bench:
             if learner.status == "ok":
                 file = run_folder(self.out, learner.spec, seed) / "result.json"
                 replace_file(file, json.dumps(results[learner.spec], indent=1))
-        clear_state(self.out, seed)
-        good = [learner for learner in learners if learner.status == "ok"]
-        if seed == self.plan.seeds[0] and good:
-            from mixbench.plot import draw_gallery, mixed_grid
 
+    def _draw(self, learners: list[Learner]) -> None:
+        """Pictures of what the strategies make of some images; one that cannot be drawn costs no figure."""
+        from mixbench.plot import draw_gallery, mixed_grid
+
+        good = [learner for learner in learners if learner.status == "ok"]
+        if good:
             images, labels = self._varied()
             shown = good, images, labels, self.data.classes, self.recipe.mean, self.recipe.std
-            mixed_grid(*shown, self.out / "mixed.png")
-            draw_gallery(*shown, self.out / "gallery")
+            try:
+                mixed_grid(*shown, self.out / "mixed.png")
+                draw_gallery(*shown, self.out / "gallery")
+            except Exception as error:  # a plug-in may raise anything
+                self.say(f"no picture of the mixed images: {explain(error)}")
 
     def _varied(self) -> tuple[Any, Any]:
         """Sixteen validation images spread over the classes, since the first ones of a folder are all of one."""
@@ -266,10 +284,16 @@ class Bench:
         calibration = calibration_error(found.confidence.double().numpy(), correct)
         return {"label_error": visible, "nll": float(found.nll.mean()), "ece": calibration}
 
+    @cached_property
+    def _scenes(self) -> list[Scene]:
+        return [draw_scene(hashed_seed("label error"), index, self.recipe.image_size) for index in range(SCENES)]
+
     def _label_error(self, learner: Learner) -> float | None:
-        size, stream = self.recipe.image_size, hashed_seed("label error")
-        scenes = [draw_scene(stream, index, size) for index in range(SCENES)]
-        return label_error(learner, scenes, mean=self.recipe.mean, std=self.recipe.std, device=self.device)
+        try:
+            return label_error(learner, self._scenes, mean=self.recipe.mean, std=self.recipe.std, device=self.device)
+        except Exception as error:  # a plug-in may raise anything, and its other figures stand
+            self.say(f"no label error of {learner.spec}: {explain(error)}")
+            return None
 
     def _row(self, spec: str, seed: int, figures: dict[str, Any] | None) -> dict[str, Any]:
         recipe = self.recipe
@@ -285,9 +309,10 @@ class Bench:
         return row
 
     def _write(self) -> None:
-        for path in filter(None, (self.out / "comparison.csv", self.plan.csv)):
-            write_csv(self.rows, path)
+        write_csv(self.rows, self.out / "comparison.csv")
         write_markdown(self.rows, self.out / "comparison.md", self.plan.command, self._speed_of(), self._correct())
+        if self.plan.csv:
+            write_csv(self.rows, self.plan.csv)
 
     def _correct(self) -> dict[tuple[str, int], Any]:
         """Which validation images each trained row had right."""
@@ -295,19 +320,17 @@ class Bench:
         return {key: read_correct(file) for key, file in files.items() if file.is_file()}
 
 
-def ignore(_spec: str, _row: dict[str, Any]) -> None:
-    """Where nobody else keeps a log."""
-
-
 def tensorboard(out: Path, seed: int) -> Callable[[str, dict[str, Any]], None]:
     """Writes the rows of a strategy's log as curves under out/tensorboard."""
     from torch.utils.tensorboard import SummaryWriter
 
+    writer_of = cache(lambda spec: SummaryWriter(str(out / "tensorboard" / run_folder(Path(), spec, seed))))
+
     def record(spec: str, row: dict[str, Any]) -> None:
-        with SummaryWriter(str(out / "tensorboard" / run_folder(Path(), spec, seed))) as writer:
-            for name in LOG_COLUMNS[1:]:
-                if row[name] is not None:
-                    writer.add_scalar(name, row[name], row["epoch"])
+        for name in LOG_COLUMNS[1:]:
+            if row[name] is not None:
+                writer_of(spec).add_scalar(name, row[name], row["epoch"])
+        writer_of(spec).flush()
 
     return record
 
@@ -327,15 +350,19 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} seconds"
 
 
+def plan_data(plan: Plan) -> Data:
+    """The data that a plan names."""
+    return open_data(
+        data=plan.data, dataset=plan.dataset, download=plan.download, image_size=plan.recipe.image_size,
+        limit_train=plan.limit_train, limit_val=plan.limit_val,
+    )  # fmt: skip
+
+
 def training_cost(plan: Plan) -> str:
     """What is known of the cost before anything is measured: images, and the network's own arithmetic."""
     from mixbench.models.zoo import count
 
-    data = open_data(
-        data=plan.data, dataset=plan.dataset, download=plan.download, image_size=plan.recipe.image_size,
-        limit_train=plan.limit_train, limit_val=plan.limit_val,
-    )  # fmt: skip
-    recipe = plan.recipe
+    data, recipe = plan_data(plan), plan.recipe
     with torch.device("meta"):
         params, macs = count(recipe_model(recipe, len(data.classes), 0), recipe.image_size)
     images = len(data.train.labels) // recipe.batch_size * recipe.batch_size * recipe.total_epochs

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -82,18 +82,25 @@ class ArraySource(Source):
         return self.dataset[index][0].convert("RGB")
 
 
+@cache
+def _scene(stream: int, index: int, size: int) -> np.ndarray:
+    from mixbench.scenes import draw_scene
+
+    return draw_scene(stream, index, size).image
+
+
 class SceneSource(Source):
     """Drawn objects, rendered on demand and kept."""
 
     def __init__(self, stream: str, count: int, size: int):
-        from mixbench.scenes import CLASSES, draw_scene
+        from mixbench.scenes import CLASSES
 
-        self._draw = lru_cache(maxsize=None)(lambda index: draw_scene(hashed_seed("scenes", stream), index, size))
+        self.stream, self.size = hashed_seed("scenes", stream), size
         self.labels = [index % len(CLASSES) for index in range(count)]
         self.fingerprint = f"scenes-{stream}-{count}-{size}"
 
     def load(self, index: int) -> Image.Image:
-        return Image.fromarray(self._draw(index).image)
+        return Image.fromarray(_scene(self.stream, index, self.size))
 
 
 @dataclass(frozen=True)
@@ -281,8 +288,7 @@ def train_transform(recipe: Recipe) -> Any:
     """DeiT's training augmentation by timm, PIL image -> normalised (3, H, W) float32."""
     from timm.data import create_transform
 
-    transform = create_transform(
-        recipe.image_size,
+    options: dict[str, Any] = dict(
         is_training=True,
         scale=recipe.scale,
         ratio=recipe.ratio,
@@ -296,6 +302,11 @@ def train_transform(recipe: Recipe) -> Any:
         re_mode=recipe.remode,
         re_count=recipe.recount,
     )
+    try:
+        transform = create_transform(recipe.image_size, **options)
+    except (AssertionError, KeyError, ValueError) as error:
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"aa {recipe.aa!r} is not a policy of timm ({reason}): write rand-m9-mstd0.5-inc1, or null") from None
     _keep_one_bit(transform)
     return transform
 
@@ -436,5 +447,6 @@ def eval_loader(data: Data, recipe: Recipe, workers: int, device: torch.device, 
         sampler=range(world.rank, len(data.val.labels), world.size),
         batch_size=64 if device.type == "cpu" else 256,
         num_workers=workers,
+        persistent_workers=workers > 0,
         pin_memory=device.type == "cuda",
     )

@@ -45,17 +45,21 @@ class World:
             dist.all_reduce(value, dist.ReduceOp.MIN)
         return value
 
-    def average_gradients(self, model: nn.Module) -> None:
-        """Replace the gradients by their mean over all processes.
+    def flat_gradients(self, model: nn.Module) -> Tensor | None:
+        """All gradients in one vector, to be averaged; None alone.
 
         Differs: design.md says DistributedDataParallel, whose exchange runs inside backward: a strategy that raises on one
-        rank would leave the others waiting there. One sum of all gradients comes after `agree` instead.
+        rank would leave the others waiting there. What can fail on one rank comes before `agree`, the exchange after it.
         """
         if self.size == 1:
-            return
-        gradients = [p.grad for p in model.parameters() if p.grad is not None]
-        mean = self.total(torch.nn.utils.parameters_to_vector(gradients)) / self.size
-        torch.nn.utils.vector_to_parameters(mean, gradients)
+            return None
+        return torch.nn.utils.parameters_to_vector([p.grad for p in model.parameters() if p.grad is not None])
+
+    def average_gradients(self, model: nn.Module, flat: Tensor | None) -> None:
+        """Replace the gradients by the mean over all processes of `flat_gradients`."""
+        if flat is not None:
+            self.total(flat).div_(self.size)
+            torch.nn.utils.vector_to_parameters(flat, [p.grad for p in model.parameters() if p.grad is not None])
 
 
 def join(device_type: str) -> World:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from mixbench.mix import make_context
+from mixbench.train import Learner, forward_pass
 
 if TYPE_CHECKING:
     from mixbench.scenes import Scene
-    from mixbench.train import Learner
 
 BATCH = 50
 
@@ -49,6 +49,6 @@ def label_error(
         if not torch.allclose(seen, mixed.images, atol=1e-4):
             return None
         with learner.tap or nullcontext():
-            lam = learner.strategy.relabel(mixed, learner.net(mixed.images))
+            lam = learner.strategy.relabel(mixed, forward_pass(learner.model, learner.tap, False)(mixed.images))
         errors.append((lam - visible_share(mixed.mask, objects, mixed.partner)).abs())
     return 100 * float(torch.cat(errors).nanmean())

@@ -214,8 +214,9 @@ def soft_targets(mixed: MixedBatch, lam: Tensor, num_classes: int, smoothing: fl
         raise ValueError(f"lam must be one number for each label, {tuple(mixed.labels.shape)}, not {tuple(lam.shape)}")
     lam = lam.float()[:, None] * (1 - smoothing)
     targets = lam.new_full((len(lam), num_classes), smoothing / num_classes)
-    targets.scatter_add_(1, mixed.labels[:, None], lam)
-    return targets.scatter_add_(1, mixed.labels[mixed.partner][:, None], (1 - smoothing) - lam)
+    labels = mixed.labels.long()
+    targets.scatter_add_(1, labels[:, None], lam)
+    return targets.scatter_add_(1, labels[mixed.partner][:, None], (1 - smoothing) - lam)
 
 
 # Services.
@@ -259,7 +260,7 @@ def input_gradient(model: nn.Module, images: Tensor, labels: Tensor, amp: bool =
         inputs = images.detach().requires_grad_()
         with torch.autocast(images.device.type, torch.bfloat16, enabled=amp):
             logits = model(inputs + 0)
-        loss = F.cross_entropy(logits.float(), labels)
+        loss = F.cross_entropy(logits.float(), labels.long())
         return torch.autograd.grad(loss, inputs)[0]
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mixbench.files import replace_file
 from mixbench.recipe import Recipe, recipe_text
-from mixbench.report import replace_file
 
 if TYPE_CHECKING:
     from mixbench.mix import MixStrategy
@@ -49,16 +49,19 @@ class Plan:
         return f"# data: {json.dumps(source)}\n{recipe_text(self.recipe)}"
 
 
-def check_out(out: Path, stamp: str) -> None:
-    """ValueError where `out` cannot take this run: a file, not writable, or of another recipe."""
+def check_out(out: Path, stamp: str, csv: Path | None = None) -> None:
+    """ValueError where `out` or `csv` cannot take this run: not writable, of another recipe, a file for a directory."""
     recipe_file = out / "recipe.yaml"
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out} is a file: name a directory")
     if recipe_file.is_file() and recipe_file.read_text(encoding="utf-8") != stamp:
         raise ValueError(f"{out} holds a run of another recipe or other data: choose another --out")
-    parent = next(path for path in (out, *out.absolute().parents) if path.exists())
-    if not os.access(parent, os.W_OK):
-        raise ValueError(f"cannot write to {out}: {parent} is not writable; choose another --out")
+    if csv is not None and csv.is_dir():
+        raise ValueError(f"--csv {csv} is a directory: name a file")
+    for option, path in (("--out", out), ("--csv", csv.parent if csv is not None else out)):
+        parent = next(place for place in (path, *path.absolute().parents) if place.exists())
+        if not parent.is_dir() or not os.access(parent, os.W_OK):
+            raise ValueError(f"cannot write to {path}: {parent} is not writable; choose another {option}")
 
 
 @contextmanager

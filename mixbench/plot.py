@@ -136,9 +136,11 @@ def _mixed(learner: Learner, images: torch.Tensor, labels: torch.Tensor, mean: A
 
     ctx = make_context(learner.strategy, learner.model, images, seed=seed, step=2, mean=mean, std=std)
     mixed = learner.strategy.mix(images, labels, ctx)
+    from mixbench.train import forward_pass
+
     learner.model.eval()
     with torch.no_grad(), learner.tap or nullcontext():
-        output = learner.net(mixed.images)
+        output = forward_pass(learner.model, learner.tap, False)(mixed.images)
         return mixed, output.attn, learner.strategy.relabel(mixed, output)
 
 

@@ -45,7 +45,7 @@ def mask_energy(
     """
     n = saliency.shape[-1]
     beta = beta / n / 16
-    pooled = F.avg_pool2d(images.float(), cell) * std  # pixels in [0, 1] but for the mean, which differences cancel
+    pooled = F.avg_pool2d(images.float(), cell).nan_to_num(0, 0, 0) * std  # pixels in [0, 1] but for the mean, which differences cancel
     ours, theirs = pooled, pooled.flip(0)
     # contrast[a][b]: A (1) or B (0) before the boundary, and after it
     contrast = [[boundary_contrast(first, second, n) for second in (theirs, ours)] for first in (theirs, ours)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -112,8 +113,18 @@ class Recipe:
             raise ValueError("headline ema needs model_ema true: set model_ema, or headline raw")
         if self.augment_on == "device" and self.aa and (self.aa.split("-")[0] != "rand" or "-t" in self.aa):
             raise ValueError(f"augment_on device knows timm's RandAugment of 15 operations, not aa {self.aa!r}: use augment_on loader")
-        if self.mixup_alpha <= 0:
-            raise ValueError(f"mixup_alpha must be above 0, not {self.mixup_alpha}")
+        for name, value in dataclasses.asdict(self).items():
+            for number in value if isinstance(value, tuple) else (value,):
+                if isinstance(number, float) and not math.isfinite(number):
+                    raise ValueError(f"{name} must be finite, not {number}")
+        for name in ("mixup_alpha", "clip_grad", "opt_eps", "crop_pct", "std", "scale", "ratio"):
+            value = getattr(self, name)
+            if value is not None and not min(value if isinstance(value, tuple) else (value,)) > 0:
+                raise ValueError(f"{name} must be above 0, not {value}")
+        for name in ("scale", "ratio"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name} must be two numbers in order, not {low}, {high}")
 
     @property
     def total_epochs(self) -> int:
@@ -181,11 +192,26 @@ def _find(path: Path) -> Path:
     raise ValueError(f"recipe file not found: {path}; {did_you_mean(path.stem, known)}")
 
 
+def _unique_keys(path: Path) -> Any:
+    """YAML's safe loader, but for a key that stands twice: there the last would win silently."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            keys = [self.construct_object(key) for key, _ in node.value]
+            for key in keys:
+                if keys.count(key) > 1:
+                    raise ValueError(f"recipe {path} gives {key} twice")
+            return super().construct_mapping(node, deep)
+
+    return Loader
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_unique_keys(path)) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"cannot read recipe {path}: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):

@@ -4,12 +4,15 @@ from __future__ import annotations
 import ast
 import dataclasses
 import difflib
+import hashlib
 import importlib
 import importlib.util
 import re
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterable
+from keyword import iskeyword
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -94,14 +97,17 @@ def load_plugin(path: str | Path) -> None:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"plug-in file not found: {path}")
-    spec = importlib.util.spec_from_file_location(f"mixbench_plugin_{path.stem}", path)
+    place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]  # two files of one name are two modules
+    spec = importlib.util.spec_from_file_location(f"mixbench_plugin_{path.stem}_{place}", path)
     if spec is None or spec.loader is None:
         raise ValueError(f"plug-in {path} is not a Python file: give a path that ends in .py")
     module = importlib.util.module_from_spec(spec)
     before = dict(_registered)
+    sys.modules[spec.name] = module  # where dataclasses look up annotations, and pickle classes
     try:
         spec.loader.exec_module(module)
     except Exception as error:
+        del sys.modules[spec.name]
         _registered.clear()
         _registered.update(before)
         raise ValueError(f"plug-in {path} failed: {type(error).__name__}: {error}") from error
@@ -117,6 +123,8 @@ def field_types(cls: type) -> dict[str, Any]:
 
 def type_name(hint: Any) -> str:
     """A type as a user reads it: 'a number', 'true or false', ..."""
+    if typing.get_origin(hint) is typing.Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(hint)))
     words = {float: "a number", int: "a whole number", bool: "true or false", str: "text", type(None): "nothing"}
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return " or ".join(type_name(part) for part in typing.get_args(hint))
@@ -135,6 +143,9 @@ def coerce(value: Any, hint: Any, what: str) -> Any:
                 return coerce(value, part, what)
             except ValueError:
                 continue
+    elif typing.get_origin(hint) is typing.Literal:
+        if value in typing.get_args(hint):
+            return value
     elif typing.get_origin(hint) is tuple:
         parts = typing.get_args(hint)
         if isinstance(value, (list, tuple)) and len(value) == len(parts):
@@ -158,7 +169,7 @@ def _value(node: ast.expr, hint: Any, what: str, text: str) -> Any:
     source = ast.get_source_segment(text, node) or ""
     try:
         value = ast.literal_eval(node)
-    except ValueError:
+    except (ValueError, TypeError, RecursionError, MemoryError):
         if not _BARE_WORD.fullmatch(source):
             raise ValueError(f"{what} must be {type_name(hint)}, not {source!r}") from None
         value = source
@@ -241,5 +252,5 @@ def _text(value: Any, hint: Any) -> str:
     if _is_strategy(type(value)):
         return strategy_spec(value)
     value = coerce(value, hint, "value")
-    bare = isinstance(value, str) and value.isidentifier() and value not in ("True", "False", "None")
+    bare = isinstance(value, str) and value.isidentifier() and value.isascii() and not iskeyword(value)
     return value if bare else repr(value)

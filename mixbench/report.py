@@ -5,7 +5,6 @@ import base64
 import csv
 import json
 import math
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mixbench.files import replace_file
 from mixbench.published import published_table
 from mixbench.statistics import Comparison, Correct, Difference, compare, read_correct, seeds_needed
 
@@ -67,14 +67,6 @@ def published(spec: str) -> tuple[str, str, str, str, str]:
     openmixup = {row["method"]: row["deit_small"] for row in published_table("openmixup_deit")}
     return (f"{paper['params_m']}M" if paper else "-", paper.get("im_per_sec", "-"), ratio, paper.get("top1", "-"),
             openmixup.get(OPENMIXUP.get(spec, ""), "-"))  # fmt: skip
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 def write_csv(rows: Rows, path: Path) -> None:

@@ -49,7 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             strategies = ",".join(_timed_strategies())
             for suffix, extra in speeds:
                 out = f"{folder}/speed{suffix}"
-                failed |= bench(["--strategies", strategies, *extra, "--out", out, "--csv", f"{stem}{suffix}.csv"])
+                failed |= (status := bench(["--strategies", strategies, *extra, "--out", out, "--csv", f"{stem}{suffix}.csv"]))
+                if status > 1:
+                    return status
                 pages.append(_page(out))
         finally:
             RANDOM.unlink(missing_ok=True)
@@ -66,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             failed |= bench([*common, "--out", f"{folder}/top1", "--csv", f"{stem}-top1.csv"])
             pages.append(_page(f"{folder}/top1").replace(options.data, Path(options.data).name))
         stem.with_suffix(".md").write_text("\n".join(pages), encoding="utf-8")
-    print(f"wrote {stem}.csv and {stem}.md")
+    print(f"wrote {stem}.md and the tables beside it")
     if torch.cuda.is_available():
         failed |= subprocess.run([sys.executable, "-m", "pytest", "-m", "gpu", "-o", "addopts="]).returncode
     return failed
@@ -77,10 +79,9 @@ def _write_readme() -> int:
     from mixbench.report import published, read_csv, speed_verdict
 
     newest = {}
-    for file in sorted(Path("results").glob("*.csv"), key=lambda file: file.stem[-10:]):
-        rows = [row for row in read_csv(file) if row["im_per_sec"] is not None]
-        if rows:
-            newest[rows[0]["device"], rows[0]["precision"], rows[0]["compiled"]] = file, rows
+    timed = [(file, [row for row in read_csv(file) if row["im_per_sec"] is not None]) for file in Path("results").glob("*.csv")]
+    for file, rows in sorted(((file, rows) for file, rows in timed if rows), key=lambda pair: pair[1][0]["date"]):
+        newest[rows[0]["device"], rows[0]["precision"], rows[0]["compiled"]] = file, rows
     lines = []
     for file, rows in newest.values():
         first = rows[0]

@@ -25,8 +25,8 @@ CHUNK = 4  # images a pass on a CPU, so that what is at work stays in the cache
 def fine_grained(pixels: Tensor) -> Tensor:
     """Fine-grained saliency (Montabone and Soto, 2010) of uint8 RGB images (B, 3, H, W), float32 (B, H, W) in [0, 1], 0 where flat.
 
-    Equal to OpenCV's StaticSaliencyFineGrained on the same image in BGR up to 256 x 256; above, OpenCV's sums lose digits and
-    these stay exact, up to eight million pixels. ValueError for anything but uint8 with three channels.
+    Equal to OpenCV's StaticSaliencyFineGrained on the same image in BGR, whose sums lose digits above 256 x 256, as these then do.
+    ValueError for anything but uint8 with three channels.
     """
     if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] != 3:
         raise ValueError(f"saliency needs uint8 RGB images (B, 3, H, W), not {pixels.dtype} {tuple(pixels.shape)}")
@@ -40,9 +40,13 @@ def _fine_grained(pixels: Tensor, areas: list[Tensor]) -> Tensor:
     for _ in range(2):
         gray = _neighbours(gray, 2).add_(gray, alpha=2)
         gray = _neighbours(gray, 1).add_(gray, alpha=2).add_(8) >> 4
-    sums = gray.cumsum(2, dtype=torch.int32).cumsum(1, dtype=torch.int32)
+    sums = gray.cumsum(2, dtype=torch.int32)
     if 255 * sums[0].numel() < 2**24:  # float32 holds every sum, and then rounds where OpenCV adds two of them
+        sums = sums.cumsum(1, dtype=torch.int32).float()
+    else:  # OpenCV adds row after row in float32, and loses the digits that this loses
         sums = sums.float()
+        for row in range(1, sums.shape[1]):
+            sums[:, row] += sums[:, row - 1]
     return _combine(contrast.int() for contrast in _contrasts(gray.float(), sums, areas))
 
 

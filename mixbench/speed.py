@@ -17,6 +17,7 @@ from mixbench.train import Clock, Learner, build_model, build_optimizer, explain
 
 WARM_UP = 3  # steps of each strategy that are not counted
 CLASSES = 1000
+REFERENCE, CONTROL = "cutmix (reference)", "cutmix (control)"  # no spec text can be one of these
 PARTS = ("mix", "forward", "backward", "optimizer")
 
 
@@ -92,7 +93,7 @@ def measure(
     each round.
     """
     cutmix = create_strategy("cutmix")
-    named = {"reference": cutmix, **{strategy_spec(s): s for s in strategies if s != cutmix}, "control": cutmix}
+    named = {REFERENCE: cutmix, **{strategy_spec(s): s for s in strategies if s != cutmix}, CONTROL: cutmix}
     failed: dict[str, str] = {}
     parts: dict[str, list[dict[str, float]]] = {name: [] for name in named}
     peaks: dict[str, float] = {}
@@ -126,17 +127,17 @@ def measure(
                 if clock is not None:
                     parts[name].append(clock.seconds())
             say(number + 1 - WARM_UP, rounds)
-    if "reference" in failed or "control" in failed:
-        raise RuntimeError(f"the reference itself cannot be timed: cutmix {failed.get('reference', failed.get('control'))}")
+    if REFERENCE in failed or CONTROL in failed:
+        raise RuntimeError(f"the reference itself cannot be timed: cutmix {failed.get(REFERENCE, failed.get(CONTROL))}")
     times = {name: np.array([sum(p[k] for k in ("mix", "forward", "backward")) for p in parts[name]]) for name in named}
-    reference = times["reference"]
-    _, control_lo, control_hi = median_interval(reference / times["control"])
+    reference = times[REFERENCE]
+    _, control_lo, control_hi = median_interval(reference / times[CONTROL])
     result = {}
     for name in named:
-        if name in failed or name == "control":
+        if name in failed or name == CONTROL:
             continue
         typical, low, high = median_interval(times[name])
-        result["cutmix" if name == "reference" else name] = Speed(
+        result["cutmix" if name == REFERENCE else name] = Speed(
             batch / typical, batch / high, batch / low,
             *median_interval(reference / times[name]), control_lo, control_hi, rounds, peaks.get(name),
             learners[name].extra_params_m,
@@ -151,7 +152,7 @@ def profile(strategies: list[MixStrategy], recipe: Recipe, device: torch.device,
     from torch.profiler import profile as record
 
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
-    key = f"self_{device.type}_time_total"
+    key = f"self_{'cuda' if device.type == 'cuda' else 'cpu'}_time_total"
     step, texts = timed_step(recipe, device), []
     with ExitStack() as stack:
         named = {strategy_spec(strategy): strategy for strategy in strategies}

@@ -2,12 +2,13 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+
+from mixbench.files import replacing
 
 LEVEL = 0.05
 POWER = 0.8
@@ -97,7 +98,7 @@ def compare(figures: Mapping[str, Figures], *, baseline: str | None = None, corr
             mean=float(np.mean(numbers)) if numbers else None,
             low=low, high=high, p=raw.get(name), corrected=p_holm,
             smallest=smallest_difference(numbers, len(by_seeds)) if len(numbers) > 1 else None,
-            claimed=excludes_zero and p_holm is not None and p_holm < LEVEL,
+            claimed=excludes_zero and max(map(abs, numbers)) >= EQUAL and p_holm is not None and p_holm < LEVEL,
             sentence="",
         )  # fmt: skip
         family = by_seeds if name in by_seeds else by_images
@@ -240,11 +241,8 @@ def mcnemar(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, int, int]:
 def write_correct(path: Path, correct: Iterable[bool] | np.ndarray) -> None:
     """Write which validation images were right, (N,) in the order of the data set, as a packed bitmap; whole or not at all."""
     flags = np.asarray(correct, bool)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
+    with replacing(path) as partial, partial.open("wb") as file:
         np.savez(file, bits=np.packbits(flags), count=np.int64(len(flags)))
-    os.replace(partial, path)
 
 
 def read_correct(path: Path) -> np.ndarray:

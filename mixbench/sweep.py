@@ -270,7 +270,7 @@ class Sweep:
         """Write and print the rows that are there; the exit status."""
         from rich.console import Console
 
-        rows: Rows = merge_runs([job.folder for job in self.jobs if (job.folder / "comparison.csv").is_file()])
+        rows: Rows = merge_runs([job.folder for job in self.jobs if (job.folder / "comparison.csv").is_file()], mixed_machines=True)
         have = {(row["strategy"], row["seed"]): row for row in rows}
         for job in self.jobs:
             if job.finished:

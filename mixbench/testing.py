@@ -1,6 +1,8 @@
 """The kit that every built-in strategy and every plug-in passes."""
 from __future__ import annotations
 
+import math
+
 import torch
 
 from mixbench.mix import MixContext, MixedBatch, MixStrategy, ModelOutput, make_context, soft_targets
@@ -76,11 +78,36 @@ def check_strategy(strategy: MixStrategy, *, moves_pixels: bool = False) -> None
             _check(not lam.requires_grad, spec, "lam must carry no gradient")
             targets = soft_targets(mixed, lam, 7, smoothing=0.1)
             torch.testing.assert_close(targets.sum(1), torch.ones(shape[0]), msg=f"{spec}: label rows must sum to 1")
-            torch.random.set_rng_state(global_state)
+            _check(lam.equal(strategy.relabel(mixed, output)), spec, "relabel must give the same lam again")
+            _check(labels.equal(before[1]), spec, "relabel must not change the labels")
+            if strategy.needs.attention:
+                _check_attention(strategy, mixed, spec)
+            torch.manual_seed(number + 1)  # what a strategy draws from torch's own generator differs now
             again = strategy.mix(images, labels, _context(strategy, images, seed=number))
+            torch.random.set_rng_state(global_state)
             _check(mixed.images.equal(again.images) & mixed.mask.equal(again.mask), spec, "same generator, same draws")
             if not moves_pixels:
                 _check_pixels(mixed, images, spec)
+                _check_selection(strategy, images, labels, number, spec)
+
+
+def _check_attention(strategy: MixStrategy, mixed: MixedBatch, spec: str) -> None:
+    """Attention that lies on A alone gives A no smaller share than attention that lies on B alone."""
+    mask = mixed.mask.expand(len(mixed.labels), 1, *mixed.images.shape[-2:])
+    on_a = torch.nn.functional.interpolate(mask, (4, 4))[:, 0]
+    shares = [strategy.relabel(mixed, ModelOutput(torch.zeros(len(mask), 7), attn + 1e-6)) for attn in (on_a, 1 - on_a)]
+    _check((shares[0] >= shares[1] - 1e-5).all(), spec, "more attention on A must not lower lam, A's share of the label")
+
+
+def _check_selection(strategy: MixStrategy, images: torch.Tensor, labels: torch.Tensor, number: int, spec: str) -> None:
+    """Where the mask is 0 or 1 a pixel is copied, not multiplied: an inf in one image does not reach its partner."""
+    spoiled = images.clone()
+    spoiled[0, :, ::2, ::2] = math.inf
+    mixed = strategy.mix(spoiled, labels, _context(strategy, spoiled, seed=number))
+    mask = mixed.mask.expand(len(images), 1, *images.shape[-2:])
+    for value, source in ((1, spoiled), (0, spoiled[mixed.partner])):
+        copied = (mixed.images == source) | (mask != value)
+        _check(copied.all(), spec, f"where the mask is {value} the pixel must be copied, also beside an inf")
 
 
 def _check_pixels(mixed: MixedBatch, images: torch.Tensor, spec: str) -> None:

@@ -22,12 +22,15 @@ from mixbench.attention import attention_tap
 from mixbench.augment import RawBatch, augment, collate
 from mixbench.data import Data, MemorySource, UnreadableImage, eval_loader, loader_transform, train_loader
 from mixbench.distributed import World
+from mixbench.files import replacing
 from mixbench.mix import MixStrategy, ModelOutput, hashed_seed, make_context, soft_targets
 from mixbench.recipe import Recipe
 from mixbench.registry import did_you_mean, strategy_spec
 
 LOG_COLUMNS = ("epoch", "lr", "train_loss", "top1", "top5", "top1_ema", "seconds")
 NEVER = 2**62
+NOWHERE = 2**20  # the rank of a class whose score is not finite
+LAMS = 2000  # images of an epoch whose lam is kept
 
 
 def build_model(name: str, num_classes: int, seed: int, *, image_size: int, **parts: Any) -> nn.Module:
@@ -123,7 +126,7 @@ class StepLoss(NamedTuple):
 class Evaluation:
     """What a model says of N validation images, image by image, on the CPU."""
 
-    rank: Tensor  # (N,) int64, classes that score above the true one; K where the scores are not finite
+    rank: Tensor  # (N,) int64, classes that score above the true one; NOWHERE where the scores are not finite
     nll: Tensor  # (N,) float32, nats
     confidence: Tensor  # (N,) float32, probability of the predicted class
 
@@ -133,10 +136,10 @@ class Evaluation:
 
 
 class Clock:
-    """When each part of a step ended, without a wait: events on a GPU, else the wall clock."""
+    """When each part of a step ended: events on a CUDA device, without a wait; else the wall clock."""
 
     def __init__(self, device: torch.device):
-        self._cuda = device.type == "cuda"
+        self._cuda, self._mps = device.type == "cuda", device.type == "mps"
         self._marks: list[tuple[str, Any]] = []
         self("start")
 
@@ -144,6 +147,9 @@ class Clock:
         mark: Any = torch.cuda.Event(enable_timing=True) if self._cuda else time.perf_counter()
         if self._cuda:
             mark.record()
+        elif self._mps:
+            torch.mps.synchronize()
+            mark = time.perf_counter()
         self._marks.append((part, mark))
 
     def seconds(self) -> dict[str, float]:
@@ -167,6 +173,7 @@ class Learner:
     bad_step: Any = None  # the first step that was not finite, on the device; NEVER while all are
     status: str = "ok"
     error: str | None = None  # of this process, until all processes know of it
+    flat: Tensor | None = None  # its gradients in one vector, where processes average them
     loss_sum: Any = 0.0
     seconds: float = 0.0
     clocks: list[Clock] = field(default_factory=list)  # of the epoch's micro-batches
@@ -289,36 +296,76 @@ def resolve_micro_batch(
     if isinstance(recipe.micro_batch, int):
         return math.gcd(share, recipe.micro_batch)
     sizes = [n for n in range(share, 0, -1) if share % n == 0]
-    if device.type == "cpu":
+    if device.type != "cuda":
         return next(n for n in sizes if n <= 16)
     assert fits is not None
     return next((n for n in sizes if fits(n)), 1)
 
 
-@torch.no_grad()
 def evaluate(model: nn.Module, loader: Any, device: torch.device, amp: bool, world: World = World()) -> Evaluation:  # noqa: B008
-    """What `model` says of every validation image; each process's loader gives the images rank, rank + size, ..."""
-    model.eval()
-    parts: list[Tensor] = []
-    for images, labels in loader:
+    """What `model` says of every validation image; RuntimeError where it cannot be run on them."""
+    [found] = evaluate_all([model], loader, device, amp, world)
+    if isinstance(found, str):
+        raise RuntimeError(found)
+    return found
+
+
+@torch.no_grad()
+def evaluate_all(
+    models: list[nn.Module], loader: Any, device: torch.device, amp: bool, world: World = World()  # noqa: B008
+) -> list[Evaluation | str]:
+    """What each model says of every validation image, or why it could not be run; the images are loaded once for all.
+
+    Each process's loader gives the images rank, rank + size, ...
+    """
+    parts: list[list[Tensor]] = [[] for _ in models]
+    errors: list[str | None] = [None] * len(models)
+    for model in models:
+        model.eval()
+    for images, labels in readable(loader):
         images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
-        with torch.autocast(device.type, torch.bfloat16, enabled=amp):
-            logits = model(images)
-        logits = logits.float()
-        own = logits.gather(1, labels[:, None])  # (B, 1)
-        tied = (logits == own) & (torch.arange(logits.shape[1], device=device) < labels[:, None])
-        rank = ((logits > own) | tied).sum(1).where(logits.isfinite().all(1), logits.shape[1])
-        log_probability = logits.log_softmax(1)
-        nll = -log_probability.gather(1, labels[:, None])[:, 0]
-        parts.append(torch.stack([rank.float(), nll, log_probability.amax(1).exp()]))
-    found = torch.cat(parts, 1) if parts else torch.zeros(3, 0, device=device)
+        for number, model in enumerate(models):
+            try:
+                if errors[number] is None:
+                    with torch.autocast(device.type, torch.bfloat16, enabled=amp):
+                        logits = model(images)
+                    parts[number].append(_scores(logits.float(), labels))
+            except Exception as error:  # it must not hurt the others
+                errors[number] = explain(error)
+    results: list[Evaluation | str] = []
+    for part, own_error in zip(parts, errors, strict=True):
+        error = world.agree(own_error)
+        results.append(error if error is not None else _gathered(torch.cat(part, 1) if part else torch.zeros(3, 0, device=device), world))
+    return results
+
+
+def _scores(logits: Tensor, labels: Tensor) -> Tensor:
+    """Rank of the true class, its negative log-likelihood and the predicted class's probability, (3, B); logits (B, K)."""
+    own = logits.gather(1, labels[:, None])  # (B, 1)
+    tied = (logits == own) & (torch.arange(logits.shape[1], device=logits.device) < labels[:, None])
+    rank = ((logits > own) | tied).sum(1).where(logits.isfinite().all(1), NOWHERE)
+    log_probability = logits.log_softmax(1)
+    nll = -log_probability.gather(1, labels[:, None])[:, 0]
+    return torch.stack([rank.float(), nll, log_probability.amax(1).exp()])
+
+
+def _gathered(found: Tensor, world: World) -> Evaluation:
+    """The scores (3, n) of this process and all others in the order of the data set."""
     if world.size > 1:
-        count = world.total(torch.tensor(found.shape[1], device=device))
+        count = world.total(torch.tensor(found.shape[1], device=found.device))
         whole = found.new_zeros(3, int(count))
         whole[:, world.rank :: world.size] = found
         found = world.total(whole)
     rank, nll, confidence = found.cpu()
     return Evaluation(rank.long(), nll, confidence)
+
+
+def readable(loader: Any) -> Iterator[Any]:
+    """The batches of a loader; an unreadable image is told in one sentence, where a worker process sends its traceback too."""
+    try:
+        yield from loader
+    except UnreadableImage as error:
+        raise UnreadableImage(str(error).strip().splitlines()[-1].partition("UnreadableImage: ")[2] or str(error)) from None
 
 
 def prepare(
@@ -379,15 +426,12 @@ class Waiting:
 
 def _batches(loader: Any, count: int, recipe: Recipe, mean: Tensor, std: Tensor, waiting: Waiting) -> Iterator[tuple[Tensor, Tensor]]:
     device, started = mean.device, time.perf_counter()
-    try:
-        for images, labels in islice(loader, count):
-            waiting.add(time.perf_counter() - started)
-            images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
-            yield augment(images, mean, std, recipe.remode) if isinstance(images, RawBatch) else images, labels
-            waiting.mark(device)
-            started = time.perf_counter()
-    except UnreadableImage as error:  # a worker process puts its whole traceback before the sentence
-        raise UnreadableImage(str(error).strip().splitlines()[-1].partition("UnreadableImage: ")[2] or str(error)) from None
+    for images, labels in islice(readable(loader), count):
+        waiting.add(time.perf_counter() - started)
+        images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+        yield augment(images, mean, std, recipe.remode) if isinstance(images, RawBatch) else images, labels
+        waiting.mark(device)
+        started = time.perf_counter()
 
 
 def train(
@@ -415,14 +459,14 @@ def train(
     steps = len(data.train.labels) // recipe.batch_size
     learners = prepare(strategies, recipe, num_classes, seed, device, max(steps, 1))
     mean, std = (torch.tensor(v, device=device).reshape(-1, 1, 1) for v in (recipe.mean, recipe.std))
-    micro = resolve_micro_batch(
-        recipe, device, lambda size: _fits(learners[0], recipe, num_classes, size, device), world.size
-    )
+    state_file = None if out is None else out / f"state-seed{seed}.pt"
+    begin, micro = _restore(learners, recipe, state_file, world, say) if resume and state_file is not None else (0, None)
+    if micro is None:
+        micro = resolve_micro_batch(recipe, device, lambda size: _fits(learners[0].model, recipe, size, device), world.size)
+        micro = int(world.lowest(torch.tensor(micro, device=device)))
     loader = train_loader(data, recipe, seed, micro, workers, device, world)
     val = eval_loader(data, recipe, workers, device, world)
     parts = recipe.batch_size // (micro * world.size)
-    state_file = None if out is None else out / f"state-seed{seed}.pt"
-    begin = _restore(learners, state_file, say) if resume and state_file is not None else 0
     waiting = Waiting()
     total = steps * recipe.total_epochs
 
@@ -438,10 +482,13 @@ def train(
         loss = result.loss.detach()
         learner.bad_step = torch.minimum(learner.bad_step, torch.where(loss.isfinite(), NEVER, step))
         learner.loss_sum += loss
-        learner.lams.append((result.area, result.lam.detach()))
+        if len(learner.lams) * len(labels) < LAMS:
+            learner.lams.append((result.area, result.lam.detach()))
+
+    def flatten(learner: Learner) -> None:
+        learner.flat = world.flat_gradients(learner.model)
 
     def update(learner: Learner, step: int) -> None:
-        world.average_gradients(learner.model)
         if recipe.clip_grad is not None:
             nn.utils.clip_grad_norm_(learner.model.parameters(), recipe.clip_grad)
         learner.optimizer.step()
@@ -484,25 +531,35 @@ def train(
                     clock = Clock(device)
                     if learner.error is None:
                         attempt(learner, accumulate, images, labels, epoch, step, part)
-                    if part == parts - 1 and agree(learner):
-                        attempt(learner, update, step)
+                    if part == parts - 1:
+                        if learner.error is None:
+                            attempt(learner, flatten)
+                        if agree(learner):
+                            world.average_gradients(learner.model, learner.flat)
+                            attempt(learner, update, step)
+                        learner.flat = None
                     clock("micro-batch")
                     learner.clocks.append(clock)
                 if part == parts - 1:
                     tick(step + 1, total)
             waiting.total += time.perf_counter() - began
-            for learner in alive:
-                if learner.status == "ok" and agree(learner):
-                    _close_epoch(learner, recipe, val, device, epoch, steps * parts, world)
+            alive = [learner for learner in alive if learner.status == "ok" and agree(learner)]
+            models = [[learner.model, *([learner.ema.module] if learner.ema is not None else [])] for learner in alive]
+            found = iter(evaluate_all([model for own in models for model in own], val, device, recipe.amp, world))
+            for learner, own in zip(alive, models, strict=True):
+                if learner.tap:
+                    learner.tap.forget()
+                _close_epoch(learner, recipe, [next(found) for _ in own], epoch, step, steps * parts, world)
+                if learner.status.startswith(("ok", "diverged")):
                     row = learner.log[-1]
-                    if world.rank == 0:
-                        _append_log(out, learner, seed, row)
-                        record(learner.spec, row)
+                    if world.rank == 0 and out is not None:
+                        _write_log(out, learner, seed)
+                    record(learner.spec, row)
                     told = f"loss {row['train_loss']:.3f}  top-1 {row['top1']:.1f}"
-                    say(f"seed {seed}  epoch {epoch + 1}/{recipe.total_epochs}  {learner.spec}  "
-                        f"{told if learner.status == 'ok' else learner.status}")
+                say(f"seed {seed}  epoch {epoch + 1}/{recipe.total_epochs}  {learner.spec}  "
+                    f"{told if learner.status == 'ok' else learner.status}")
             if state_file is not None and world.rank == 0:
-                _keep(learners, epoch + 1, state_file)
+                _keep(learners, epoch + 1, micro, state_file)
     if waiting.total:
         say(f"seed {seed}  {waiting.sentence(recipe, isinstance(data.train, MemorySource), device)}")
     for learner in learners:
@@ -515,17 +572,18 @@ def train(
     return learners
 
 
-def _fits(learner: Learner, recipe: Recipe, num_classes: int, size: int, device: torch.device) -> bool:
-    """Whether a forward and backward pass of `size` images fits on the device."""
+def _fits(model: nn.Module, recipe: Recipe, size: int, device: torch.device) -> bool:
+    """Whether a forward and backward pass of a quarter more than `size` images fits on the device; the model stays as it is."""
+    trial = copy.deepcopy(model).train()
     try:
-        images = torch.zeros(size, 3, recipe.image_size, recipe.image_size, device=device)
+        images = torch.zeros(-(-5 * size // 4), 3, recipe.image_size, recipe.image_size, device=device)
         with torch.autocast(device.type, torch.bfloat16, enabled=recipe.amp):
-            learner.model(images).float().sum().backward()
+            trial(images).float().sum().backward()
         return True
     except torch.OutOfMemoryError:
         return False
     finally:
-        learner.model.zero_grad(set_to_none=True)
+        del trial
         if device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -538,13 +596,20 @@ def explain(error: Exception) -> str:
 
 
 def _close_epoch(
-    learner: Learner, recipe: Recipe, val: Any, device: torch.device, epoch: int, batches: int, world: World
+    learner: Learner, recipe: Recipe, found: list[Evaluation | str], epoch: int, step: int, batches: int, world: World
 ) -> None:
-    raw = evaluate(learner.model, val, device, recipe.amp, world)
-    ema = evaluate(learner.ema.module, val, device, recipe.amp, world) if learner.ema is not None else None
+    """Take in what was found of the raw weights and of their EMA after an epoch that ended with `step`."""
+    failed = [error for error in found if isinstance(error, str)]
+    if failed:
+        learner.status = failed[0]
+        return
+    raw, ema = [*found, None][:2]
+    assert isinstance(raw, Evaluation) and not isinstance(ema, str)
     learner.evaluation = ema if recipe.headline == "ema" else raw  # the device has come to here
     learner.seconds += sum(sum(clock.seconds().values()) for clock in learner.clocks)
     bad = int(world.lowest(learner.bad_step))
+    if bad == NEVER and not all(e.nll.isfinite().all() for e in found if isinstance(e, Evaluation)):
+        bad = step  # the last update, which no loss has seen
     if bad != NEVER:
         learner.status = f"diverged at step {bad}"
     learner.log.append({
@@ -565,26 +630,13 @@ def run_folder(out: Path, spec: str, seed: int) -> Path:
     return out / safe / f"seed{seed}"
 
 
-def _append_log(out: Path | None, learner: Learner, seed: int, row: dict[str, Any]) -> None:
+def _write_log(out: Path, learner: Learner, seed: int) -> None:
     """Write the log anew from memory: a run that was killed may have written rows that a resumed one writes again."""
-    if out is None:
-        return
     path = run_folder(out, learner.spec, seed) / "log.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    with partial.open("w", newline="") as file:
+    with replacing(path) as partial, partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, LOG_COLUMNS, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(learner.log)
-    os.replace(partial, path)
-
-
-def save_file(state: dict[str, Any], path: Path) -> None:
-    """Write `state` whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    os.replace(partial, path)
 
 
 def _save(out: Path, learner: Learner, recipe: Recipe, seed: int) -> None:
@@ -598,23 +650,23 @@ def _save(out: Path, learner: Learner, recipe: Recipe, seed: int) -> None:
     )  # fmt: skip
     if learner.ema is not None and recipe.headline == "ema":
         state["state_dict_ema"] = learner.ema.module.state_dict()
-    save_file(state, run_folder(out, learner.spec, seed) / "last.pt")
+    with replacing(run_folder(out, learner.spec, seed) / "last.pt") as partial:
+        torch.save(state, partial)
 
 
-def _keep(learners: list[Learner], epochs: int, path: Path) -> None:
-    """Keep the state of all after `epochs` epochs, and the state before it as a second file.
+def _keep(learners: list[Learner], epochs: int, micro: int, path: Path) -> None:
+    """Keep the state of all after `epochs` epochs in micro-batches of `micro`, and the state before it as a second file.
 
     A strategy that failed keeps the weights of its last good epoch.
     """
     kept: dict[str, Any] = {}
     if any(learner.status != "ok" for learner in learners) and path.is_file():
-        kept = torch.load(path, weights_only=True)["learners"]
+        kept = torch.load(path, weights_only=True, map_location="cpu")["learners"]
     states = {x.spec: x.state() if x.status == "ok" else kept.get(x.spec, {}) | x.outcome() for x in learners}
-    partial = path.with_suffix(".partial")
-    torch.save({"epochs": epochs, "threads": torch.get_num_threads(), "learners": states}, partial)
-    if path.is_file():
-        os.replace(path, _previous(path))
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        torch.save({"epochs": epochs, "micro_batch": micro, "threads": torch.get_num_threads(), "learners": states}, partial)
+        if path.is_file():
+            os.replace(path, _previous(path))
 
 
 def _previous(path: Path) -> Path:
@@ -630,17 +682,22 @@ def _intact(path: Path) -> bool:
         return False
 
 
-def _restore(learners: list[Learner], path: Path, say: Callable[[str], None]) -> int:
-    """Go on from the state in `path`, or from the one before where it is damaged; the number of epochs done, 0 without a state."""
+def _restore(
+    learners: list[Learner], recipe: Recipe, path: Path, world: World, say: Callable[[str], None]
+) -> tuple[int, int | None]:
+    """Go on from the state in `path`, or from the one before where it is damaged: epochs done and micro-batch, 0 and None without.
+
+    The micro-batch is None where as many processes cannot share the batch by it.
+    """
     for candidate in (path, _previous(path)):
         if not candidate.is_file():
             continue
         if not _intact(candidate):
             say(f"{candidate} is damaged: going on from the state before it")
             continue
-        state = torch.load(candidate, weights_only=True)
+        state = torch.load(candidate, weights_only=True, map_location="cpu")
         names = [learner.spec for learner in learners]
-        if sorted(names) != sorted(state["learners"]):
+        if not set(names) <= set(state["learners"]):  # of some the figures may be written already
             raise ValueError(
                 f"{candidate} is of {', '.join(state['learners'])}, not of {', '.join(names)}: resume with the same --strategies"
             )
@@ -649,8 +706,9 @@ def _restore(learners: list[Learner], path: Path, say: Callable[[str], None]) ->
         for learner in learners:
             learner.load(state["learners"][learner.spec])
         say(f"resuming after epoch {state['epochs']}")
-        return state["epochs"]
-    return 0
+        fits = recipe.batch_size % (state["micro_batch"] * world.size) == 0
+        return state["epochs"], state["micro_batch"] if fits else None
+    return 0, None
 
 
 def clear_state(out: Path, seed: int) -> None:
@@ -682,7 +740,7 @@ def estimate_seconds(
             if learner.tap:
                 stack.enter_context(learner.tap)
             for step in range(3):
-                started = time.perf_counter()
+                clock = Clock(device)
                 try:
                     mixed_loss(
                         learner, strategy, images, labels, num_classes=len(data.classes), smoothing=recipe.smoothing,
@@ -690,9 +748,10 @@ def estimate_seconds(
                     ).loss.backward()  # fmt: skip
                 except Exception:
                     break
+                clock("step")
                 if device.type == "cuda":
-                    torch.cuda.synchronize()
-                times.append(time.perf_counter() - started)
+                    torch.cuda.synchronize(device)
+                times.append(clock.seconds()["step"])
         training += min(times[1:], default=0.0)
     transform, samples = loader_transform(recipe), min(micro, 32)
     started = time.perf_counter()

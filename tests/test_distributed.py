@@ -59,6 +59,31 @@ def _failing(rank, size, port, folder):
     distributed.leave(world)
 
 
+def _failing_in_gradients(rank, size, port, folder):
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    from mixbench import create_strategies, distributed
+    from mixbench.data import open_data
+    from mixbench.recipe import load_recipe
+    from mixbench.train import train
+
+    flatten, calls = World.flat_gradients, []
+
+    def full(self, model):
+        calls.append(model)
+        if rank == 1 and len(calls) == 1:
+            raise torch.OutOfMemoryError("no room for a copy")
+        return flatten(self, model)
+
+    World.flat_gradients = full
+    world = distributed.join("cpu")
+    recipe = load_recipe("quick", {"embed_dim": 24, "depth": 1, "epochs": 1, "batch_size": 16, "micro_batch": 8})
+    learners = train(create_strategies("none,cutmix"), recipe, open_data(image_size=32, limit_train=32, limit_val=10), 0,
+                     torch.device("cpu"), world=world)
+    torch.save([x.status for x in learners], f"{folder}/{rank}.pt")
+    distributed.leave(world)
+
+
 def together(work, size, folder):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -90,6 +115,12 @@ def test_all_ranks_agree_that_a_strategy_failed(tmp_path):
     together(_failing, 2, tmp_path)
     for rank in range(2):
         assert torch.load(tmp_path / f"{rank}.pt") == ["failed: RuntimeError: on one rank alone (rank 1)", "ok"]
+
+
+def test_an_error_on_one_rank_in_its_gradients_stops_that_strategy_alone(tmp_path):
+    together(_failing_in_gradients, 2, tmp_path)
+    for rank in range(2):
+        assert torch.load(tmp_path / f"{rank}.pt") == ["out of memory: lower --micro-batch (rank 1)", "ok"]
 
 
 def test_a_batch_that_processes_cannot_share_is_refused():

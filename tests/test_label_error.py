@@ -10,14 +10,28 @@ from mixbench.train import Learner, build_model, forward_pass
 HALF = ((0.5,) * 3, (0.5,) * 3)
 
 
+class Given:
+    """A tap whose attention is given."""
+
+    def __init__(self, call):
+        self.call = call
+
+    def __call__(self, images):
+        return self.call(images)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
 def learner(spec, attention=None):
     """A learner whose class attention is `attention`, a function of mixed images."""
     strategy = create_strategy(spec)
     model = build_model("resnet10t", 10, 0, image_size=32)
-    net = forward_pass(model, None, False)
-    if attention:
-        net = lambda images: ModelOutput(model(images), attention(images))  # noqa: E731
-    return Learner(strategy=strategy, mixing=strategy, model=model, net=net)
+    tap = Given(lambda images: ModelOutput(model(images), attention(images))) if attention else None
+    return Learner(strategy=strategy, mixing=strategy, model=model, net=forward_pass(model, tap, False), tap=tap)
 
 
 def test_visible_share_by_hand():

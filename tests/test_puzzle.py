@@ -541,3 +541,14 @@ def test_a_step_costs_as_much_as_one_forward_and_one_input_gradient_more():
             step_of(spec, model).backward()
         flops[spec] = counter.get_total_flops()
     assert 1.5 < flops["puzzlemix"] / flops["cutmix"] < 1.71
+
+
+def test_an_inf_or_nan_pixel_harms_no_other_row():
+    images, labels, _ = photographs(4, seed=3, height=32, width=32)
+    for bad in (math.inf, math.nan):
+        spoiled = images.clone()
+        spoiled[0, 1, 3, 4] = bad
+        strategy = create_strategy("puzzlemix")
+        for step in range(6):
+            mixed = strategy.mix(spoiled, labels, make_context(strategy, vit(), spoiled, seed=1, step=step, mean=MEAN, std=STD))
+            assert mixed.images[1:3].isfinite().all() and mixed.lam.isfinite().all()

@@ -109,3 +109,21 @@ def test_the_parts_of_a_files_model_do_not_hold_for_another():
     assert load_recipe("quick").embed_dim == 96 and load_recipe("quick", {"model": "vit_tiny_patch16_224"}).depth == 4
     other = load_recipe("quick", {"model": "pvt_tiny", "depth": 2})
     assert (other.patch_size, other.embed_dim, other.depth, other.num_heads, other.epochs) == (None, None, 2, None, 7)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [({"clip_grad": -1}, "clip_grad must be above 0"), ({"mixup_alpha": float("nan")}, "finite"), ({"min_lr": float("inf")}, "finite"),
+     ({"std": [0, 0, 0]}, "std must be above 0"), ({"crop_pct": 0}, "above 0"), ({"scale": [1.0, 0.08]}, "in order"), ({"opt_eps": -1}, "above 0")],
+)
+def test_values_that_cannot_be_meant_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        load_recipe("deit_small", values)
+
+
+def test_a_key_that_stands_twice_and_an_unknown_policy_are_refused(tmp_path):
+    (tmp_path / "twice.yaml").write_text("lr: 0.1\nepochs: 3\nlr: 0.2\n")
+    with pytest.raises(ValueError, match="gives lr twice"):
+        load_recipe(tmp_path / "twice.yaml")
+    with pytest.raises(ValueError, match="aa 'none' is not a policy"):
+        train_transform(load_recipe("deit_small", {"aa": "none"}))

@@ -104,3 +104,89 @@ def test_the_kit_catches_wrong_strategies():
 
     with pytest.raises(AssertionError, match="mask \\* A"):
         check_strategy(WrongLabel())
+
+
+def test_plugins_with_postponed_annotations_and_of_one_file_name(tmp_path):
+    code = """
+from __future__ import annotations
+from dataclasses import dataclass
+from typing import Literal
+from mixbench.mix import MixStrategy
+from mixbench.registry import register_strategy
+from mixbench.strategies.cutmix import CutMix
+
+@register_strategy("NAME")
+@dataclass(frozen=True)
+class Mine(CutMix):
+    base: MixStrategy = CutMix()
+    kind: Literal["one", "two"] = "one"
+"""
+    for folder, name in (("a", "postponed"), ("b", "postponed"), ("c", "other")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.py").write_text(code.replace("NAME", name))
+    load_plugin(tmp_path / "a" / "mine.py")
+    assert strategy_spec(create_strategy("postponed(base=mixup, kind=two)")) == "postponed(base=mixup, kind=two)"
+    with pytest.raises(ValueError, match="one of one, two"):
+        create_strategy("postponed(kind=three)")
+    with pytest.raises(ValueError, match="taken"):
+        load_plugin(tmp_path / "b" / "mine.py")
+    load_plugin(tmp_path / "c" / "mine.py")
+
+
+@pytest.mark.parametrize("text", ["class", "in", "émodel", "日本", "a-b", "resnet50:/x/y.pth"])
+def test_text_that_looks_like_a_word_comes_back(text):
+    from mixbench.strategies.attentivecutmix import AttentiveCutMix
+
+    strategy = AttentiveCutMix(network=text)
+    assert create_strategy(strategy_spec(strategy)) == strategy
+
+
+@pytest.mark.parametrize("text", ["cutmix(alpha={[]:1})", "cutmix(alpha={[]})", "cutmix(alpha={{}})"])
+def test_values_that_python_cannot_make_are_explained(text):
+    with pytest.raises(ValueError, match="a number"):
+        create_strategy(text)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [("k = torch.rand(()); return self.blend(images, labels, k)", "same generator"),
+     ("k = torch.zeros(1, 1, 1, images.shape[3]); k[..., :3] = 1; return self.blend(images, labels, k)", "copied")],
+)
+def test_the_kit_catches_global_draws_and_multiplied_masks(body, message, tmp_path):
+    from mixbench.testing import check_strategy
+
+    path = tmp_path / f"wrong_{message.split()[0]}.py"
+    path.write_text(f"""
+from dataclasses import dataclass
+import torch
+from mixbench import MixedBatch, MixStrategy, register_strategy
+
+@register_strategy("wrong_{message.split()[0]}")
+@dataclass(frozen=True)
+class Wrong(MixStrategy):
+    def blend(self, images, labels, k):
+        mask = k.reshape(1, 1, 1, -1)
+        mixed = (mask * images.float() + (1 - mask) * images.flip(0).float()).to(images.dtype)
+        return MixedBatch(images=mixed, labels=labels, partner=torch.arange(len(labels)).flip(0), mask=mask)
+    def mix(self, images, labels, ctx):
+        {body}
+""")
+    load_plugin(path)
+    with pytest.raises(AssertionError, match=message):
+        check_strategy(create_strategy(f"wrong_{message.split()[0]}"))
+
+
+def test_the_kit_catches_attention_taken_the_wrong_way():
+    from dataclasses import dataclass
+
+    from mixbench.strategies.transmix import TransMix
+    from mixbench.testing import check_strategy
+
+    @register_strategy("backwards")
+    @dataclass(frozen=True)
+    class Backwards(TransMix):
+        def relabel(self, mixed, output):
+            return 1 - super().relabel(mixed, output)
+
+    with pytest.raises(AssertionError, match="must not lower lam"):
+        check_strategy(Backwards())

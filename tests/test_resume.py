@@ -30,6 +30,14 @@ def killed(state, path):
     save(state, path)
 torch.save = killed
 """,
+    "between two results": """
+replace, calls = os.replace, []
+def killed(source, target):
+    replace(source, target)
+    if str(target).endswith("result.json"):
+        die()
+os.replace = killed
+""",
     "between the two renames": """
 replace, calls = os.replace, []
 def killed(source, target):
@@ -79,6 +87,7 @@ def test_killed_and_resumed(where, tmp_path, whole):
     out = tmp_path / "run"
     killed(out, KILLERS[where])
     assert kills.run(out, SPECS, "0,1") and "resuming after epoch" in said(out)
+    assert not list(out.glob("state*"))
     assert kills.figures(out) == whole
     assert not list(out.glob("*.pt")) and not list(out.rglob("*.partial"))
 
@@ -162,3 +171,33 @@ def test_speed_is_not_measured_again(tmp_path, monkeypatch):
     assert main([*argv, "--resume"]) == 0
     assert (tmp_path / "run" / "comparison.csv").read_text() == before
     assert json.loads((tmp_path / "run" / "speed.json").read_text())["asked"]["rounds"] == 2
+
+
+def test_an_interrupt_does_not_wipe_the_comparison(tmp_path, monkeypatch):
+    import mixbench.comparison as comparison
+
+    argv = ["--strategies", "cutmix", "--mode", "accuracy", "--out", str(tmp_path / "run"), *kills.TINY, "--epochs", "1"]
+    assert main(argv) == 0
+    before = (tmp_path / "run" / "comparison.csv").read_text()
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(comparison, "measure", interrupted)
+    assert main([*argv, "--mode", "both", "--resume"]) == 130
+    assert (tmp_path / "run" / "comparison.csv").read_text() == before
+
+
+def test_a_strategy_that_raises_after_training_costs_no_figure(tmp_path):
+    code = """
+@register_strategy("eights")
+@dataclass(frozen=True)
+class Eights(CutMix):
+    def mix(self, images, labels, ctx):
+        assert len(images) == 8, "eight at a time"
+        return super().mix(images, labels, ctx)
+"""
+    out, plugin = tmp_path / "run", tmp_path / "eights.py"
+    plugin.write_text(PLUGIN + code)
+    assert kills.run(out, "eights,cutmix", "0", "--plugin", str(plugin))
+    assert [row["status"] for row in kills.figures(out)] == ["ok", "ok"] and "no label error of eights" in said(out)

@@ -141,7 +141,7 @@ def test_evaluate_counts_like_torchmetrics_would():
 def test_ties_and_scores_that_are_not_finite_are_no_hits():
     logits = torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [float("nan"), 0.0, 0.0]])
     found = evaluate(torch.nn.Identity(), [(logits, torch.tensor([0, 1, 0]))], CPU, False)
-    assert found.rank.tolist() == [0, 1, 3]
+    assert found.rank.tolist() == [0, 1, 2**20] and found.top(5) == pytest.approx(200 / 3)
 
 
 def test_augmentation_belongs_to_the_sample(tiny):
@@ -165,3 +165,43 @@ def test_subsets_are_class_balanced():
     source = balanced(open_data(image_size=32).train, 25)
     counts = torch.bincount(torch.tensor(source.labels), minlength=10)
     assert counts.sum() == 25 and counts.max() - counts.min() <= 1
+
+
+def test_weights_that_the_last_step_ruins_are_not_ok(tiny, tmp_path):
+    recipe, data = tiny
+    recipe = replace(recipe, epochs=1, lr=1e30, min_lr=1e30, warmup_epochs=0.0, batch_size=32, micro_batch=32)
+    [learner] = train(create_strategies("none"), recipe, data, 0, CPU, out=tmp_path)
+    assert learner.status == "diverged at step 0" and not (tmp_path / "none/seed0/last.pt").exists()
+
+
+def test_the_trial_for_the_micro_batch_leaves_no_trace():
+    import timm
+
+    from mixbench.train import _fits
+
+    model = timm.create_model("resnet10t", num_classes=3)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert _fits(model, load_recipe("quick"), 2, CPU)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_validation_images_are_loaded_once_for_all(tiny, monkeypatch):
+    import mixbench.data as data_module
+
+    loaded = []
+    load = data_module.SceneSource.load
+    monkeypatch.setattr(data_module.SceneSource, "load", lambda self, index: loaded.append(index) or load(self, index))
+    run(tiny, "none,cutmix,transmix", epochs=1, model_ema=True)
+    assert len(loaded) == 48 + 20
+
+
+def test_an_unreadable_validation_image_is_one_sentence(tiny):
+    from mixbench.data import UnreadableImage
+    from mixbench.train import readable
+
+    def loader():
+        yield 1
+        raise UnreadableImage("Caught UnreadableImage in DataLoader worker process 0.\nTraceback ...\nmixbench.data.UnreadableImage: cannot read image x.png: no")
+
+    with pytest.raises(UnreadableImage, match=r"^cannot read image x\.png: no$"):
+        list(readable(loader()))
