@@ -213,3 +213,12 @@ def report(rows: list[tuple[str, str, float, float, float, float]]) -> str:
     if missing:
         lines += ["", f"Not installed, so not timed: {', '.join(missing)}."]
     return "\n".join(lines)
+
+
+if __name__ == "__main__":  # python -m baselines.peers
+    from mixbench.environment import choose_device, device_name, versions
+
+    names = [f"{peer} {version(package)}" for peer, package in PACKAGES.items() if has(peer)]
+    print("# Peers\n\n`python -m baselines.peers`: CPU seconds of one thread, 15 interleaved rounds.\n")
+    print(report(compare(15)))
+    print(f"\n{device_name(choose_device('cpu'))}; {versions()}; {'; '.join(names)}")

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mixbench.plan import Plan, check_out
+from mixbench.plan import Plan, check_out, numbered
 from mixbench.recipe import HINTS, Recipe, load_recipe, recipe_hash, recipe_text
 from mixbench.registry import BUILTIN, create_strategies, did_you_mean, list_strategies, load_plugin, strategy_class, strategy_spec
 
@@ -90,6 +90,8 @@ def _seeds(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() for part in parts) or len(set(parts)) < len(parts):
         raise argparse.ArgumentTypeError(f"must be different whole numbers such as 0,1,2, not {text!r}")
+    if max(map(int, parts)) >= 2**63:
+        raise argparse.ArgumentTypeError(f"must be below 2**63, not {max(map(int, parts))}")
     return tuple(int(part) for part in parts)
 
 
@@ -141,7 +143,7 @@ def bench(argv: list[str]) -> int:
         return 0
     if plan.data is not None:
         _quick_folder_check(plan.data)
-    check_out(plan.out, plan.stamp, plan.csv)
+    check_out(plan.out, plan.stamp, csv=plan.csv, resume=plan.resume)
     if options.dry_run:
         _describe(plan)
         return 0
@@ -173,8 +175,8 @@ def plan_of(options: argparse.Namespace, argv: list[str]) -> Plan:
         **{name: getattr(options, name) for name in PLAN_OPTIONS},
     )  # fmt: skip
     asked = [strategy_spec(strategy) for strategy in strategies], plan.seeds, plan.mode, plan.rounds
-    out = options.out or Path("runs") / f"{Path(config).stem}-{recipe_hash(recipe, of=plan.stamp, asked=asked)}"
-    return dataclasses.replace(plan, out=out)
+    name = f"{Path(config).stem}-{recipe_hash(recipe, of=plan.stamp, asked=asked)}"
+    return dataclasses.replace(plan, out=options.out or numbered(Path("runs") / name, options.resume))
 
 
 def train(argv: list[str]) -> int:
@@ -223,7 +225,7 @@ def sweep(argv: list[str]) -> int:
         _quick_folder_check(plan.data)
     if options.out is None:
         plan = dataclasses.replace(plan, out=plan.out.with_name(f"{plan.out.name}-sweep"))
-    check_out(plan.out, plan.stamp, plan.csv)
+    check_out(plan.out, plan.stamp, csv=plan.csv, resume=True)  # the same command again goes on
     return Sweep(plan, options, ["--mode", "accuracy", *own.parse_known_args(argv)[1]]).run()
 
 
@@ -279,3 +281,7 @@ def _describe(plan: Plan) -> None:
     if plan.mode != "accuracy":
         print(f"timing      {recipe.speed_model} at {recipe.speed_image_size} px, {plan.rounds} rounds")
     print(f"output      {plan.out}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

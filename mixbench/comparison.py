@@ -70,7 +70,7 @@ class Bench:
     def run(self) -> int:
         """Measure, train and write; the exit status, 1 where a strategy failed."""
         try:
-            with claimed(self.out, self.plan.stamp) if self.first else nullcontext(), self.progress:
+            with claimed(self.out, self.plan.stamp, self.plan.resume) if self.first else nullcontext(), self.progress:
                 return self._run()
         finally:
             distributed.leave(self.world)
@@ -309,6 +309,11 @@ class Bench:
         return row
 
     def _write(self) -> None:
+        here = {(row["strategy"], row["seed"]) for row in self.rows}
+        for file in sorted(self.out.glob("*/seed*/result.json")):  # of a resumed run, strategies that were not asked for again
+            figures = json.loads(file.read_text(encoding="utf-8"))
+            if (figures["strategy"], figures["seed"]) not in here and figures["recipe_hash"] == self.hash:
+                self.rows.append(self._row(figures["strategy"], figures["seed"], figures))
         write_csv(self.rows, self.out / "comparison.csv")
         write_markdown(self.rows, self.out / "comparison.md", self.plan.command, self._speed_of(), self._correct())
         if self.plan.csv:

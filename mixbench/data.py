@@ -95,12 +95,12 @@ class SceneSource(Source):
     def __init__(self, stream: str, count: int, size: int):
         from mixbench.scenes import CLASSES
 
-        self.stream, self.size = hashed_seed("scenes", stream), size
+        self.stream, self.side = hashed_seed("scenes", stream), size
         self.labels = [index % len(CLASSES) for index in range(count)]
         self.fingerprint = f"scenes-{stream}-{count}-{size}"
 
     def load(self, index: int) -> Image.Image:
-        return Image.fromarray(_scene(self.stream, index, self.size))
+        return Image.fromarray(_scene(self.stream, index, self.side))
 
 
 @dataclass(frozen=True)

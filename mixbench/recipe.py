@@ -105,7 +105,7 @@ class Recipe:
             if value != "auto" and (isinstance(value, str) or value < 1):
                 raise ValueError(f"{name} must be 'auto' or a whole number above 0, not {value!r}")
         if isinstance(self.micro_batch, int) and self.batch_size % self.micro_batch:
-            raise ValueError(f"micro_batch {self.micro_batch} must divide batch_size {self.batch_size}")
+            raise ValueError(f"micro_batch {self.micro_batch} must divide batch_size {self.batch_size}: take --micro-batch auto")
         for name in ("weight_decay", "warmup_epochs", "cooldown_epochs", "min_lr", "warmup_lr", "aug_repeats", "lr_epoch_lag"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}")
@@ -121,6 +121,13 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and not min(value if isinstance(value, tuple) else (value,)) > 0:
                 raise ValueError(f"{name} must be above 0, not {value}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed must be 0 or more and below 2**63, not {self.seed}")
+        if self.recount < 1:
+            raise ValueError(f"recount must be 1 or more, not {self.recount}")
+        for name in ("smoothing", "drop_path", "drop_rate"):
+            if getattr(self, name) == 1:
+                raise ValueError(f"{name} must be below 1, or nothing is learnt")
         for name in ("scale", "ratio"):
             low, high = getattr(self, name)
             if low > high:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # each in mixbench.strategies.<name>
 BUILTIN = ("none", "mixup", "cutmix", "alternate", "saliencymix", "attentivecutmix", "puzzlemix", "transmix")
 ENTRY_POINTS = "mixbench.strategies"
+MANY = 100
 _registered: dict[str, type[MixStrategy]] = {}
 _plugins: dict[str, Any] | None = None  # entry points by name, found once
 _BARE_WORD = re.compile(r"[A-Za-z_][\w./-]*")
@@ -31,6 +32,9 @@ S = TypeVar("S", bound="type[MixStrategy]")
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A sentence that names the nearest of `known`, and all of them where none is near."""
     known = sorted(known)
+    if len(known) > MANY:  # a name of timm's models
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        return f"did you mean {', '.join(map(repr, near))}?" if near else f"none of {len(known)} names is like it"
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
 

@@ -146,11 +146,11 @@ class Sweep:
             for job in self.jobs:
                 print(f"{'finished' if job.finished else 'would run':<10}  {shlex.join(['mixbench', *self._argv(job)])}")
             return 0
-        with claimed(self.out, self.plan.stamp):
+        with claimed(self.out, self.plan.stamp, resume=True):
             if self.record.is_file():
                 self.sent = json.loads(self.record.read_text(encoding="utf-8"))
             for job in self.jobs:
-                check_out(job.folder, self.plan.stamp)
+                check_out(job.folder, self.plan.stamp, resume=True)
             left = [job for job in self.jobs if not job.finished]
             going = self._going(left)
             missing = [job for job in left if job not in going]

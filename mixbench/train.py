@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import logging
 import math
 import os
 import time
@@ -43,6 +44,8 @@ def build_model(name: str, num_classes: int, seed: int, *, image_size: int, **pa
     torch.manual_seed(hashed_seed("init", seed))
     try:
         return timm.create_model(name, num_classes=num_classes, img_size=image_size, **kwargs)
+    except AssertionError as error:
+        raise ValueError(f"{name} cannot be built with {kwargs} at {image_size} px: {error}") from None
     except TypeError:  # convolutional networks take any size and no img_size
         torch.manual_seed(hashed_seed("init", seed))
         try:
@@ -80,6 +83,7 @@ def build_scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps_per_
     """timm's cosine schedule with warm-up, by epochs or, with sched_on_updates, by steps."""
     from timm.scheduler import CosineLRScheduler
 
+    logging.getLogger("timm.scheduler.cosine_lr").setLevel(logging.ERROR)  # it warns of every run of one epoch
     unit = steps_per_epoch if recipe.sched_on_updates else 1
     return CosineLRScheduler(
         optimizer,
@@ -334,8 +338,9 @@ def evaluate_all(
                 errors[number] = explain(error)
     results: list[Evaluation | str] = []
     for part, own_error in zip(parts, errors, strict=True):
-        error = world.agree(own_error)
-        results.append(error if error is not None else _gathered(torch.cat(part, 1) if part else torch.zeros(3, 0, device=device), world))
+        failure = world.agree(own_error)
+        found = torch.cat(part, 1) if part else torch.zeros(3, 0, device=device)
+        results.append(_gathered(found, world) if failure is None else failure)
     return results
 
 

@@ -134,3 +134,17 @@ def test_mixing_on_a_gpu_equals_the_cpu_without_a_wait(spec):
         finally:
             torch.cuda.set_sync_debug_mode("default")
     torch.testing.assert_close(results[1].images.cpu(), results[0].images)
+
+
+def test_results_are_not_overwritten(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = ["--strategies", "none", "--mode", "accuracy", *TINY]
+    assert main([*command, "--out", "run"]) == 0 and main(command) == 0 and main(command) == 0
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+    capsys.readouterr()
+    assert main([*command, "--out", "run"]) == 2
+    assert "add --resume" in capsys.readouterr().err
+    before = rows(tmp_path / "run" / "comparison.csv")
+    assert main(["--strategies", "mixup", "--mode", "accuracy", "--resume", "--out", "run", *TINY]) == 0
+    after = rows(tmp_path / "run" / "comparison.csv")
+    assert [row["strategy"] for row in after] == ["mixup", "none"] and after[1]["top1"] == before[0]["top1"]

@@ -1,0 +1,7 @@
+"""`python -m mixbench`: the command."""
+import sys
+
+from mixbench.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
