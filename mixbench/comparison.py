@@ -310,14 +310,16 @@ class Bench:
 
     def _write(self) -> None:
         here = {(row["strategy"], row["seed"]) for row in self.rows}
-        for file in sorted(self.out.glob("*/seed*/result.json")):  # of a resumed run, strategies that were not asked for again
-            figures = json.loads(file.read_text(encoding="utf-8"))
-            if (figures["strategy"], figures["seed"]) not in here and figures["recipe_hash"] == self.hash:
-                self.rows.append(self._row(figures["strategy"], figures["seed"], figures))
-        write_csv(self.rows, self.out / "comparison.csv")
-        write_markdown(self.rows, self.out / "comparison.md", self.plan.command, self._speed_of(), self._correct())
+        kept = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(self.out.glob("*/seed*/result.json"))]
+        # what an earlier run of a resumed one finished stays, also where this one was not asked for it or has not come to it
+        rows = self.rows + [
+            self._row(figures["strategy"], figures["seed"], figures)
+            for figures in kept if (figures["strategy"], figures["seed"]) not in here and figures["recipe_hash"] == self.hash
+        ]  # fmt: skip
+        write_csv(rows, self.out / "comparison.csv")
+        write_markdown(rows, self.out / "comparison.md", self.plan.command, self._speed_of(), self._correct())
         if self.plan.csv:
-            write_csv(self.rows, self.plan.csv)
+            write_csv(rows, self.plan.csv)
 
     def _correct(self) -> dict[tuple[str, int], Any]:
         """Which validation images each trained row had right."""

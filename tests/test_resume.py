@@ -119,6 +119,8 @@ def test_what_is_finished_is_not_done_again(tmp_path, whole):
     assert kills.run(out, "cutmix", "0") and kills.run(out, SPECS, "0,1")
     assert said(out).count("seed 0  epoch 1/4  cutmix") == 1
     assert kills.figures(out) == whole
+    assert kills.run(out, SPECS, "0,1")  # nothing is left to do
+    assert kills.figures(out) == whole
 
 
 def test_a_strategy_that_diverged_keeps_its_last_good_weights(tmp_path):
