@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mixbench.plan import Plan, check_out, numbered
+from mixbench.plan import Plan, check_out, check_splits, numbered
 from mixbench.recipe import HINTS, Recipe, load_recipe, recipe_hash, recipe_text
 from mixbench.registry import BUILTIN, create_strategies, did_you_mean, list_strategies, load_plugin, strategy_class, strategy_spec
 
@@ -142,7 +142,7 @@ def bench(argv: list[str]) -> int:
         print(recipe_text(plan.recipe), end="")
         return 0
     if plan.data is not None:
-        _quick_folder_check(plan.data)
+        check_splits(plan.data)
     check_out(plan.out, plan.stamp, csv=plan.csv, resume=plan.resume)
     if options.dry_run:
         _describe(plan)
@@ -222,7 +222,7 @@ def sweep(argv: list[str]) -> int:
         load_plugin(path)
     plan = plan_of(options, ["sweep", *argv])
     if plan.data is not None:
-        _quick_folder_check(plan.data)
+        check_splits(plan.data)
     if options.out is None:
         plan = dataclasses.replace(plan, out=plan.out.with_name(f"{plan.out.name}-sweep"))
     check_out(plan.out, plan.stamp, csv=plan.csv, resume=True)  # the same command again goes on
@@ -257,15 +257,6 @@ def _default_text(value: Any) -> str:
     from mixbench.mix import MixStrategy
 
     return strategy_spec(value) if isinstance(value, MixStrategy) else str(value)
-
-
-def _quick_folder_check(root: Path) -> None:
-    """What can be said of a data directory before torch is imported."""
-    if not root.is_dir():
-        raise ValueError(f"data directory not found: {root}")
-    for split in ("train", "val"):
-        if not (root / split).is_dir():
-            raise ValueError(f"{root} has no {split}/ folder: an image folder holds train/<class>/ and val/<class>/")
 
 
 def _describe(plan: Plan) -> None:

@@ -17,7 +17,7 @@ import torch
 
 from mixbench import distributed
 from mixbench.attention import attention_tap
-from mixbench.data import Data, EvalSet, eval_transform, keep_in_memory, open_data
+from mixbench.data import Data, EvalSet, check_batch, eval_transform, keep_in_memory, open_data
 from mixbench.environment import choose_device, device_name, environment, versions
 from mixbench.files import replace_file
 from mixbench.label_error import label_error
@@ -82,9 +82,8 @@ class Bench:
         self.data = data = plan_data(plan)
         if self.first:
             self.world.agree(None)
-        count = len(data.train.labels)
-        if plan.mode != "speed" and recipe.batch_size > count:
-            raise ValueError(f"batch_size {recipe.batch_size} is larger than the {count} training images: lower --batch-size")
+        if plan.mode != "speed":
+            check_batch(recipe, data)
         self.hash = recipe_hash(recipe, train=data.train.fingerprint, val=data.val.fingerprint)
         # a model without class attention is refused here, before anything is trained
         if plan.mode != "speed":
@@ -164,7 +163,8 @@ class Bench:
             workers = 0 if self.data.name == "scenes" else min(max(cores // here, 1), 8)
         told = False
         for seed in plan.seeds:
-            finished = {spec: row for spec, row in self._finished(seed) if row is not None} if plan.resume else {}
+            asked = [strategy_spec(strategy) for strategy in plan.strategies]
+            finished = {spec: figures for (spec, of), figures in self._results().items() if of == seed and spec in asked}
             open_strategies = [strategy for strategy in plan.strategies if strategy_spec(strategy) not in finished]
             if open_strategies and not told:
                 self._tell_time(open_strategies, workers)
@@ -196,15 +196,11 @@ class Bench:
         if seconds > LONG:
             self.say("that is long: lower --epochs or --limit-train, take --config quick, or use a GPU (--device cuda)")
 
-    def _finished(self, seed: int) -> list[tuple[str, dict[str, Any] | None]]:
-        """The figures of this seed that an earlier run of the same recipe and data has written."""
-        found: list[tuple[str, dict[str, Any] | None]] = []
-        for strategy in self.plan.strategies:
-            spec = strategy_spec(strategy)
-            file = run_folder(self.out, spec, seed) / "result.json"
-            row = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-            found.append((spec, row if row.get("recipe_hash") == self.hash else None))
-        return found
+    def _results(self) -> dict[tuple[str, int], dict[str, Any]]:
+        """The figures by strategy and seed that this run, or one that it resumes, has finished for this recipe and data."""
+        files = sorted(self.out.glob("*/seed*/result.json"))
+        found = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+        return {(figures["strategy"], figures["seed"]): figures for figures in found if figures["recipe_hash"] == self.hash}
 
     def _keep(self, learners: list[Learner], results: dict[str, dict[str, Any]], seed: int) -> None:
         for learner in learners:
@@ -310,12 +306,8 @@ class Bench:
 
     def _write(self) -> None:
         here = {(row["strategy"], row["seed"]) for row in self.rows}
-        kept = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(self.out.glob("*/seed*/result.json"))]
-        # what an earlier run of a resumed one finished stays, also where this one was not asked for it or has not come to it
-        rows = self.rows + [
-            self._row(figures["strategy"], figures["seed"], figures)
-            for figures in kept if (figures["strategy"], figures["seed"]) not in here and figures["recipe_hash"] == self.hash
-        ]  # fmt: skip
+        # what was finished stays, also where this run was not asked for it or has not come to it
+        rows = self.rows + [self._row(*key, figures) for key, figures in self._results().items() if key not in here]
         write_csv(rows, self.out / "comparison.csv")
         write_markdown(rows, self.out / "comparison.md", self.plan.command, self._speed_of(), self._correct())
         if self.plan.csv:

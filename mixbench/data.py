@@ -21,6 +21,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 from mixbench.augment import Draw, collate
 from mixbench.distributed import World
 from mixbench.mix import hashed_seed
+from mixbench.plan import check_splits
 from mixbench.recipe import Recipe
 
 TORCHVISION = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "fashionmnist": "FashionMNIST"}
@@ -241,12 +242,9 @@ def open_data(
 
 def check_folder(root: Path) -> tuple[str, ...]:
     """The class names of root/train and root/val; ValueError where a split is missing or the classes differ."""
-    if not root.is_dir():
-        raise ValueError(f"data directory not found: {root}")
+    check_splits(root)
     names = {}
     for split in ("train", "val"):
-        if not (root / split).is_dir():
-            raise ValueError(f"{root} has no {split}/ folder: an image folder holds train/<class>/ and val/<class>/")
         names[split] = {path.name for path in (root / split).iterdir() if path.is_dir()}
         if not names[split]:
             raise ValueError(f"{root / split} has no class folders: put the images in {split}/<class>/")
@@ -421,18 +419,23 @@ class MicroBatches(Sampler[list[Key]]):
         return len(range(self.world.rank, len(self.sampler) // self.micro_batch, self.world.size))
 
 
+def check_batch(recipe: Recipe, data: Data) -> None:
+    """ValueError where the training images do not fill one batch."""
+    count = len(data.train.labels)
+    if recipe.batch_size > count:
+        raise ValueError(f"batch_size {recipe.batch_size} is larger than the {count} training images: lower --batch-size")
+
+
 def train_loader(
     data: Data, recipe: Recipe, seed: int, micro_batch: int, workers: int, device: torch.device, world: World = World()  # noqa: B008
 ) -> DataLoader:
     """Batches of `micro_batch` augmented images; set `loader.batch_sampler.sampler.epoch` before each epoch."""
-    count = len(data.train.labels)
-    if recipe.batch_size > count:
-        raise ValueError(f"batch_size {recipe.batch_size} is larger than the {count} training images: lower --batch-size")
+    check_batch(recipe, data)
     if recipe.augment_on == "device" and device.type == "mps":
         raise ValueError("augment_on device needs double precision, which mps lacks: use augment_on loader")
     return DataLoader(
         TrainSet(data.train, loader_transform(recipe), seed),
-        batch_sampler=MicroBatches(EpochSampler(count, seed, recipe.aug_repeats), micro_batch, world),
+        batch_sampler=MicroBatches(EpochSampler(len(data.train.labels), seed, recipe.aug_repeats), micro_batch, world),
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=device.type == "cuda",

@@ -50,6 +50,15 @@ class Plan:
         return f"# data: {json.dumps(source)}\n{recipe_text(self.recipe)}"
 
 
+def check_splits(root: Path) -> None:
+    """ValueError where an image folder or one of its splits is missing."""
+    if not root.is_dir():
+        raise ValueError(f"data directory not found: {root}")
+    for split in ("train", "val"):
+        if not (root / split).is_dir():
+            raise ValueError(f"{root} has no {split}/ folder: an image folder holds train/<class>/ and val/<class>/")
+
+
 def holds_results(out: Path) -> bool:
     """Whether figures or a state of training would be lost by starting anew in `out`."""
     return any(out.glob("*/seed*/result.json")) or any(out.glob("state-seed*.pt"))

@@ -75,8 +75,7 @@ def _areas(images: Tensor) -> list[Tensor]:
 def _contrasts(center: Tensor, sums: Tensor, areas: list[Tensor]) -> Iterator[Tensor]:
     """For each scale the mean around each pixel less the pixel itself, float32 (B, H, W), rounded as OpenCV does.
 
-    center (B, H, W) is float32; sums, of int32 or float32, is the sum of all pixels above and to the left, inclusive.
-    With int32 no rounding crosses a whole number: a window has at most 224 * 224 pixels.
+    center (B, H, W) and sums, of all pixels above and to the left, inclusive, are float32.
     """
     batch, height, width = sums.shape
     # zeros before and the last sum after: a slice is then the window clipped to the image
@@ -89,7 +88,7 @@ def _contrasts(center: Tensor, sums: Tensor, areas: list[Tensor]) -> Iterator[Te
         top, bottom = padded[:, before : before + height], padded[:, after : after + height]
         left, right = slice(before, before + width), slice(after, after + width)
         window = (bottom[:, :, right] + top[:, :, left]).sub_(bottom[:, :, left]).sub_(top[:, :, right])  # in this order, as OpenCV
-        yield window.float().sub_(center).div_(area).sub_(center)
+        yield window.sub_(center).div_(area).sub_(center)
 
 
 def _combine(contrasts: Iterable[Tensor]) -> Tensor:

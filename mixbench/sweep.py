@@ -18,9 +18,10 @@ from typing import Any
 
 import submitit
 
+from mixbench.files import replace_file
 from mixbench.plan import Plan, check_out, claimed
 from mixbench.registry import strategy_spec
-from mixbench.report import COLUMNS, Rows, merge_runs, print_table, replace_file, speeds, write_csv, write_markdown
+from mixbench.report import COLUMNS, Rows, merge_runs, print_table, speeds, write_csv, write_markdown
 
 POLL = {"slurm": 15.0, "local": 0.2}  # seconds between two looks at the jobs
 TIME_OUTS = 100  # how often a job may reach its time limit; each time it goes on from its last epoch
