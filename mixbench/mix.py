@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -76,6 +77,11 @@ class MixContext:
     input_gradient: Callable[[Tensor, Tensor], Tensor] | None = None  # images, labels -> (B, C, H, W) raw gradient
     features: Callable[[Tensor], Tensor] | None = None  # images -> (B, C, h, w) of the external network
     progress: float = 0.0  # share of training done
+    compile: bool = False
+
+    def tensor_half(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """`function`, compiled where the recipe compiles: for the half of a mix that draws nothing. A function of a module, its draws tensors."""
+        return _compiled(function) if self.compile else function
 
 
 class MixStrategy(ABC):
@@ -149,6 +155,13 @@ def cut_box(height: int, width: int, lam: float, center: tuple[int, int]) -> Box
 # Tensor functions.
 
 
+@cache
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    import torch
+
+    return torch.compile(function, dynamic=False)
+
+
 def mirrored(images: Tensor) -> Tensor:
     """The partner of each row, (B,): the batch read backwards, so the middle row of an odd batch is its own partner."""
     import torch
@@ -167,11 +180,11 @@ def blend(images: Tensor, others: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask == 1, images, torch.where(mask == 0, others, mixed))
 
 
-def send(draws: Sequence[Sequence[int]], images: Tensor) -> Tensor:
-    """`draws` as a tensor on the device of `images`, without a wait for it."""
+def send(draws: Sequence[Sequence[int]] | float, images: Tensor) -> Tensor:
+    """`draws` as a tensor on the device of `images`, without a wait for it: int64, or float64 () for a float."""
     import torch
 
-    sent = torch.tensor(draws)
+    sent = torch.tensor(draws, dtype=torch.float64 if isinstance(draws, float) else torch.int64)
     if images.is_cuda:
         sent = sent.pin_memory()  # an unpinned copy would wait for the device
     return sent.to(images.device, non_blocking=True)
@@ -189,20 +202,24 @@ def box_mask(boxes: Sequence[Box] | Tensor, images: Tensor) -> Tensor:
     return (~inside).float()[:, None]
 
 
-def paste_boxes(images: Tensor, boxes: Sequence[Box], mask: Tensor) -> Tensor:
-    """A copy of `images` with each row's box filled from the mirrored batch, (B, C, H, W); one box serves all rows."""
+def paste_boxes(images: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """A copy of `images` with each row's box filled from the mirrored batch, (B, C, H, W), and its `box_mask`.
+
+    boxes (B, 4) int64 on the device of `images`, or (1, 4), one for all rows.
+    """
     import torch
 
-    if images.device.type != "cpu":
-        return torch.where(mask.bool(), images, images.flip(0))
+    mask = box_mask(boxes, images)
+    if images.device.type != "cpu" or torch.compiler.is_compiling():
+        return torch.where(mask.bool(), images, images.flip(0)), mask
     mixed = images.clone()  # slices touch the boxes alone: about the cost of the copy itself
     if len(boxes) == 1:
-        top, left, bottom, right = boxes[0]
+        top, left, bottom, right = boxes[0].tolist()
         mixed[:, :, top:bottom, left:right] = images[:, :, top:bottom, left:right].flip(0)
     else:
-        for row, (top, left, bottom, right) in enumerate(boxes):
+        for row, (top, left, bottom, right) in enumerate(boxes.tolist()):
             mixed[row, :, top:bottom, left:right] = images[-1 - row, :, top:bottom, left:right]
-    return mixed
+    return mixed, mask
 
 
 def soft_targets(mixed: MixedBatch, lam: Tensor, num_classes: int, smoothing: float = 0.0) -> Tensor:
@@ -246,10 +263,12 @@ def frozen(model: nn.Module) -> Iterator[None]:
             module.training = flag
 
 
-def input_gradient(model: nn.Module, images: Tensor, labels: Tensor, amp: bool = False) -> Tensor:
+def input_gradient(
+    model: nn.Module, images: Tensor, labels: Tensor, amp: bool = False, net: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
     """The gradient of the mean cross-entropy by the images, (B, C, H, W), from one forward pass on frozen weights.
 
-    `amp` takes bfloat16 autocast. Source: Puzzle-Mix's saliency. The model's gradients, flags and random state stay as they were.
+    `amp` takes bfloat16 autocast; `net` calls the model, as it does itself, compiled. Source: Puzzle-Mix's saliency. The model's gradients, flags and random state stay as they were.
     """
     import torch
     import torch.nn.functional as F
@@ -259,7 +278,7 @@ def input_gradient(model: nn.Module, images: Tensor, labels: Tensor, amp: bool =
     with frozen(model), torch.enable_grad(), torch.random.fork_rng(devices):
         inputs = images.detach().requires_grad_()
         with torch.autocast(images.device.type, torch.bfloat16, enabled=amp):
-            logits = model(inputs + 0)
+            logits = (net or model)(inputs + 0)
         loss = F.cross_entropy(logits.float(), labels.long())
         return torch.autograd.grad(loss, inputs)[0]
 
@@ -276,11 +295,13 @@ def make_context(
     std: Tensor | Sequence[float],
     progress: float = 0.0,
     amp: bool = False,
+    compile: bool = False,
+    net: Callable[[Tensor], Tensor] | None = None,
 ) -> MixContext:
     """The context that `strategy.mix` needs for this batch in anyone's own loop.
 
     images (B, C, H, W) normalised by mean and std, each (C,) or (C, 1, 1); seed, step and shard name the draws; `amp` takes the
-    input gradient in bfloat16.
+    input gradient in bfloat16, `net` is as in input_gradient; `compile` compiles the tensor half of the mix.
     """
     import torch
 
@@ -297,7 +318,8 @@ def make_context(
         mean=mean,
         std=std,
         pixels=to_pixels(images, mean, std) if needs.pixels else None,
-        input_gradient=(lambda x, y: input_gradient(model, x, y, amp)) if needs.input_gradient else None,
+        input_gradient=(lambda x, y: input_gradient(model, x, y, amp, net)) if needs.input_gradient else None,
         features=features,
         progress=progress,
+        compile=compile,
     )

@@ -36,11 +36,11 @@ def boundary_contrast(before: Tensor, after: Tensor, n: int) -> tuple[Tensor, Te
 
 
 def mask_energy(
-    saliency: Tensor, images: Tensor, std: Tensor, alpha: float, *, num_labels: int, beta: float, gamma: float, eta: float, cell: int
+    saliency: Tensor, images: Tensor, std: Tensor, alpha: float | Tensor, *, num_labels: int, beta: float, gamma: float, eta: float, cell: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Puzzle-Mix's energy of each image against the mirrored batch: unary (B, n, n, L), vertical and horizontal, for `solve_mask`.
 
-    saliency (B, n, n) sums to 1; images (B, C, H, W) are normalised by std (C, 1, 1); alpha is the prior share of A;
+    saliency (B, n, n) sums to 1; images (B, C, H, W) are normalised by std (C, 1, 1); alpha, a number or (), is the prior share of A;
     cell is the side in pixels over which the images are averaged before they are compared across block boundaries.
     """
     n = saliency.shape[-1]
@@ -67,7 +67,8 @@ def mask_energy(
     for label in range(num_labels):
         share = label / (num_labels - 1)
         likely = math.comb(num_labels - 1, label) * (1 - alpha) ** label * alpha ** (num_labels - 1 - label)
-        labels.append((1 - share) * cost_a + share * cost_b - eta / n**2 * math.log(likely + 1e-8))
+        prior = (likely + 1e-8).log() if isinstance(likely, Tensor) else math.log(likely + 1e-8)
+        labels.append((1 - share) * cost_a + share * cost_b - eta / n**2 * prior)
     return torch.stack(labels, 3), edges[0], edges[1]
 
 
@@ -279,7 +280,7 @@ def transport(mask: Tensor, saliency: Tensor, eps: float) -> Tensor:
     distance = (rows[:, None] - rows).square() + (cols[:, None] - cols).square()
     distance = eps * (distance / max(n - 1, 1) ** 2).to(saliency.dtype)  # (n*n, n*n) from a block to a place
     nearest = distance.sort(dim=1, stable=True).indices  # (n*n, n*n) places by distance from each block, then by number
-    size = CACHE_IMAGES // 4 if device.type == "cpu" else len(mask)
+    size = CACHE_IMAGES // 4 if device.type == "cpu" and not torch.compiler.is_compiling() else len(mask)
     parts = zip(mask.split(size), saliency.split(size), strict=True)
     return torch.cat([_transport(*part, distance, nearest) for part in parts])
 
@@ -313,8 +314,8 @@ def _transport(mask: Tensor, saliency: Tensor, distance: Tensor, nearest: Tensor
         bid = blocks.expand_as(pick).masked_fill(~bids | (price != lowest.gather(0, pick)), places)
         winner = torch.full_like(none_won, places, dtype=torch.int64).scatter_reduce_(0, pick, bid, "amin")
         lost = bids & (winner.gather(0, pick) != blocks)
-        if mask.device.type == "cpu" and not lost.any():  # the other rounds would be the same; elsewhere this would wait
-            break
+        if mask.device.type == "cpu" and not torch.compiler.is_compiling() and not lost.any():
+            break  # the other rounds would be the same; elsewhere this would wait
         prices += (known == pick) & lost
     winner = winner[:places]
     return torch.where(winner < places, winner, blocks).T

@@ -30,8 +30,8 @@ def fine_grained(pixels: Tensor) -> Tensor:
     """
     if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] != 3:
         raise ValueError(f"saliency needs uint8 RGB images (B, 3, H, W), not {pixels.dtype} {tuple(pixels.shape)}")
-    chunks, areas = pixels.split(CHUNK) if pixels.device.type == "cpu" else [pixels], _areas(pixels)
-    return torch.cat([_fine_grained(chunk, areas) for chunk in chunks])
+    size, areas = CHUNK if pixels.device.type == "cpu" and not torch.compiler.is_compiling() else len(pixels), _areas(pixels)
+    return torch.cat([_fine_grained(chunk, areas) for chunk in pixels.split(size)])
 
 
 def _fine_grained(pixels: Tensor, areas: list[Tensor]) -> Tensor:

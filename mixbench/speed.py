@@ -13,7 +13,7 @@ from mixbench.attention import attention_tap
 from mixbench.mix import MixStrategy
 from mixbench.recipe import Recipe
 from mixbench.registry import create_strategy, strategy_spec
-from mixbench.train import Clock, Learner, build_model, build_optimizer, explain, forward_pass, mixed_loss
+from mixbench.train import Clock, Learner, build_model, build_optimizer, compiled_parts, explain, mixed_loss
 
 WARM_UP = 3  # steps of each strategy that are not counted
 CLASSES = 1000
@@ -179,7 +179,7 @@ def speed_learners(named: dict[str, MixStrategy], recipe: Recipe, device: torch.
                 recipe.speed_model, CLASSES, 0, image_size=recipe.speed_image_size, drop_path_rate=recipe.drop_path
             ).to(device).train()  # fmt: skip
             tap = stack.enter_context(attention_tap(model, attention)) if attention else None
-            net = forward_pass(model, tap, recipe.compile)
-            shared[attention] = Learner(strategy, strategy, model, net, tap, build_optimizer(model, recipe))
+            parts = compiled_parts(model, tap, recipe.compile)
+            shared[attention] = Learner(strategy, strategy, model, tap=tap, optimizer=build_optimizer(model, recipe), **parts)
         learners[name] = replace(shared[attention], strategy=strategy, mixing=strategy)
     return learners

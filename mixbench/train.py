@@ -24,7 +24,7 @@ from mixbench.augment import RawBatch, augment, collate
 from mixbench.data import Data, MemorySource, UnreadableImage, eval_loader, loader_transform, train_loader
 from mixbench.distributed import World
 from mixbench.files import replacing
-from mixbench.mix import MixStrategy, ModelOutput, hashed_seed, make_context, soft_targets
+from mixbench.mix import MixedBatch, MixStrategy, ModelOutput, hashed_seed, make_context, soft_targets
 from mixbench.recipe import Recipe
 from mixbench.registry import did_you_mean, strategy_spec
 
@@ -170,6 +170,9 @@ class Learner:
     mixing: MixStrategy  # as the recipe uses it
     model: nn.Module
     net: Callable[[Tensor], ModelOutput]  # the model with its class attention, compiled where the recipe says so
+    compiled: bool = False
+    plain: Callable[[Tensor], ModelOutput] | None = None  # the compiled model for the input gradient; itself where None
+    label: Callable[..., tuple[Tensor, Tensor]] = field(default_factory=lambda: label_loss)
     tap: Any = None  # class attention, see attention.py
     optimizer: Any = None
     scheduler: Any = None
@@ -225,15 +228,39 @@ class Learner:
 def forward_pass(model: nn.Module, tap: Any, compiled: bool) -> Callable[[Tensor], ModelOutput]:
     """images (B, C, H, W) -> ModelOutput, with attention where there is a tap."""
     call = tap or (lambda images: ModelOutput(model(images)))
-    if not compiled:
-        return call
 
     def run(images: Tensor) -> ModelOutput:
         return call(images)
 
-    # torch.compile caches by code object and does not look at hooks: with one code for all, a model with a tap could run
-    # the code compiled for one without, and eight learners would exhaust the cache
-    return torch.compile(types.FunctionType(run.__code__.replace(), run.__globals__, closure=run.__closure__))
+    return _compiled_alone(run) if compiled else call
+
+
+def _compiled_alone(function: Any) -> Any:
+    """torch.compile with a cache of its own.
+
+    It caches by code object and does not look at hooks: with one code for all, a model with a tap could run the code compiled for
+    one without, and eight learners would exhaust the cache.
+    """
+    return torch.compile(types.FunctionType(function.__code__.replace(), function.__globals__, closure=function.__closure__))
+
+
+def compiled_parts(model: nn.Module, tap: Any, compiled: bool) -> dict[str, Any]:
+    """The fields of a Learner that torch.compile concerns."""
+    parts = {"net": forward_pass(model, tap, compiled)}
+    if compiled:
+        parts |= {"compiled": True, "plain": forward_pass(model, None, True), "label": _compiled_alone(label_loss)}
+    return parts
+
+
+def label_loss(
+    mixing: MixStrategy, mixed: MixedBatch, output: ModelOutput, num_classes: int, smoothing: float
+) -> tuple[Tensor, Tensor]:
+    """The soft-target cross-entropy () of a mixed batch, and A's share of each label (B,)."""
+    from timm.loss import SoftTargetCrossEntropy
+
+    lam = mixing.relabel(mixed, output)
+    targets = soft_targets(mixed, lam, num_classes, smoothing)
+    return SoftTargetCrossEntropy()(output.logits.float(), targets), lam
 
 
 def unmarked(_part: str) -> None:
@@ -262,20 +289,17 @@ def mixed_loss(
 
     `mark` is called with the name of each part that ends here: 'mix' and 'forward'.
     """
-    from timm.loss import SoftTargetCrossEntropy
-
+    plain = learner.plain
     ctx = make_context(
         mixing, learner.model, images, seed=seed, step=step, shard=shard, mean=mean, std=std, progress=progress,
-        amp=amp if gradient_amp is None else gradient_amp,
+        amp=amp if gradient_amp is None else gradient_amp, compile=learner.compiled, net=plain and (lambda x: plain(x).logits),
     )  # fmt: skip
     mixed = mixing.mix(images, labels, ctx)
     mark("mix")
     torch.manual_seed(hashed_seed("forward", seed, step, shard))  # drop path must not depend on who else takes part
     with torch.autocast(images.device.type, torch.bfloat16, enabled=amp):
         output = learner.net(mixed.images)
-    lam = mixing.relabel(mixed, output)
-    targets = soft_targets(mixed, lam, num_classes, smoothing)
-    loss = SoftTargetCrossEntropy()(output.logits.float(), targets)
+    loss, lam = learner.label(mixing, mixed, output, num_classes, smoothing)
     if mixing.clean_weight:
         with torch.autocast(images.device.type, torch.bfloat16, enabled=amp):
             clean = learner.net(images)
@@ -392,7 +416,7 @@ def prepare(
                 strategy=strategy,
                 mixing=mixing,
                 model=model,
-                net=forward_pass(model, tap, recipe.compile),
+                **compiled_parts(model, tap, recipe.compile),
                 tap=tap,
                 optimizer=optimizer,
                 scheduler=build_scheduler(optimizer, recipe, steps_per_epoch),

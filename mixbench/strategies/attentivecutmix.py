@@ -33,6 +33,12 @@ def enlarge(cells: Tensor, height: int, width: int) -> Tensor:
     return cells[:, rows[:, None], cols][:, None]
 
 
+def keep_cells(images: Tensor, attention: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The `top_cells` of each map on its image, the rest from the mirrored batch, (B, C, H, W), and the mask."""
+    mask = enlarge(top_cells(attention, k), *images.shape[-2:])
+    return images.where(mask.bool(), images.flip(0)), mask
+
+
 @register_strategy("attentivecutmix")
 @dataclass(frozen=True)
 class AttentiveCutMix(MixStrategy):
@@ -70,6 +76,5 @@ class AttentiveCutMix(MixStrategy):
         k = min(max(int(cells * beta(ctx.rng, 2.0)), 1), cells) if self.k == "beta" else self.k
         if k > cells:
             raise ValueError(f"attentivecutmix k must be at most {cells}, the cells of {self.network}'s map, not {k}")
-        mask = enlarge(top_cells(attention, k), *images.shape[-2:])
-        mixed = images.where(mask.bool(), images.flip(0))
+        mixed, mask = ctx.tensor_half(keep_cells)(images, attention, k)
         return MixedBatch(images=mixed, labels=labels, partner=mirrored(images), mask=mask)

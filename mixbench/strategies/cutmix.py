@@ -4,7 +4,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from mixbench.mix import MixedBatch, MixStrategy, beta, box_mask, cut_box, mirrored, paste_boxes, randint
+from mixbench.mix import MixedBatch, MixStrategy, beta, cut_box, mirrored, paste_boxes, randint, send
 from mixbench.registry import register_strategy
 
 
@@ -30,6 +30,5 @@ class CutMix(MixStrategy):
             lam = beta(ctx.rng, self.alpha)
             center = randint(ctx.rng, height), randint(ctx.rng, width)
             boxes.append(cut_box(height, width, lam, center))
-        mask = box_mask(boxes, images)
-        mixed = paste_boxes(images, boxes, mask)
+        mixed, mask = ctx.tensor_half(paste_boxes)(images, send(boxes, images))
         return MixedBatch(images=mixed, labels=labels, partner=mirrored(images), mask=mask)

@@ -4,8 +4,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from mixbench.mix import MixedBatch, MixStrategy, Needs, beta, blend, mirrored, randint, uniform
+from typing import TYPE_CHECKING
+
+from mixbench.mix import MixedBatch, MixStrategy, Needs, beta, blend, mirrored, randint, send, uniform
 from mixbench.registry import register_strategy
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 BLOCKS = (2, 4, 8, 16)  # blocks along a side
 
@@ -29,6 +34,21 @@ def block_numbers(height: int, width: int, neigh_size: int) -> list[int]:
         )
     sizes = {n: (height // n, width // n) for n in numbers}
     return [n for n, size in sizes.items() if cell_size(*size, neigh_size) == min(*size, neigh_size)] or numbers
+
+
+def compose_blocks(ours: Tensor, theirs: Tensor, mask: Tensor, saliency: Tensor, eps: float | None) -> tuple[Tensor, Tensor]:
+    """Images (B, C, H, W) blended by the shares `mask` (B, n, n) of blocks, and the mask of their pixels, (B, 1, H, W).
+
+    With eps each side's salient blocks, by saliency (B, n, n) of `ours`, move where they show.
+    """
+    from mixbench.puzzle import move_blocks, transport
+
+    if eps is not None:
+        ours = move_blocks(ours, transport(mask, saliency, eps))
+        theirs = move_blocks(theirs, transport(1 - mask, saliency.flip(0), eps))
+    n, (height, width) = mask.shape[1], ours.shape[-2:]
+    mask = mask.repeat_interleave(height // n, 1).repeat_interleave(width // n, 2)[:, None]
+    return blend(ours, theirs, mask), mask
 
 
 @register_strategy("puzzlemix")
@@ -79,7 +99,7 @@ class PuzzleMix(MixStrategy):
         return self.clean_lam
 
     def mix(self, images, labels, ctx):
-        from mixbench.puzzle import block_saliency, mask_energy, move_blocks, solve_mask, transport
+        from mixbench.puzzle import block_saliency, mask_energy, solve_mask
 
         if ctx.input_gradient is None:
             raise ValueError("puzzlemix needs MixContext.input_gradient: make the context with mixbench.make_context")
@@ -94,18 +114,16 @@ class PuzzleMix(MixStrategy):
             ours, theirs = noisy if perturbed[0] else ours, noisy.flip(0) if perturbed[1] else theirs
         else:
             gradient = ctx.input_gradient(images, labels)
-        saliency = block_saliency(gradient, n)
+        saliency = ctx.tensor_half(block_saliency)(gradient, n)
         cell = cell_size(height // n, width // n, self.neigh_size)
-        terms = mask_energy(
-            saliency, images, ctx.std, share,
+        terms = ctx.tensor_half(mask_energy)(
+            saliency, images, ctx.std, send(share, images),
             num_labels=self.num_labels, beta=self.beta, gamma=self.gamma, eta=self.eta, cell=cell,
         )  # fmt: skip
         mask = 1 - solve_mask(*terms)[0].float() / (self.num_labels - 1)  # (B, n, n) share of A
-        if self.transport:
-            ours = move_blocks(ours, transport(mask, saliency, self.transport_eps))
-            theirs = move_blocks(theirs, transport(1 - mask, saliency.flip(0), self.transport_eps))
-        mask = mask.repeat_interleave(height // n, 1).repeat_interleave(width // n, 2)[:, None]  # (B, 1, H, W)
-        return MixedBatch(images=blend(ours, theirs, mask), labels=labels, partner=mirrored(images), mask=mask)
+        eps = self.transport_eps if self.transport else None
+        mixed, mask = ctx.tensor_half(compose_blocks)(ours, theirs, mask, saliency, eps)
+        return MixedBatch(images=mixed, labels=labels, partner=mirrored(images), mask=mask)
 
     def _perturb(self, images, labels, ctx):
         """The input gradient at a random start near `images`, and the images moved along its sign, both (B, C, H, W)."""

@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mixbench.mix import MixedBatch, MixStrategy, Needs, beta, box_mask, cut_box, mirrored, paste_boxes, randint, send
+from mixbench.mix import MixedBatch, MixStrategy, Needs, beta, cut_box, mirrored, paste_boxes, randint, send
 from mixbench.registry import register_strategy
 
 if TYPE_CHECKING:
@@ -29,6 +29,11 @@ def salient_boxes(saliency: Tensor, draws: Tensor) -> Tensor:
     centers = torch.where(peak[:, None] > 0, peaks, drawn)
     sides = torch.stack([torch.full_like(at, height), torch.full_like(at, width)], 1)
     return torch.cat([(centers - half).clamp(min=0), torch.minimum(centers + half, sides)], 1)
+
+
+def paste_salient(images: Tensor, saliency: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+    """`paste_boxes` of the `salient_boxes`."""
+    return paste_boxes(images, salient_boxes(saliency, draws))
 
 
 @register_strategy("saliencymix")
@@ -70,8 +75,6 @@ class SaliencyMix(MixStrategy):
             draws.append((height - top, width - left, *center))
         detect = {"uint8": fine_grained, "opencv": opencv_saliency, "official": official_saliency}[self.source]
         shown = images if self.source == "official" else ctx.pixels
-        saliency = detect(shown[-len(draws) :].flip(0))  # of each row's partner
-        boxes = salient_boxes(saliency, send(draws, images))
-        mask = box_mask(boxes, images)
-        mixed = paste_boxes(images, boxes.tolist() if images.device.type == "cpu" else boxes, mask)
+        saliency = ctx.tensor_half(detect)(shown[-len(draws) :].flip(0))  # of each row's partner
+        mixed, mask = ctx.tensor_half(paste_salient)(images, saliency, send(draws, images))
         return MixedBatch(images=mixed, labels=labels, partner=mirrored(images), mask=mask)
