@@ -80,7 +80,7 @@ class MixContext:
     compile: bool = False
 
     def tensor_half(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """`function`, compiled where the recipe compiles: for the half of a mix that draws nothing. A function of a module, its draws tensors."""
+        """`function`, compiled where the recipe compiles: the half of a mix that draws nothing, with what was drawn as tensors."""
         return _compiled(function) if self.compile else function
 
 
@@ -268,7 +268,8 @@ def input_gradient(
 ) -> Tensor:
     """The gradient of the mean cross-entropy by the images, (B, C, H, W), from one forward pass on frozen weights.
 
-    `amp` takes bfloat16 autocast; `net` calls the model, as it does itself, compiled. Source: Puzzle-Mix's saliency. The model's gradients, flags and random state stay as they were.
+    `amp` takes bfloat16 autocast; `net` calls the model where it is compiled. Source: Puzzle-Mix's saliency. The model's gradients,
+    flags and random state stay as they were.
     """
     import torch
     import torch.nn.functional as F

@@ -36,8 +36,9 @@ def boundary_contrast(before: Tensor, after: Tensor, n: int) -> tuple[Tensor, Te
 
 
 def mask_energy(
-    saliency: Tensor, images: Tensor, std: Tensor, alpha: float | Tensor, *, num_labels: int, beta: float, gamma: float, eta: float, cell: int
-) -> tuple[Tensor, Tensor, Tensor]:
+    saliency: Tensor, images: Tensor, std: Tensor, alpha: float | Tensor,
+    *, num_labels: int, beta: float, gamma: float, eta: float, cell: int,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Puzzle-Mix's energy of each image against the mirrored batch: unary (B, n, n, L), vertical and horizontal, for `solve_mask`.
 
     saliency (B, n, n) sums to 1; images (B, C, H, W) are normalised by std (C, 1, 1); alpha, a number or (), is the prior share of A;

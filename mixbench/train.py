@@ -170,13 +170,13 @@ class Learner:
     mixing: MixStrategy  # as the recipe uses it
     model: nn.Module
     net: Callable[[Tensor], ModelOutput]  # the model with its class attention, compiled where the recipe says so
-    compiled: bool = False
-    plain: Callable[[Tensor], ModelOutput] | None = None  # the compiled model for the input gradient; itself where None
-    label: Callable[..., tuple[Tensor, Tensor]] = field(default_factory=lambda: label_loss)
     tap: Any = None  # class attention, see attention.py
     optimizer: Any = None
     scheduler: Any = None
     ema: Any = None
+    compiled: bool = False
+    plain: Callable[[Tensor], ModelOutput] | None = None  # the compiled model for the input gradient; itself where None
+    label: Callable[..., tuple[Tensor, Tensor]] = field(default_factory=lambda: label_loss)
     bad_step: Any = None  # the first step that was not finite, on the device; NEVER while all are
     status: str = "ok"
     error: str | None = None  # of this process, until all processes know of it
@@ -246,7 +246,7 @@ def _compiled_alone(function: Any) -> Any:
 
 def compiled_parts(model: nn.Module, tap: Any, compiled: bool) -> dict[str, Any]:
     """The fields of a Learner that torch.compile concerns."""
-    parts = {"net": forward_pass(model, tap, compiled)}
+    parts: dict[str, Any] = {"net": forward_pass(model, tap, compiled)}
     if compiled:
         parts |= {"compiled": True, "plain": forward_pass(model, None, True), "label": _compiled_alone(label_loss)}
     return parts

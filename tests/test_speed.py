@@ -4,11 +4,13 @@ from contextlib import ExitStack
 import numpy as np
 import pytest
 import torch
+from timm import create_model
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from mixbench import create_strategies, create_strategy, strategy_spec
 from mixbench.recipe import load_recipe
+from mixbench.saliency import external_network
 from mixbench.speed import PARTS, measure, median_interval, speed_learners, timed_step
 
 CPU = torch.device("cpu")
@@ -35,6 +37,17 @@ def test_transmix_costs_no_arithmetic_at_the_papers_size():
     # forward 2 x 4.60 G, backward twice that, less 0.2 G for the gradient of the pixels
     assert counts["cutmix"] == pytest.approx(27.4e9, rel=0.01)
     assert counts["cutmix"] < counts["transmix"] < 1.0002 * counts["cutmix"]
+
+
+def test_attentivecutmix_costs_the_forward_pass_of_its_network(tmp_path):
+    weights = tmp_path / "resnet50.pth"
+    torch.save(create_model("resnet50").state_dict(), weights)
+    spec = f"attentivecutmix(network='resnet50:{weights}')"
+    external_network(create_strategy(spec).network, CPU)  # built before it is counted
+    counts = flops(f"cutmix,{spec}", speed_model="deit_small_patch16_224", speed_image_size=224)
+    added = counts[strategy_spec(create_strategy(spec))] - counts["cutmix"]
+    assert added == pytest.approx(2 * 4.087e9, rel=0.001)  # the body's multiply-adds
+    assert added < 0.30 * counts["cutmix"]
 
 
 def test_interval_of_the_median():

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-
 from typing import TYPE_CHECKING
 
 from mixbench.mix import MixedBatch, MixStrategy, Needs, beta, blend, mirrored, randint, send, uniform
