@@ -5,6 +5,9 @@ The block grid is n x n whatever the image's sides, so blocks may be rectangular
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Callable
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -217,12 +220,27 @@ def _descending(x: Tensor) -> None:
             torch.amin(torch.stack(tops), 0, out=x[k])
 
 
+@cache
+def _triton_flow() -> Callable[..., tuple[Tensor, Tensor]] | None:
+    """The loop of `_flow` as one launch; None, with a warning, where Triton is missing, as on Windows."""
+    try:
+        from mixbench.puzzle_triton import flow
+    except ImportError as error:
+        warnings.warn(f"Puzzle-Mix's mask takes thousands of launches instead of one: Triton cannot be imported ({error})", stacklevel=2)
+        return None
+    return flow
+
+
 def _flow(difference: Tensor, weight: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """Signed x (levels, n*n, B), above 0 where the label exceeds the level, and the flow (2, arcs, n*n, B), feasible but for rounding."""
     levels = len(difference)
-    least, most = _capacity(weight, levels)
     # the squared norm of the arcs is 8 levels; momentum is stable up to 4/3 of its inverse
     step = 1.25 / (8 * levels)
+    steps = STEPS * max(levels, 2)
+    kernel = _triton_flow() if difference.is_cuda else None
+    if kernel:
+        return kernel(difference.contiguous(), weight.contiguous(), n, steps, step)
+    least, most = _capacity(weight, levels)
     x, start = torch.empty_like(difference), difference * -step
     flow, ahead, new = (torch.zeros_like(least) for _ in range(3))
     arcs = {id(f): _arcs(f, x, n) for f in (flow, ahead, new)}  # views made once: slicing costs as much as adding here
@@ -234,7 +252,7 @@ def _flow(difference: Tensor, weight: Tensor, n: int) -> tuple[Tensor, Tensor]:
             down.add_(part, alpha=step)
         _descending(x)
 
-    for number in range(STEPS * max(levels, 2)):
+    for number in range(steps):
         primal(ahead)  # x is step times the primal here
         for part, up, down in arcs[id(new)]:
             torch.sub(up, down, out=part)

@@ -2,6 +2,10 @@
 import copy
 import itertools
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -552,3 +556,76 @@ def test_an_inf_or_nan_pixel_harms_no_other_row():
         for step in range(6):
             mixed = strategy.mix(spoiled, labels, make_context(strategy, vit(), spoiled, seed=1, step=step, mean=MEAN, std=STD))
             assert mixed.images[1:3].isfinite().all() and mixed.lam.isfinite().all()
+
+
+# The kernel of a GPU: in Triton's interpreter, and compiled, without a GPU.
+
+
+def drawn_flow_problem(levels, n, batch):
+    rng = torch.Generator().manual_seed(levels)
+    weight = torch.zeros(2, 1, n, n, batch)
+    weight[0, 0, :, :-1] = 2 * torch.rand(n, n - 1, batch, generator=rng)
+    weight[1, 0, :-1] = 3 * torch.rand(n - 1, n, batch, generator=rng) * (torch.rand(n - 1, n, batch, generator=rng) > 0.3)
+    return torch.randn(levels, n * n, batch, generator=rng), weight.flatten(2, 3)
+
+
+KERNEL_CASES = [(1, 5, 2), (2, 3, 2), (2, 8, 1), (3, 4, 2)]  # levels, n, batch
+
+
+def test_the_kernel_equals_the_loop(tmp_path, monkeypatch):
+    """Up to the order of sums, in Triton's interpreter, which must be chosen before Triton is imported."""
+    pytest.importorskip("triton", reason="triton is not installed: pip install triton")
+    monkeypatch.setattr(puzzle, "STEPS", 30)
+    problems = [drawn_flow_problem(*case) for case in KERNEL_CASES]
+    torch.save(problems, tmp_path / "problems.pt")
+    script = """if True:
+        import sys, torch
+        from mixbench.puzzle_triton import flow
+        cases, folder = eval(sys.argv[1]), sys.argv[2]
+        problems = torch.load(folder + "/problems.pt")
+        solved = [flow(*p, n, 30 * max(levels, 2), 1.25 / (8 * levels)) for p, (levels, n, _) in zip(problems, cases)]
+        torch.save(solved, folder + "/solved.pt")"""
+    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    subprocess.run([sys.executable, "-c", script, str(KERNEL_CASES), str(tmp_path)], check=True, env=environment)
+    for problem, (levels, n, batch), (x, flow) in zip(problems, KERNEL_CASES, torch.load(tmp_path / "solved.pt"), strict=True):
+        expected_x, expected_flow = puzzle._flow(*problem, n)
+        assert flow.shape == (2, levels**2, n * n, batch) and expected_flow.abs().max() > 0.1
+        torch.testing.assert_close(x, expected_x, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(flow, expected_flow, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+def test_the_kernel_compiles_for_gpus(capability):
+    triton = pytest.importorskip("triton", reason="triton is not installed: pip install triton")
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        pytest.skip("interpreting: nothing is compiled")
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from mixbench.puzzle_triton import _loop
+
+    constants = {"levels": 2, "arcs": 4, "LEVELS": 2, "ARCS": 4, "N": 256}
+    kinds = {"batch": "i32", "n": "i32", "steps": "i32", "step": "fp32"}
+    signature = {name: "constexpr" if name in constants else kinds.get(name, "*fp32") for name in _loop.arg_names}
+    made = triton.compile(ASTSource(_loop, signature, constants), target=GPUTarget("cuda", capability, 32), options={"num_warps": 4})
+    assert made.asm["cubin"] and made.metadata.shared <= 48 * 1024
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("labels", [2, 3, 4])
+@pytest.mark.parametrize("n", [8, 16])
+def test_a_gpu_solves_masks_as_well_without_a_wait(n, labels):
+    rng = torch.Generator().manual_seed(n)
+    terms = torch.rand(32, n, n, labels, generator=rng), torch.rand(32, n - 1, n, generator=rng), torch.rand(32, n, n - 1, generator=rng)
+    there = [term.cuda() for term in terms]
+    solve_mask(*there)  # compiles the kernel
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found, energy, bound = solve_mask(*there)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    expected = solve_mask(*terms)[1]
+    torch.testing.assert_close(energy.cpu(), expected, rtol=1e-4, atol=0)
+    torch.testing.assert_close(mask_cost(found.cpu(), *terms), energy.cpu())
+    assert (bound <= energy).all() and ((energy - bound) <= 1e-3 * energy.abs()).all()

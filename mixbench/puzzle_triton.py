@@ -1,0 +1,113 @@
+"""The loop of Puzzle-Mix's mask solver as one Triton kernel, a program an image: `puzzle._flow` would launch thousands of small ones."""
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+
+@triton.jit
+def _along(matrix, values):
+    """matrix (M, K) times values (K, N), (M, N), without tensor cores, which round."""
+    return tl.sum(matrix[:, :, None] * values[None, :, :], 1)
+
+
+@triton.jit
+def _descend(x, levels: tl.constexpr, level):
+    """`puzzle._descending` of x (LEVELS, N)."""
+    if levels == 2:
+        middle = (tl.sum(x, 0) * 0.5)[None, :]
+        x = tl.where(level == 0, tl.maximum(x, middle), tl.minimum(x, middle))
+    if levels == 3:
+        first = tl.sum(tl.where(level == 0, x, 0.0), 0)
+        second = tl.sum(tl.where(level == 1, x, 0.0), 0)
+        third = tl.sum(tl.where(level == 2, x, 0.0), 0)
+        upper, lower, every = (first + second) / 2, (second + third) / 2, (first + second + third) / 3
+        top = tl.maximum(first, tl.maximum(upper, every))
+        middle = tl.minimum(tl.maximum(upper, every), tl.maximum(second, lower))
+        bottom = tl.minimum(third, tl.minimum(lower, every))
+        x = tl.where(level == 0, top[None, :], tl.where(level == 1, middle[None, :], bottom[None, :]))
+    return x
+
+
+@triton.jit
+def _primal(start, right, down, here, there, left, above, inside_left, inside_above, step, levels: tl.constexpr, level):
+    """x (LEVELS, N) of the flows to the right and down, (ARCS, N) each."""
+    moved = tl.where(inside_left, tl.gather(_along(there, right), left, 1), 0.0)
+    moved += tl.where(inside_above, tl.gather(_along(there, down), above, 1), 0.0)
+    return _descend(start + step * (_along(here, right + down) + moved), levels, level)
+
+
+@triton.jit
+def _loop(
+    difference, weight, here_matrix, there_matrix, x_out, flow_out, batch, n, steps, step,
+    levels: tl.constexpr, arcs: tl.constexpr, LEVELS: tl.constexpr, ARCS: tl.constexpr, N: tl.constexpr,
+):  # fmt: skip
+    image, cells = tl.program_id(0), n * n
+    level, arc, cell = tl.arange(0, LEVELS)[:, None], tl.arange(0, ARCS)[:, None], tl.arange(0, N)[None, :]
+    at = level * cells + cell
+    known = (level < levels) & (cell < cells)
+    start = tl.load(difference + at * batch + image, mask=known, other=0.0) * -step
+    to_right = tl.load(weight + cell * batch + image, mask=cell < cells, other=0.0)  # 0 where there is no neighbour
+    to_below = tl.load(weight + (cells + cell) * batch + image, mask=cell < cells, other=0.0)
+    same, most = arc < levels, tl.where(arc < levels, 1.0, tl.where(arc < arcs, 2.0, 0.0))
+    most_right, most_down = most * to_right, most * to_below
+    least_right, least_down = tl.where(same, -most_right, 0.0), tl.where(same, -most_down, 0.0)
+    entry = level * ARCS + tl.arange(0, ARCS)[None, :]
+    here, there = tl.load(here_matrix + entry), tl.load(there_matrix + entry)  # (LEVELS, ARCS)
+    here_back, there_back = tl.trans(here), tl.trans(there)
+    everywhere = tl.zeros((LEVELS, N), tl.int32) + cell
+    left, above = tl.maximum(everywhere - 1, 0), tl.maximum(everywhere - n, 0)
+    beside, below = tl.minimum(everywhere + 1, N - 1), tl.minimum(everywhere + n, N - 1)
+    inside_left, inside_above = everywhere >= 1, everywhere >= n
+    right = tl.zeros((ARCS, N), tl.float32)
+    down, ahead_right, ahead_down = right, right, right
+    for number in range(steps):
+        x = _primal(start, ahead_right, ahead_down, here, there, left, above, inside_left, inside_above, step, levels, level)
+        own = _along(here_back, x)
+        new_right = ahead_right - own - _along(there_back, tl.gather(x, beside, 1))
+        new_down = ahead_down - own - _along(there_back, tl.gather(x, below, 1))
+        new_right = tl.minimum(tl.maximum(new_right, least_right), most_right)
+        new_down = tl.minimum(tl.maximum(new_down, least_down), most_down)
+        momentum = number / (number + 3.0)
+        ahead_right = new_right + momentum * (new_right - right)
+        ahead_down = new_down + momentum * (new_down - down)
+        right, down = new_right, new_down
+    x = _primal(start, right, down, here, there, left, above, inside_left, inside_above, step, levels, level)
+    tl.store(x_out + at * batch + image, x / step, mask=known)
+    at = arc * cells + cell
+    known = (arc < arcs) & (cell < cells)
+    tl.store(flow_out + at * batch + image, right, mask=known)
+    tl.store(flow_out + (arcs * cells + at) * batch + image, down, mask=known)
+
+
+@cache
+def _incidence(levels: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """What an arc adds to each level of the cell it starts from, and of the one it leads to, (LEVELS, ARCS) each; see `puzzle._arcs`."""
+    from mixbench.puzzle import _level_pairs
+
+    here, there = torch.zeros(2, triton.next_power_of_2(levels), triton.next_power_of_2(levels**2)).unbind()
+    for level in range(levels):
+        there[level, level], here[level, level] = -1, 1
+    for number, (low, high) in enumerate(_level_pairs(levels)):
+        arc = levels + 2 * number
+        there[high, arc], here[low, arc] = -1, 1
+        here[high, arc + 1], there[low, arc + 1] = -1, 1
+    return here.to(device), there.to(device)
+
+
+def flow(difference: Tensor, weight: Tensor, n: int, steps: int, step: float) -> tuple[Tensor, Tensor]:
+    """`puzzle._flow` by the kernel: difference (levels, n*n, B) and weight (2, 1, n*n, B) float32 on a GPU."""
+    levels, cells, batch = difference.shape
+    here, there = _incidence(levels, difference.device)
+    x, moved = torch.empty_like(difference), difference.new_empty(2, levels**2, cells, batch)
+    loop: Any = _loop[(batch,)]
+    loop(
+        difference, weight, here, there, x, moved, batch, n, steps, step,
+        levels, levels**2, here.shape[0], here.shape[1], triton.next_power_of_2(cells), num_warps=4 if levels < 3 else 8,
+    )  # fmt: skip
+    return x, moved
