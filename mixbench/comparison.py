@@ -51,6 +51,8 @@ class Bench:
             if self.world.size > 1:
                 self.device = torch.device("cuda", torch.cuda.current_device())
             torch.cuda.set_device(self.device.index or 0)  # events are of the current device
+            # torch itself allows TF32 in convolutions but not in matrix products, which would favour Attentive-CutMix's network
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = self.recipe.tf32
         self.console = Console(width=None if sys.stdout.isatty() else 150)
         self.progress = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
@@ -114,10 +116,13 @@ class Bench:
             self.say(f"wrote {self.out / 'comparison.csv'}, comparison.md and {report.name}")
         return 0 if all(row["status"] == "ok" for row in self.rows) else 1
 
+    def _precision(self, amp: bool) -> str:
+        return "bf16" if amp else "tf32" if self.recipe.tf32 and self.device.type == "cuda" else "fp32"
+
     def _speed_of(self) -> str:
         recipe = self.recipe
-        precision = "bf16" if recipe.speed_amp else "fp32"
-        return (f"{recipe.speed_model} at {recipe.speed_image_size} px, batch {speed_batch(recipe, self.device)}, {precision}, "
+        return (f"{recipe.speed_model} at {recipe.speed_image_size} px, batch {speed_batch(recipe, self.device)}, "
+                f"{self._precision(recipe.speed_amp)}, "
                 f"{device_name(self.device)}")
 
     def _speed(self) -> None:
@@ -246,7 +251,7 @@ class Bench:
             "schema_version": SCHEMA_VERSION, "strategy": spec, "status": "ok", "seed": seed,
             "attention": strategy.needs.attention, "network": strategy.needs.network,
             "device": device_name(self.device), "compiled": self.recipe.compile, "recipe_hash": self.hash,
-            "precision": "bf16" if amp else "fp32", "versions": versions(), "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+            "precision": self._precision(amp), "versions": versions(), "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         }  # fmt: skip
 
     def _figures(self, learner: Learner, seed: int) -> dict[str, Any]:
@@ -261,7 +266,8 @@ class Bench:
             "extra_params_m": learner.extra_params_m if learner.status == "ok" else None,
             "headline": recipe.headline, "top1": last.get("top1_ema" if ema else "top1"),
             "top5": last.get("top5_ema" if ema else "top5"), "top1_ema": last.get("top1_ema"),
-            "train_seconds": learner.seconds, "loading_share": learner.loading_share, **self._beyond_top1(learner, seed),
+            "train_seconds": learner.seconds, "loading_share": learner.loading_share,
+            "train_im_per_sec": learner.train_im_per_sec, **self._beyond_top1(learner, seed),
         }  # fmt: skip
 
     def _beyond_top1(self, learner: Learner, seed: int) -> dict[str, Any]:

@@ -53,6 +53,7 @@ class Recipe:
     lr: float = 1e-3
     opt_eps: float = 1e-8
     opt_betas: tuple[float, float] = (0.9, 0.999)
+    opt_fused: bool = True  # all parameters in one pass, where the optimizer can
     weight_decay: float = 0.03
     warmup_epochs: float = 20
     warmup_lr: float = 1e-6
@@ -61,6 +62,7 @@ class Recipe:
     sched_on_updates: bool = False
     clip_grad: float | None = None
     amp: bool = False  # bfloat16 autocast
+    tf32: bool = False  # float32 products in TensorFloat-32, on a GPU
     gradient_amp: bool | None = None  # the input gradient of Puzzle-Mix in bfloat16; as amp where None
     compile: bool = False
     model_ema: bool = True

@@ -176,7 +176,7 @@ def _value(node: ast.expr, hint: Any, what: str, text: str) -> Any:
     except (ValueError, TypeError, RecursionError, MemoryError):
         if not _BARE_WORD.fullmatch(source):
             raise ValueError(f"{what} must be {type_name(hint)}, not {source!r}") from None
-        value = source
+        value = {"true": True, "false": False, "null": None}.get(source, source) if hint is not str else source  # as YAML spells them
     return coerce(value, hint, what)
 
 

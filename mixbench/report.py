@@ -29,12 +29,14 @@ COLUMNS = (
     # since schema 2: of the headline weights, and milliseconds of a timed step
     "nll", "ece", "mix_ms", "forward_ms", "backward_ms", "optimizer_ms", "timed",
     "loading_share",  # of the training time, waited for images
+    "train_im_per_sec",  # with the loader: of a strategy's own time and the wait for images
     "label_error",  # of lam to A's share of what is visible, in percent points; drawn scenes alone
 )  # fmt: skip
 TEXT = {"strategy", "compose", "status", "dataset", "model", "attention", "network", "headline", "device", "precision", "compiled",
         "recipe_hash", "versions", "date", "timed"}  # fmt: skip
 WHOLE = {"schema_version", "train_images", "num_classes", "image_size", "batch_size", "epochs", "seed", "rounds"}
 DIGITS = {"ratio_to_cutmix": 4, "ratio_lo": 4, "ratio_hi": 4, "control_lo": 4, "control_hi": 4, "nll": 4}
+LOADER_BOUND = 0.2  # share of the training time that is waited for images
 DEMONSTRATION = (
     "The data are drawn by mixbench itself and the network is tiny: this shows that everything works and what it costs, "
     "and is no evidence about ImageNet."
@@ -190,6 +192,13 @@ def remarks(rows: Rows, speed_of: str, correct: Correct | None = None) -> list[s
             f"CutMix timed against itself: {timed['control_lo']:.3f} to {timed['control_hi']:.3f}; "
             "a ratio whose interval meets that band is no difference."
         )
+    loaded = [row for row in rows if row["loading_share"] is not None]
+    if loaded:
+        share = max(row["loading_share"] for row in loaded)
+        told = ", ".join(f"{row['strategy']} {row['train_im_per_sec']:.4g}" for row in loaded if row["train_im_per_sec"] is not None)
+        bound = "the loader was the bottleneck" if share >= LOADER_BOUND else "the loader was no bottleneck"
+        waited = f"up to {100 * share:.0f} % of it was waiting for images, so {bound}"
+        lines.append(f"Training with the loader, images per second: {told or '-'}; {waited}.")
     lines.append(PAPER)
     if any(row["dataset"] == "scenes" for row in rows):
         lines.append(DEMONSTRATION)

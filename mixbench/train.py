@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import inspect
 import logging
 import math
 import os
@@ -72,10 +73,12 @@ def recipe_model(recipe: Recipe, num_classes: int, seed: int) -> nn.Module:
 
 def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """timm's optimizer; biases, norms, position embedding and class tokens are without weight decay."""
-    from timm.optim import create_optimizer_v2
+    from timm.optim import create_optimizer_v2, get_optimizer_class
 
+    kind = get_optimizer_class(recipe.opt.removeprefix("lookahead_"), bind_defaults=False)
+    fused: dict[str, Any] = {"fused": True} if recipe.opt_fused and "fused" in inspect.signature(kind).parameters else {}
     return create_optimizer_v2(
-        model, opt=recipe.opt, lr=recipe.lr, weight_decay=recipe.weight_decay, eps=recipe.opt_eps, betas=recipe.opt_betas
+        model, opt=recipe.opt, lr=recipe.lr, weight_decay=recipe.weight_decay, eps=recipe.opt_eps, betas=recipe.opt_betas, **fused
     )
 
 
@@ -185,6 +188,7 @@ class Learner:
     seconds: float = 0.0
     clocks: list[Clock] = field(default_factory=list)  # of the epoch's micro-batches
     loading_share: float | None = None  # of the training time of this process, waited for images
+    train_im_per_sec: float | None = None  # of the epochs trained in this process: its own time and the wait for images
     lams: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # of the last epoch: by area and in the label
     log: list[dict[str, Any]] = field(default_factory=list)
     evaluation: Evaluation | None = None  # of the weights that are the headline, after the last epoch
@@ -496,6 +500,7 @@ def train(
     loader = train_loader(data, recipe, seed, micro, workers, device, world)
     val = eval_loader(data, recipe, workers, device, world)
     parts = recipe.batch_size // (micro * world.size)
+    before = {learner.spec: learner.seconds for learner in learners}
     waiting = Waiting()
     total = steps * recipe.total_epochs
 
@@ -593,6 +598,9 @@ def train(
         say(f"seed {seed}  {waiting.sentence(recipe, isinstance(data.train, MemorySource), device)}")
     for learner in learners:
         learner.loading_share = waiting.waited / waiting.total if waiting.total else None
+        spent = learner.seconds - before[learner.spec] + waiting.waited
+        if waiting.total and learner.status == "ok":
+            learner.train_im_per_sec = (recipe.total_epochs - begin) * steps * recipe.batch_size / spent
         if learner.status == "ok" and learner.evaluation is None and learner.log:  # resumed after its last epoch
             model = learner.ema.module if recipe.headline == "ema" else learner.model
             learner.evaluation = evaluate(model, val, device, recipe.amp, world)

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 MEASURED = ("date", "train_seconds", "peak_memory_mb", "im_per_sec", "im_per_sec_lo", "im_per_sec_hi", "ratio_to_cutmix", "ratio_lo",
-            "ratio_hi", "control_lo", "control_hi", "mix_ms", "forward_ms", "backward_ms", "optimizer_ms", "loading_share")
+            "ratio_hi", "control_lo", "control_hi", "mix_ms", "forward_ms", "backward_ms", "optimizer_ms", "loading_share", "train_im_per_sec")
 TINY = ["--embed-dim", "24", "--depth", "1", "--batch-size", "8", "--micro-batch", "8", "--epochs", "4", "--limit-train", "96", "--limit-val", "40"]
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["torch", "timm", "pandas", "scipy.stats", "jinja2", "matplotlib.pyplot", "mixbench.comparison", "mixbench.plot"])

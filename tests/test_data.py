@@ -116,6 +116,7 @@ def test_training_is_the_same_on_either_side(folder):
         [learner] = train(create_strategies("transmix"), replace(recipe, augment_on=where), open_data(data=folder), 0, CPU, say=said.append)
         learned.append(learner.log[-1]["train_loss"])
         assert any("waiting for images: " in line for line in said) and 0 < learner.loading_share < 1
+        assert 0 < learner.train_im_per_sec < 32 / learner.seconds
     assert learned[0] == learned[1]
 
 

@@ -55,6 +55,21 @@ def test_parameters_without_weight_decay():
     assert all(g["betas"] == (0.9, 0.999) and g["eps"] == 1e-8 for g in groups)
 
 
+def test_a_fused_optimizer_makes_the_same_step():
+    weights = {}
+    for fused in (True, False):
+        recipe = load_recipe("deit_small", {"depth": 1, "opt_fused": fused})
+        model = recipe_model(recipe, 10, 0)
+        optimizer = build_optimizer(model, recipe)
+        assert all(bool(group.get("fused")) == fused for group in optimizer.param_groups)
+        for parameter in model.parameters():
+            parameter.grad = parameter.detach().sin()
+        optimizer.step()
+        weights[fused] = list(model.parameters())
+    torch.testing.assert_close(weights[True], weights[False], atol=1e-7, rtol=1e-6)
+    assert build_optimizer(model, load_recipe("deit_small", {"opt": "lamb"})).param_groups  # timm's own has no such argument
+
+
 def test_transforms_of_both_recipes():
     ours, deit = (load_recipe(name) for name in OWN)
     assert "size=248" in str(eval_transform(ours)) and "size=256" in str(eval_transform(deit))

@@ -269,3 +269,12 @@ def test_the_gallery_of_a_network_without_class_token(tmp_path):
     [entry] = draw_gallery([learner], torch.rand(2, 3, 48, 200), torch.tensor([0, 1]), ("a", "b"), (0.5,) * 3, (0.5,) * 3, tmp_path, count=1)
     assert isinstance(entry, GalleryEntry) and entry.map_name == "input gradient, not used in the label"
     assert Image.open(tmp_path / entry.mixed).size == (128, 31) and all(p.grad is None for p in model.parameters())
+
+
+def test_the_loaders_part_is_told():
+    """12,000 images in 100 s of its own and 50 s of waiting are 80 a second."""
+    rows = [row(loading_share=0.25, train_im_per_sec=80.0), row("transmix", loading_share=0.25, train_im_per_sec=79.96)]
+    [told] = [line for line in report.remarks(rows, "") if "loader" in line]
+    assert "cutmix 80, transmix 79.96; up to 25 % of it was waiting for images, so the loader was the bottleneck" in told
+    assert any("no bottleneck" in line for line in report.remarks([row(loading_share=0.19, train_im_per_sec=80.0)], ""))
+    assert not any("loader" in line for line in report.remarks([row()], ""))
