@@ -182,6 +182,18 @@ def speed_verdict(row: dict[str, Any]) -> str:
     return "no difference shown"
 
 
+def loader_remark(rows: Rows) -> list[str]:
+    """How fast training was with its loader, and whether that was the bottleneck; nothing where nobody knows."""
+    loaded = [row for row in rows if row["loading_share"] is not None]
+    if not loaded:
+        return []
+    share = max(row["loading_share"] for row in loaded)
+    told = ", ".join(f"{row['strategy']} {row['train_im_per_sec']:.4g}" for row in loaded if row["train_im_per_sec"] is not None)
+    bound = "the loader was the bottleneck" if share >= LOADER_BOUND else "the loader was no bottleneck"
+    waited = f"up to {100 * share:.0f} % of it was waiting for images, so {bound}"
+    return [f"Training with the loader, images per second: {told or '-'}; {waited}."]
+
+
 def remarks(rows: Rows, speed_of: str, correct: Correct | None = None) -> list[str]:
     """What a reader of the table has to know; `correct` gives one seed its test over the images."""
     lines = []
@@ -192,13 +204,7 @@ def remarks(rows: Rows, speed_of: str, correct: Correct | None = None) -> list[s
             f"CutMix timed against itself: {timed['control_lo']:.3f} to {timed['control_hi']:.3f}; "
             "a ratio whose interval meets that band is no difference."
         )
-    loaded = [row for row in rows if row["loading_share"] is not None]
-    if loaded:
-        share = max(row["loading_share"] for row in loaded)
-        told = ", ".join(f"{row['strategy']} {row['train_im_per_sec']:.4g}" for row in loaded if row["train_im_per_sec"] is not None)
-        bound = "the loader was the bottleneck" if share >= LOADER_BOUND else "the loader was no bottleneck"
-        waited = f"up to {100 * share:.0f} % of it was waiting for images, so {bound}"
-        lines.append(f"Training with the loader, images per second: {told or '-'}; {waited}.")
+    lines += loader_remark(rows)
     lines.append(PAPER)
     if any(row["dataset"] == "scenes" for row in rows):
         lines.append(DEMONSTRATION)
@@ -466,7 +472,8 @@ def render_report(data: ReportData) -> str:
         failures=[row for row in data.rows if row["status"] != "ok"], table8=_table8_rows(data.rows, comparison),
         statistics=statistics_cells(comparison) if comparison else [], statistics_header=STATISTICS_HEADER, scores=_scores(data.rows),
         figures={name: Markup(svg) for name, svg in _pictures(data, comparison).items()}, measured=measured, speed_cells=speed_cells,
-        several_machines=several_machines, timed="; ".join(dict.fromkeys(row["timed"] or row["device"] for row in measured)),
+        several_machines=several_machines, loader=" ".join(loader_remark(data.rows)),
+        timed="; ".join(dict.fromkeys(row["timed"] or row["device"] for row in measured)),
         lam_images=sum(len(pairs) for pairs in data.lam.values()), gallery=images,
         devices=sorted({row["device"] for row in data.rows}), versions=sorted({row["versions"] for row in data.rows}),
         dates=sorted({row["date"] for row in data.rows}), recipes=sorted({row["recipe_hash"] for row in rows}),

@@ -3,16 +3,34 @@ from __future__ import annotations
 
 import argparse
 import re
+import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from mixbench.registry import list_strategies
 
 RANDOM = Path("resnet50-random.pth")  # in the current folder while it is timed: its name stands in the table
+TABLE_8 = ["--speed-batch-size", "128"]
+BF16 = [*TABLE_8, "--speed-amp"]
+FEW = ["--rounds", "10", "--strategies", "cutmix,puzzlemix,transmix"]
+SPEEDS = {  # by the ending of the table's name: what the command adds; later options win
+    "cpu": {
+        "": ["--speed-batch-size", "16"],
+        "-bf16-saliency": ["--speed-batch-size", "16", "--strategies", "cutmix,puzzlemix", "--gradient-amp", "true"],
+    },
+    "gpu": {
+        "-fp32": TABLE_8, "-tf32": [*TABLE_8, "--tf32"], "-bf16": BF16,
+        "-fp32-compiled": [*TABLE_8, "--compile"], "-tf32-compiled": [*TABLE_8, "--tf32", "--compile"],
+        "-bf16-compiled": [*BF16, "--compile"],
+        **{f"-bf16-batch-{size}": [*BF16, *FEW, "--speed-batch-size", str(size)] for size in (32, 64, 256, 512, 1024)},
+        **{f"-bf16-{side}px": [*BF16, *FEW, "--speed-image-size", str(side)] for side in (160, 384)},
+    },
+}  # fmt: skip
 OFFLINE = "attentivecutmix(network=efficientnet_lite0)"
 
 
@@ -38,21 +56,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     stem = Path("results") / f"{name}-{datetime.now(UTC):%Y-%m-%d}"
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
-        arguments = ["--mode", "speed", "--rounds", str(options.rounds)]
-        speeds = [("", arguments)]
-        if device.type == "cuda":  # Table 8 was fp32; bf16 is what people train in
-            arguments += ["--speed-batch-size", "128"]
-            bf16 = [*arguments, "--speed-amp"]
-            speeds = [("-fp32", arguments), ("-bf16", bf16), ("-bf16-compiled", [*bf16, "--compile"])]
         pages = []
         try:
-            strategies = ",".join(_timed_strategies())
-            for suffix, extra in speeds:
+            everyone = ",".join(_timed_strategies())
+            for suffix, extra in SPEEDS["gpu" if device.type == "cuda" else "cpu"].items():
                 out = f"{folder}/speed{suffix}"
-                failed |= (status := bench(["--strategies", strategies, *extra, "--out", out, "--csv", f"{stem}{suffix}.csv"]))
+                command = ["--strategies", everyone, "--mode", "speed", "--rounds", str(options.rounds), *extra]
+                status = bench([*command, "--out", out, "--csv", f"{stem}{suffix}.csv"])
                 if status > 1:
                     return status
-                pages.append(_page(out))
+                failed |= status
+                if Path(out, "comparison.md").is_file():  # else not even CutMix ran, such as out of memory
+                    pages.append(_page(out))
+            if device.type == "cuda":
+                pages.append(_matrix_rate(device))
         finally:
             RANDOM.unlink(missing_ok=True)
         if Path("baselines/peers.py").is_file():
@@ -80,7 +97,8 @@ def _write_readme() -> int:
 
     newest = {}
     timed = [(file, [row for row in read_csv(file) if row["im_per_sec"] is not None]) for file in Path("results").glob("*.csv")]
-    for file, rows in sorted(((file, rows) for file, rows in timed if rows), key=lambda pair: pair[1][0]["date"]):
+    whole = [(file, rows) for file, rows in timed if {"saliencymix", "puzzlemix", "transmix"} <= {row["strategy"] for row in rows}]
+    for file, rows in sorted(whole, key=lambda pair: pair[1][0]["date"]):
         newest[rows[0]["device"], rows[0]["precision"], rows[0]["compiled"]] = file, rows
     lines = []
     for file, rows in newest.values():
@@ -100,6 +118,23 @@ def _write_readme() -> int:
     table = "\n".join(lines)
     readme.write_text(f"{text[:begin]}\n{table}{text[end:]}", encoding="utf-8")
     return 0
+
+
+def _matrix_rate(device: Any) -> str:
+    """What this GPU reaches in a large bfloat16 matrix product, to hold DeiT-S's 27.8 GFLOP an image against."""
+    import torch
+
+    size, times = 8192, []
+    left, right = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in "AB")
+    for _ in range(25):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in "be")
+        begin.record()
+        left @ right
+        end.record()
+        torch.cuda.synchronize(device)
+        times.append(begin.elapsed_time(end) / 1000)
+    rate = 2 * size**3 / statistics.median(times[5:]) / 1e12
+    return f"# The machine\n\nProducts of {size} x {size} matrices, bfloat16: {rate:.0f} TFLOP/s; DeiT-S: 0.0278 TFLOP an image.\n"
 
 
 def _timed_strategies() -> list[str]:

@@ -8,6 +8,7 @@ from PIL import Image
 
 from mixbench.cli import main
 from mixbench.report import COLUMNS, published_table8
+from mixbench.results import SPEEDS
 
 TINY = ["--embed-dim", "24", "--depth", "1", "--epochs", "1", "--batch_size", "8", "--micro-batch", "8", "--speed-model", "deit_tiny_patch16_224",
         "--speed-batch-size", "2", "--speed-image-size", "64", "--no-speed-amp", "--rounds", "2", "--limit-train", "20", "--limit-val", "20"]
@@ -148,3 +149,8 @@ def test_results_are_not_overwritten(tmp_path, capsys, monkeypatch):
     assert main(["--strategies", "mixup", "--mode", "accuracy", "--resume", "--out", "run", *TINY]) == 0
     after = rows(tmp_path / "run" / "comparison.csv")
     assert [row["strategy"] for row in after] == ["mixup", "none"] and after[1]["top1"] == before[0]["top1"]
+
+
+@pytest.mark.parametrize("extra", [[], *SPEEDS["cpu"].values(), *SPEEDS["gpu"].values()], ids=" ".join)
+def test_tables_of_make_results_are_commands(extra, capsys):
+    assert main(["--strategies", "cutmix,transmix", "--mode", "speed", "--rounds", "40", *extra, "--print-recipe"]) == 0

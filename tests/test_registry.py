@@ -190,3 +190,10 @@ def test_the_kit_catches_attention_taken_the_wrong_way():
 
     with pytest.raises(AssertionError, match="must not lower lam"):
         check_strategy(Backwards())
+
+
+def test_yamls_words_are_known():
+    assert create_strategy("cutmix(per_sample=true)") == create_strategy("cutmix(per_sample=True)") != create_strategy("cutmix(per_sample=false)")
+    assert strategy_spec(create_strategy("cutmix(per_sample=true)")) == "cutmix(per_sample=True)"
+    with pytest.raises(ValueError, match="true or false, not 'yes'"):
+        create_strategy("cutmix(per_sample=yes)")

@@ -272,7 +272,6 @@ def test_the_gallery_of_a_network_without_class_token(tmp_path):
 
 
 def test_the_loaders_part_is_told():
-    """12,000 images in 100 s of its own and 50 s of waiting are 80 a second."""
     rows = [row(loading_share=0.25, train_im_per_sec=80.0), row("transmix", loading_share=0.25, train_im_per_sec=79.96)]
     [told] = [line for line in report.remarks(rows, "") if "loader" in line]
     assert "cutmix 80, transmix 79.96; up to 25 % of it was waiting for images, so the loader was the bottleneck" in told
