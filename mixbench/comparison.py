@@ -52,7 +52,8 @@ class Bench:
                 self.device = torch.device("cuda", torch.cuda.current_device())
             torch.cuda.set_device(self.device.index or 0)  # events are of the current device
             # torch itself allows TF32 in convolutions but not in matrix products, which would favour Attentive-CutMix's network
-            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = self.recipe.tf32
+            torch.set_float32_matmul_precision("high" if self.recipe.tf32 else "highest")
+            torch.backends.cudnn.allow_tf32 = self.recipe.tf32
         self.console = Console(width=None if sys.stdout.isatty() else 150)
         self.progress = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),

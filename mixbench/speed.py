@@ -15,7 +15,7 @@ from mixbench.recipe import Recipe
 from mixbench.registry import create_strategy, strategy_spec
 from mixbench.train import Clock, Learner, build_model, build_optimizer, compiled_parts, explain, mixed_loss
 
-WARM_UP = 3  # steps of each strategy that are not counted
+WARM_UP, COMPILING = 3, 20  # steps of each strategy that are not counted; kernels of Puzzle-Mix's four grids compile as they are drawn
 CLASSES = 1000
 REFERENCE, CONTROL = "cutmix (reference)", "cutmix (control)"  # no spec text can be one of these
 PARTS = ("mix", "forward", "backward", "optimizer")
@@ -99,6 +99,7 @@ def measure(
     peaks: dict[str, float] = {}
     batch = speed_batch(recipe, device)
     step = timed_step(recipe, device)
+    warm_up = COMPILING if recipe.compile or device.type == "cuda" else WARM_UP
 
     def attempt(name: str, number: int) -> Clock | None:
         try:
@@ -110,7 +111,7 @@ def measure(
     with ExitStack() as stack:
         learners = speed_learners(named, recipe, device, stack)
         for name in named:
-            for number in range(WARM_UP):
+            for number in range(warm_up):
                 if device.type == "cuda":
                     torch.cuda.reset_peak_memory_stats(device)
                 if name in failed or attempt(name, number) is None:
@@ -118,7 +119,7 @@ def measure(
                 if device.type == "cuda":
                     torch.cuda.synchronize(device)
                     peaks[name] = torch.cuda.max_memory_allocated(device) / 2**20
-        for number in range(WARM_UP, WARM_UP + rounds):
+        for number in range(warm_up, warm_up + rounds):
             order = [name for name in (named if number % 2 == 0 else reversed(named)) if name not in failed]
             clocks = {name: attempt(name, number) for name in order}
             if device.type == "cuda":
@@ -126,7 +127,7 @@ def measure(
             for name, clock in clocks.items():
                 if clock is not None:
                     parts[name].append(clock.seconds())
-            say(number + 1 - WARM_UP, rounds)
+            say(number + 1 - warm_up, rounds)
     if REFERENCE in failed or CONTROL in failed:
         raise RuntimeError(f"the reference itself cannot be timed: cutmix {failed.get(REFERENCE, failed.get(CONTROL))}")
     times = {name: np.array([sum(p[k] for k in ("mix", "forward", "backward")) for p in parts[name]]) for name in named}

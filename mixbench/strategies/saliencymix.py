@@ -75,6 +75,7 @@ class SaliencyMix(MixStrategy):
             draws.append((height - top, width - left, *center))
         detect = {"uint8": fine_grained, "opencv": opencv_saliency, "official": official_saliency}[self.source]
         shown = images if self.source == "official" else ctx.pixels
-        saliency = ctx.tensor_half(detect)(shown[-len(draws) :].flip(0))  # of each row's partner
+        detect = detect if self.source == "opencv" else ctx.tensor_half(detect)
+        saliency = detect(shown[-len(draws) :].flip(0))  # of each row's partner
         mixed, mask = ctx.tensor_half(paste_salient)(images, saliency, send(draws, images))
         return MixedBatch(images=mixed, labels=labels, partner=mirrored(images), mask=mask)
