@@ -221,12 +221,15 @@ def _descending(x: Tensor) -> None:
 
 
 @cache
-def _triton_flow() -> Callable[..., tuple[Tensor, Tensor]] | None:
-    """The loop of `_flow` as one launch; None, with a warning, where Triton is missing, as on Windows."""
+def _triton_flow(device: torch.device) -> Callable[..., tuple[Tensor, Tensor]] | None:
+    """The loop of `_flow` as one launch; None, with a warning, where Triton is missing, as on Windows, or cannot compile."""
     try:
         from mixbench.puzzle_triton import flow
-    except ImportError as error:
-        warnings.warn(f"Puzzle-Mix's mask takes thousands of launches instead of one: Triton cannot be imported ({error})", stacklevel=2)
+
+        flow(torch.zeros(1, 4, 1, device=device), torch.zeros(2, 1, 4, 1, device=device), 2, 1, 1.0)
+    except Exception as error:  # a C compiler may be missing, or the GPU be too old
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        warnings.warn(f"Puzzle-Mix's mask takes thousands of launches instead of one: Triton cannot be used ({reason})", stacklevel=2)
         return None
     return flow
 
@@ -237,7 +240,7 @@ def _flow(difference: Tensor, weight: Tensor, n: int) -> tuple[Tensor, Tensor]:
     # the squared norm of the arcs is 8 levels; momentum is stable up to 4/3 of its inverse
     step = 1.25 / (8 * levels)
     steps = STEPS * max(levels, 2)
-    kernel = _triton_flow() if difference.is_cuda else None
+    kernel = _triton_flow(difference.device) if difference.is_cuda else None
     if kernel:
         return kernel(difference.contiguous(), weight.contiguous(), n, steps, step)
     least, most = _capacity(weight, levels)

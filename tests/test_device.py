@@ -73,7 +73,7 @@ def gpu(monkeypatch):
         mode.launches["kernel"] += 1
         return torch.empty_like(difference), difference.new_empty(2, levels**2, n * n, batch)
 
-    monkeypatch.setattr(mixbench.puzzle, "_triton_flow", lambda: kernel)
+    monkeypatch.setattr(mixbench.puzzle, "_triton_flow", lambda _: kernel)
     with PretendGpu() as mode:
         yield mode
 

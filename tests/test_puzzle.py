@@ -611,6 +611,13 @@ def test_the_kernel_compiles_for_gpus(capability):
     assert made.asm["cubin"] and made.metadata.shared <= 48 * 1024
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="Triton works here")
+def test_a_machine_where_triton_does_not_work_is_told():
+    puzzle._triton_flow.cache_clear()
+    with pytest.warns(UserWarning, match="thousands of launches instead of one: Triton cannot be used"):
+        assert puzzle._triton_flow(torch.device("cpu")) is None
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("labels", [2, 3, 4])
@@ -619,6 +626,7 @@ def test_a_gpu_solves_masks_as_well_without_a_wait(n, labels):
     rng = torch.Generator().manual_seed(n)
     terms = torch.rand(32, n, n, labels, generator=rng), torch.rand(32, n - 1, n, generator=rng), torch.rand(32, n, n - 1, generator=rng)
     there = [term.cuda() for term in terms]
+    assert puzzle._triton_flow(there[0].device) is not None
     solve_mask(*there)  # compiles the kernel
     torch.cuda.set_sync_debug_mode("error")
     try:
