@@ -189,7 +189,7 @@ def loader_remark(rows: Rows) -> list[str]:
         return []
     share = max(row["loading_share"] for row in loaded)
     told = ", ".join(f"{row['strategy']} {row['train_im_per_sec']:.4g}" for row in loaded if row["train_im_per_sec"] is not None)
-    bound = "the loader was the bottleneck" if share >= LOADER_BOUND else "the loader was no bottleneck"
+    bound = "a faster loader would help" if share >= LOADER_BOUND else "the loader held nothing up"
     waited = f"up to {100 * share:.0f} % of it was waiting for images, so {bound}"
     return [f"Training with the loader, images per second: {told or '-'}; {waited}."]
 
