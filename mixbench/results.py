@@ -64,8 +64,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             for suffix, extra in SPEEDS["gpu" if device.type == "cuda" else "cpu"].items():
                 out = f"{folder}/speed{suffix}"
                 command = ["--strategies", everyone, "--mode", "speed", "--rounds", str(options.rounds), *extra]
-                status = bench([*command, "--out", out, "--csv", f"{stem}{suffix}.csv"])
-                if status > 1:
+                try:
+                    status = bench([*command, "--out", out, "--csv", f"{stem}{suffix}.csv"])
+                except Exception as error:  # out of memory before the first strategy: the other tables go on
+                    print(f"{stem}{suffix}.csv: {type(error).__name__}: {error}", file=sys.stderr)
+                    status = 1
+                if status == 130:  # interrupted
                     return status
                 failed |= status
                 if Path(out, "comparison.md").is_file():  # else not even CutMix ran, such as out of memory

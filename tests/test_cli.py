@@ -1,11 +1,13 @@
 """The command as a user meets it."""
 import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from mixbench import results
 from mixbench.cli import main
 from mixbench.report import COLUMNS, published_table8
 from mixbench.results import SPEEDS
@@ -154,3 +156,29 @@ def test_results_are_not_overwritten(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize("extra", [[], *SPEEDS["cpu"].values(), *SPEEDS["gpu"].values()], ids=" ".join)
 def test_tables_of_make_results_are_commands(extra, capsys):
     assert main(["--strategies", "cutmix,transmix", "--mode", "speed", "--rounds", "40", *extra, "--print-recipe"]) == 0
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("out of memory"), 2], ids=["raises", "refused"])
+def test_a_failed_table_does_not_lose_the_others(failure, tmp_path, monkeypatch):
+    tried = []
+
+    def bench(argv):
+        out = Path(argv[argv.index("--out") + 1])
+        tried.append(out.name)
+        if len(tried) == 1:
+            if isinstance(failure, Exception):
+                raise failure
+            return failure
+        out.mkdir()
+        (out / "comparison.md").write_text("the second table\n")
+        return 0
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results").mkdir()
+    monkeypatch.setattr("mixbench.cli.main", bench)
+    monkeypatch.setattr(results, "_timed_strategies", lambda: ["cutmix"])
+    monkeypatch.setattr("mixbench.environment.choose_device", lambda name: torch.device("cpu"))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)  # no GPU tests from within a test
+    assert results.main(["--rounds", "1"]) != 0
+    [page] = (tmp_path / "results").glob("*.md")
+    assert tried == [f"speed{suffix}" for suffix in SPEEDS["cpu"]] and "the second table" in page.read_text()
