@@ -205,3 +205,22 @@ def test_an_unreadable_validation_image_is_one_sentence(tiny):
 
     with pytest.raises(UnreadableImage, match=r"^cannot read image x\.png: no$"):
         list(readable(loader()))
+
+
+def test_throughput_with_the_loader_counts_this_process_alone(tiny, tmp_path, monkeypatch):
+    """An epoch is 48 images in 6 micro-batches of 2 s each, after 6 waits of 3 s: 48 / 30 = 1.6 images a second, resumed or not."""
+    recipe, data = tiny
+    monkeypatch.setattr("mixbench.train.Clock.seconds", lambda self: {"micro-batch": 2.0})
+    monkeypatch.setattr("mixbench.train.Waiting.add", lambda self, seconds: setattr(self, "waited", self.waited + 3))
+    [whole] = train(create_strategies("cutmix"), recipe, data, 0, CPU)
+
+    def killed(done, steps):
+        if done == 4:  # in the second epoch
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(create_strategies("cutmix"), recipe, data, 0, CPU, out=tmp_path, tick=killed)
+    [resumed] = train(create_strategies("cutmix"), recipe, data, 0, CPU, out=tmp_path, resume=True)
+    [again] = train(create_strategies("cutmix"), recipe, data, 0, CPU, out=tmp_path, resume=True)
+    assert (whole.train_im_per_sec, whole.seconds) == (1.6, 24) and (resumed.train_im_per_sec, resumed.seconds) == (1.6, 24)
+    assert again.train_im_per_sec is None  # nothing was left to train
