@@ -31,6 +31,7 @@ SPEEDS = {  # by the ending of the table's name: what the command adds; later op
         **{f"-bf16-{side}px": [*BF16, *FEW, "--speed-image-size", str(side)] for side in (160, 384)},
     },
 }  # fmt: skip
+DEIT_S_FLOP = 27.8e9  # forward and backward of one image at 224 px
 OFFLINE = "attentivecutmix(network=efficientnet_lite0)"
 
 
@@ -75,7 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 if Path(out, "comparison.md").is_file():  # else not even CutMix ran, such as out of memory
                     pages.append(_page(out))
             if device.type == "cuda":
-                pages.append(_matrix_rate(device))
+                files = {suffix: Path(f"{stem}{suffix}.csv") for suffix in ("-bf16", "-bf16-compiled")}
+                pages.append(_machine(_matrix_rate(device), {suffix[1:]: _cutmix_rate(file) for suffix, file in files.items()}))
         finally:
             RANDOM.unlink(missing_ok=True)
         if options.data:
@@ -124,8 +126,8 @@ def _write_readme() -> int:
     return 0
 
 
-def _matrix_rate(device: Any) -> str:
-    """What this GPU reaches in a large bfloat16 matrix product, to hold DeiT-S's 27.8 GFLOP an image against."""
+def _matrix_rate(device: Any) -> float:
+    """FLOP a second that this GPU reaches in a large bfloat16 matrix product, median of 20."""
     import torch
 
     size, times = 8192, []
@@ -137,8 +139,22 @@ def _matrix_rate(device: Any) -> str:
         end.record()
         torch.cuda.synchronize(device)
         times.append(begin.elapsed_time(end) / 1000)
-    rate = 2 * size**3 / statistics.median(times[5:]) / 1e12
-    return f"# The machine\n\nProducts of {size} x {size} matrices, bfloat16: {rate:.0f} TFLOP/s; DeiT-S: 0.0278 TFLOP an image.\n"
+    return 2 * size**3 / statistics.median(times[5:])
+
+
+def _cutmix_rate(file: Path) -> float | None:
+    """CutMix's images per second in a table, None where it has none."""
+    from mixbench.report import read_csv
+
+    rows = read_csv(file) if file.is_file() else []
+    return next((row["im_per_sec"] for row in rows if row["strategy"] == "cutmix"), None)
+
+
+def _machine(rate: float, measured: dict[str, float | None]) -> str:
+    """What the matrix rate is, and the share of it that DeiT-S reaches with CutMix in each table, as a page."""
+    shares = [f"{name} {100 * DEIT_S_FLOP * im / rate:.1f} %" for name, im in measured.items() if im is not None]
+    told = f"DeiT-S with CutMix, {DEIT_S_FLOP / 1e9:.1f} GFLOP an image, reaches of it: {', '.join(shares) or 'not measured'}"
+    return f"# The machine\n\nProducts of 8192 x 8192 matrices, bfloat16: {rate / 1e12:.0f} TFLOP/s. {told}.\n"
 
 
 def _timed_strategies() -> list[str]:

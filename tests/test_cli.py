@@ -182,3 +182,9 @@ def test_a_failed_table_does_not_lose_the_others(failure, tmp_path, monkeypatch)
     assert results.main(["--rounds", "1"]) != 0
     [page] = (tmp_path / "results").glob("*.md")
     assert tried == [f"speed{suffix}" for suffix in SPEEDS["cpu"]] and "the second table" in page.read_text()
+
+
+def test_share_of_the_matrix_rate():
+    """2,000 images a second of 27.8 GFLOP are 55.6 of 556 TFLOP/s."""
+    page = results._machine(556e12, {"bf16": 2000.0, "bf16-compiled": None})
+    assert "556 TFLOP/s" in page and "27.8 GFLOP an image, reaches of it: bf16 10.0 %." in page
