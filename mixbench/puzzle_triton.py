@@ -1,7 +1,6 @@
 """The loop of Puzzle-Mix's mask solver as one Triton kernel, a program an image: `puzzle._flow` would launch thousands of small ones."""
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import torch
@@ -43,8 +42,24 @@ def _primal(start, right, down, here, there, left, above, inside_left, inside_ab
 
 
 @triton.jit
+def _incidence(level, arc, levels: tl.constexpr, arcs: tl.constexpr):
+    """What an arc adds to each level of the cell it starts from, and of the one it leads to, (LEVELS, ARCS) each; see `puzzle._arcs`.
+
+    Made here, since a copy from the host would wait.
+    """
+    number = (arc - levels) // 2  # of the pair of levels: (0, 1), (0, 2), (1, 2)
+    low, high = level == tl.where(number == 2, 1, 0), level == tl.where(number > 0, 2, 1)
+    pair = (arc >= levels) & (arc < arcs)
+    first, second = pair & ((arc - levels) % 2 == 0), pair & ((arc - levels) % 2 == 1)
+    same = (arc < levels) & (level == arc)
+    here = tl.where(same | (first & low), 1.0, 0.0) - tl.where(second & high, 1.0, 0.0)
+    there = tl.where(second & low, 1.0, 0.0) - tl.where(same | (first & high), 1.0, 0.0)
+    return here, there
+
+
+@triton.jit
 def _loop(
-    difference, weight, here_matrix, there_matrix, x_out, flow_out, batch, n, steps, step,
+    difference, weight, x_out, flow_out, batch, n, steps, step,
     levels: tl.constexpr, arcs: tl.constexpr, LEVELS: tl.constexpr, ARCS: tl.constexpr, N: tl.constexpr,
 ):  # fmt: skip
     image, cells = tl.program_id(0), n * n
@@ -57,8 +72,7 @@ def _loop(
     same, most = arc < levels, tl.where(arc < levels, 1.0, tl.where(arc < arcs, 2.0, 0.0))
     most_right, most_down = most * to_right, most * to_below
     least_right, least_down = tl.where(same, -most_right, 0.0), tl.where(same, -most_down, 0.0)
-    entry = level * ARCS + tl.arange(0, ARCS)[None, :]
-    here, there = tl.load(here_matrix + entry), tl.load(there_matrix + entry)  # (LEVELS, ARCS)
+    here, there = _incidence(level, tl.arange(0, ARCS)[None, :], levels, arcs)
     here_back, there_back = tl.trans(here), tl.trans(there)
     everywhere = tl.zeros((LEVELS, N), tl.int32) + cell
     left, above = tl.maximum(everywhere - 1, 0), tl.maximum(everywhere - n, 0)
@@ -85,29 +99,12 @@ def _loop(
     tl.store(flow_out + (arcs * cells + at) * batch + image, down, mask=known)
 
 
-@cache
-def _incidence(levels: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """What an arc adds to each level of the cell it starts from, and of the one it leads to, (LEVELS, ARCS) each; see `puzzle._arcs`."""
-    from mixbench.puzzle import _level_pairs
-
-    here, there = torch.zeros(2, triton.next_power_of_2(levels), triton.next_power_of_2(levels**2)).unbind()
-    for level in range(levels):
-        there[level, level], here[level, level] = -1, 1
-    for number, (low, high) in enumerate(_level_pairs(levels)):
-        arc = levels + 2 * number
-        there[high, arc], here[low, arc] = -1, 1
-        here[high, arc + 1], there[low, arc + 1] = -1, 1
-    return here.to(device), there.to(device)
-
-
 def flow(difference: Tensor, weight: Tensor, n: int, steps: int, step: float) -> tuple[Tensor, Tensor]:
     """`puzzle._flow` by the kernel: difference (levels, n*n, B) and weight (2, 1, n*n, B) float32 on a GPU."""
     levels, cells, batch = difference.shape
-    here, there = _incidence(levels, difference.device)
     x, moved = torch.empty_like(difference), difference.new_empty(2, levels**2, cells, batch)
+    sizes = [triton.next_power_of_2(size) for size in (levels, levels**2, cells)]
     loop: Any = _loop[(batch,)]
-    loop(
-        difference, weight, here, there, x, moved, batch, n, steps, step,
-        levels, levels**2, here.shape[0], here.shape[1], triton.next_power_of_2(cells), num_warps=4 if levels < 3 else 8,
-    )  # fmt: skip
+    with torch.cuda.device_of(difference):  # Triton launches on the current device
+        loop(difference, weight, x, moved, batch, n, steps, step, levels, levels**2, *sizes, num_warps=4 if levels < 3 else 8)
     return x, moved

@@ -152,6 +152,28 @@ def test_launches_of_a_step(gpu, pretended_vit):
     assert max(puzzle)[0] <= 1600 and max(kernel for _, kernel in puzzle) == 1  # most of them for moving 16 x 16 blocks
 
 
+def test_the_mask_kernel_is_launched_on_its_tensors_device_without_a_wait(monkeypatch):
+    pytest.importorskip("triton", reason="triton is not installed: pip install triton")
+    from mixbench import puzzle_triton
+
+    current, launched = ["cuda:0"], []
+
+    @contextlib.contextmanager
+    def device_of(tensor):
+        current.append(str(tensor.device))
+        yield
+        current.pop()
+
+    monkeypatch.setattr(torch.cuda, "device_of", device_of)
+    monkeypatch.setattr(puzzle_triton, "_loop", {(3,): lambda *_, **__: launched.append(current[-1])})
+    with PretendGpu() as mode:
+        for levels in (1, 2, 3):
+            problem = torch.zeros(levels, 16, 3, device="cuda:1"), torch.zeros(2, 1, 16, 3, device="cuda:1")
+            x, flow = puzzle_triton.flow(*problem, 4, 1, 1.0)
+            assert x.shape == (levels, 16, 3) and flow.shape == (2, levels**2, 16, 3)
+    assert launched == ["cuda:1"] * 3 and not mode.waits
+
+
 def test_the_tensor_half_of_every_mix_is_one_graph(monkeypatch):
     """No graph break, and the same as eager; a second batch with other draws runs the same graphs."""
     torch._dynamo.reset()

@@ -595,7 +595,8 @@ def test_the_kernel_equals_the_loop(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("capability", [80, 90])
-def test_the_kernel_compiles_for_gpus(capability):
+@pytest.mark.parametrize("levels, warps", [(2, 4), (3, 8)])
+def test_the_kernel_compiles_for_gpus(capability, levels, warps):
     triton = pytest.importorskip("triton", reason="triton is not installed: pip install triton")
     if os.environ.get("TRITON_INTERPRET") == "1":
         pytest.skip("interpreting: nothing is compiled")
@@ -604,10 +605,11 @@ def test_the_kernel_compiles_for_gpus(capability):
 
     from mixbench.puzzle_triton import _loop
 
-    constants = {"levels": 2, "arcs": 4, "LEVELS": 2, "ARCS": 4, "N": 256}
+    constants = {"levels": levels, "arcs": levels**2}
+    constants |= {"LEVELS": triton.next_power_of_2(levels), "ARCS": triton.next_power_of_2(levels**2), "N": 256}
     kinds = {"batch": "i32", "n": "i32", "steps": "i32", "step": "fp32"}
     signature = {name: "constexpr" if name in constants else kinds.get(name, "*fp32") for name in _loop.arg_names}
-    made = triton.compile(ASTSource(_loop, signature, constants), target=GPUTarget("cuda", capability, 32), options={"num_warps": 4})
+    made = triton.compile(ASTSource(_loop, signature, constants), target=GPUTarget("cuda", capability, 32), options={"num_warps": warps})
     assert made.asm["cubin"] and made.metadata.shared <= 48 * 1024
 
 
