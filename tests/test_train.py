@@ -1,4 +1,5 @@
 """Side-by-side training: bit-identical, independent of its neighbours, and robust to a strategy that fails."""
+from collections import Counter
 from dataclasses import dataclass, replace
 
 import pytest
@@ -36,6 +37,19 @@ def test_figures_do_not_depend_on_company_order_or_time(tiny):
         assert torch.equal(weights(alone["cutmix"]), weights(again["cutmix"]))
         assert [{k: v for k, v in r.items() if k != "seconds"} for r in alone["cutmix"].log] == [
             {k: v for k, v in r.items() if k != "seconds"} for r in again["cutmix"].log]
+
+
+def test_each_strategy_is_first_after_the_loader_as_often(tiny):
+    calls = []
+    for name in ("former", "latter", "third"):
+        def mix(self, images, labels, ctx, name=name):
+            calls.append(name)
+            return CutMix.mix(self, images, labels, ctx)
+
+        register_strategy(name)(dataclass(frozen=True)(type(name, (CutMix,), {"mix": mix})))
+    run(tiny, "former,latter,third", mix_prob=1.0, epochs=3)
+    first = Counter(calls[::3])
+    assert sum(first.values()) == 18 and set(first.values()) == {6}
 
 
 def test_transmix_learns_other_labels(tiny):
