@@ -1,4 +1,4 @@
-"""Measure the machine this runs on: `python -m mixbench.results`, in a plain checkout too; writes results/<device>-<date>.csv and .md."""
+"""Measure the machine this runs on: `python -m mixbench.results`, in a plain checkout too; writes results/<device>-<date>*.csv and .md."""
 from __future__ import annotations
 
 import argparse
@@ -7,8 +7,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,14 @@ RANDOM = Path("resnet50-random.pth")  # in the current folder while it is timed:
 TABLE_8 = ["--speed-batch-size", "128"]
 BF16 = [*TABLE_8, "--speed-amp"]
 FEW = ["--rounds", "10", "--strategies", "cutmix,puzzlemix,transmix"]
-SPEEDS = {  # by the ending of the table's name: what the command adds; later options win
+SPEEDS = {  # by the ending of the table's name: what the command adds; later options win; all strategies where it names none
     "cpu": {
         "": ["--speed-batch-size", "16"],
         "-bf16-saliency": ["--speed-batch-size", "16", "--strategies", "cutmix,puzzlemix", "--gradient-amp", "true"],
     },
     "gpu": {
-        "-fp32": TABLE_8, "-tf32": [*TABLE_8, "--tf32"], "-bf16": BF16,
+        "-bf16": BF16, "-bf16-compiled": [*BF16, "--compile"], "-fp32": TABLE_8, "-tf32": [*TABLE_8, "--tf32"],
         "-fp32-compiled": [*TABLE_8, "--compile"], "-tf32-compiled": [*TABLE_8, "--tf32", "--compile"],
-        "-bf16-compiled": [*BF16, "--compile"],
         **{f"-bf16-batch-{size}": [*BF16, *FEW, "--speed-batch-size", str(size)] for size in (32, 64, 256, 512, 1024)},
         **{f"-bf16-{side}px": [*BF16, *FEW, "--speed-image-size", str(side)] for side in (160, 384)},
     },
@@ -36,7 +36,10 @@ OFFLINE = "attentivecutmix(network=efficientnet_lite0)"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Time the peers and every strategy; with --data train all side by side within --minutes; on a GPU run the GPU tests."""
+    """Time the peers and every strategy; with --data train all side by side within --minutes; on a GPU run the GPU tests.
+
+    Each table has a page of its own, written once it is measured; a page of today is not measured again, so a run that was cut off goes on.
+    """
     parser = argparse.ArgumentParser(prog="mixbench.results", description=__doc__, allow_abbrev=False)
     parser.add_argument("--data", help="an image folder to train on")
     parser.add_argument("--minutes", type=float, default=10, help="training time in all (default: %(default)s)")
@@ -48,53 +51,76 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _write_readme()
     import torch
 
-    from mixbench.cli import main as bench
-    from mixbench.comparison import peers
     from mixbench.environment import choose_device, device_name
+    from mixbench.files import replace_file
 
     device = choose_device("auto")
+    gpu = device.type == "cuda"
     name = re.sub(r"[^a-z0-9]+", "-", device_name(device).lower()).strip("-")
-    stem = Path("results") / f"{name}-{datetime.now(UTC):%Y-%m-%d}"
+    stem = f"results/{name}-{datetime.now(UTC):%Y-%m-%d}"
+    tables: dict[str, Callable[[], tuple[int, str]]] = {}  # by the ending of their names: status, page
+    if Path("baselines/peers.py").is_file():  # first: later the heap is warm, and copies cost less
+        tables["-peers"] = partial(_peers, min(options.rounds, 15))
+    for suffix, extra in SPEEDS["gpu" if gpu else "cpu"].items():
+        tables[suffix] = partial(_speed, f"{stem}{suffix}.csv", options.rounds, extra)
+    if gpu:
+        tables["-machine"] = partial(_machine, device, {suffix: Path(f"{stem}{suffix}.csv") for suffix in ("-bf16", "-bf16-compiled")})
+    if options.data:
+        tables["-top1"] = partial(_top1, f"{stem}-top1.csv", options.data, options.seeds, options.minutes * 60, device)
     failed = 0
-    with tempfile.TemporaryDirectory() as folder:
-        pages = []
-        if Path("baselines/peers.py").is_file():  # first: later the heap is warm, and copies cost less
-            pages.append("# Peers\n\nOne thread, CPU seconds of the thread, interleaved.\n\n" + peers(min(options.rounds, 15)) + "\n")
+    for suffix, measure in tables.items():
+        page = Path(f"{stem}{suffix}.md")
+        if page.is_file():
+            print(f"{page} is there: remove it to measure it again")
+            continue
         try:
-            everyone = ",".join(_timed_strategies())
-            for suffix, extra in SPEEDS["gpu" if device.type == "cuda" else "cpu"].items():
-                out = f"{folder}/speed{suffix}"
-                command = ["--strategies", everyone, "--mode", "speed", "--rounds", str(options.rounds), *extra]
-                try:
-                    status = bench([*command, "--out", out, "--csv", f"{stem}{suffix}.csv"])
-                except Exception as error:  # out of memory before the first strategy: the other tables go on
-                    print(f"{stem}{suffix}.csv: {type(error).__name__}: {error}", file=sys.stderr)
-                    status = 1
-                if status == 130:  # interrupted
-                    return status
-                failed |= status
-                if Path(out, "comparison.md").is_file():  # else not even CutMix ran, such as out of memory
-                    pages.append(_page(out))
-            if device.type == "cuda":
-                files = {suffix: Path(f"{stem}{suffix}.csv") for suffix in ("-bf16", "-bf16-compiled")}
-                pages.append(_machine(_matrix_rate(device), {suffix[1:]: _cutmix_rate(file) for suffix, file in files.items()}))
-        finally:
-            RANDOM.unlink(missing_ok=True)
-        if options.data:
-            config = "deit_small_imagenette" if device.type == "cuda" else "quick"
-            trained = ",".join([strategy for strategy in list_strategies() if strategy != "attentivecutmix"] + [OFFLINE])
-            extra = ["--mode", "accuracy", "--data", options.data, "--config", config, "--seeds", options.seeds]
-            extra += ["--hflip", "0.5"] if config == "quick" else []
-            seconds = options.minutes * 60 / len(options.seeds.split(","))
-            epochs = _epochs_within(options.data, config, seconds, trained, device)
-            common = ["--strategies", trained, *extra, "--epochs", str(epochs)]
-            failed |= bench([*common, "--out", f"{folder}/top1", "--csv", f"{stem}-top1.csv"])
-            pages.append(_page(f"{folder}/top1").replace(options.data, Path(options.data).name))
-        stem.with_suffix(".md").write_text("\n".join(pages), encoding="utf-8")
-    print(f"wrote {stem}.md and the tables beside it")
+            status, text = measure()
+        except Exception as error:  # out of memory before the first strategy: the other tables go on
+            print(f"{page}: {type(error).__name__}: {error}", file=sys.stderr)
+            status, text = 1, ""
+        if status == 130:  # interrupted
+            return status
+        failed |= status
+        if text:
+            replace_file(page, text)
+    RANDOM.unlink(missing_ok=True)
+    print(f"wrote {stem}*.md and the tables beside them")
     if torch.cuda.is_available():
         failed |= subprocess.run([sys.executable, "-m", "pytest", "-m", "gpu", "-o", "addopts="]).returncode
     return failed
+
+
+def _peers(rounds: int) -> tuple[int, str]:
+    from mixbench.comparison import peers
+
+    return 0, f"# Peers\n\nOne thread, CPU seconds of the thread, interleaved.\n\n{peers(rounds)}\n"
+
+
+def _speed(csv: str, rounds: int, extra: list[str]) -> tuple[int, str]:
+    chosen = [] if "--strategies" in extra else ["--strategies", ",".join(_timed_strategies())]
+    return _bench([*chosen, "--mode", "speed", "--rounds", str(rounds), *extra], csv)
+
+
+def _top1(csv: str, data: str, seeds: str, seconds: float, device: Any) -> tuple[int, str]:
+    """All side by side for as many epochs as fit: DeiT-S on a GPU; on a CPU few photographs, so that there are many epochs of them."""
+    config, limit = ("deit_small_imagenette", None) if device.type == "cuda" else ("quick", 1000)
+    strategies = ",".join([strategy for strategy in list_strategies() if strategy != "attentivecutmix"] + [OFFLINE])
+    epochs = _epochs_within(data, config, limit, seconds / len(seeds.split(",")), strategies, device)
+    command = ["--strategies", strategies, "--mode", "accuracy", "--data", data, "--config", config, "--seeds", seeds]
+    command += ["--epochs", str(epochs), "--cache", "ram"]
+    command += [] if limit is None else ["--hflip", "0.5", "--limit-train", str(limit), "--limit-val", str(2 * limit)]
+    status, page = _bench(command, csv)
+    return status, page.replace(data, Path(data).name)
+
+
+def _bench(command: list[str], csv: str) -> tuple[int, str]:
+    """The exit status of bench.py, and its page without the folder that it was written to; empty where not even CutMix ran."""
+    from mixbench.cli import main as bench
+
+    with tempfile.TemporaryDirectory() as folder:
+        status = bench([*command, "--out", f"{folder}/run", "--csv", csv])
+        page = Path(folder, "run", "comparison.md")
+        return status, re.sub(r" --(out|csv) [^\s`]+", "", page.read_text(encoding="utf-8")) if page.is_file() else ""
 
 
 def _write_readme() -> int:
@@ -150,13 +176,18 @@ def _cutmix_rate(file: Path) -> float | None:
     return next((row["im_per_sec"] for row in rows if row["strategy"] == "cutmix"), None)
 
 
-def _machine(rate: float, measured: dict[str, float | None]) -> str:
+def _machine(device: Any, tables: dict[str, Path]) -> tuple[int, str]:
+    return 0, _shares(_matrix_rate(device), {suffix[1:]: _cutmix_rate(file) for suffix, file in tables.items()})
+
+
+def _shares(rate: float, measured: dict[str, float | None]) -> str:
     """What the matrix rate is, and the share of it that DeiT-S reaches with CutMix in each table, as a page."""
     shares = [f"{name} {100 * DEIT_S_FLOP * im / rate:.1f} %" for name, im in measured.items() if im is not None]
     told = f"DeiT-S with CutMix, {DEIT_S_FLOP / 1e9:.1f} GFLOP an image, reaches of it: {', '.join(shares) or 'not measured'}"
     return f"# The machine\n\nProducts of 8192 x 8192 matrices, bfloat16: {rate / 1e12:.0f} TFLOP/s. {told}.\n"
 
 
+@cache
 def _timed_strategies() -> list[str]:
     """Every registered strategy; without a network to fetch weights from, Attentive-CutMix's ResNet-50 has random ones."""
     import timm
@@ -175,13 +206,7 @@ def _timed_strategies() -> list[str]:
     return [*strategies, "saliencymix(scope=batch)"]
 
 
-def _page(out: str) -> str:
-    """The comparison of a run without the folder that it was written to."""
-    page = Path(out, "comparison.md").read_text(encoding="utf-8")
-    return re.sub(r" --(out|csv) \S+", "", page)
-
-
-def _epochs_within(data: str, config: str, seconds: float, strategies: str, device: object) -> int:
+def _epochs_within(data: str, config: str, limit: int | None, seconds: float, strategies: str, device: object) -> int:
     """How many epochs of the recipe fit into the seconds here, at least one."""
     from mixbench.data import open_data
     from mixbench.recipe import load_recipe
@@ -189,7 +214,7 @@ def _epochs_within(data: str, config: str, seconds: float, strategies: str, devi
     from mixbench.train import estimate_seconds
 
     recipe = load_recipe(config)
-    opened = open_data(data=Path(data))
+    opened = open_data(data=Path(data), limit_train=limit)
     whole = estimate_seconds(create_strategies(strategies), recipe, opened, device)  # type: ignore[arg-type]
     return max(1, int(0.8 * seconds / whole * recipe.total_epochs))
 
