@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import harmonic_mean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -188,7 +189,11 @@ def loader_remark(rows: Rows) -> list[str]:
     if not loaded:
         return []
     share = max(row["loading_share"] for row in loaded)
-    told = ", ".join(f"{row['strategy']} {row['train_im_per_sec']:.4g}" for row in loaded if row["train_im_per_sec"] is not None)
+    rates: dict[str, list[float]] = {}
+    for row in loaded:
+        if row["train_im_per_sec"] is not None:
+            rates.setdefault(row["strategy"], []).append(row["train_im_per_sec"])
+    told = ", ".join(f"{strategy} {harmonic_mean(own):.4g}" for strategy, own in rates.items())  # seeds see as many images
     bound = "a faster loader would help" if share >= LOADER_BOUND else "the loader held nothing up"
     waited = f"up to {100 * share:.0f} % of it was waiting for images, so {bound}"
     return [f"Training with the loader, images per second: {told or '-'}; {waited}."]

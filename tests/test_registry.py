@@ -197,3 +197,18 @@ def test_yamls_words_are_known():
     assert strategy_spec(create_strategy("cutmix(per_sample=true)")) == "cutmix(per_sample=True)"
     with pytest.raises(ValueError, match="true or false, not 'yes'"):
         create_strategy("cutmix(per_sample=yes)")
+
+    from dataclasses import dataclass
+
+    from mixbench.strategies.cutmix import CutMix
+
+    @register_strategy("mayskip")
+    @dataclass(frozen=True)
+    class MaySkip(CutMix):
+        every: int | None = 3
+        name: str = ""
+
+    found = create_strategy("mayskip(every=null, name=null)")
+    assert found.every is None and found.name == "null" and create_strategy(strategy_spec(found)) == found
+    with pytest.raises(ValueError, match="cutmix per_sample must be true or false, not None"):
+        create_strategy("cutmix(per_sample=null)")

@@ -275,5 +275,8 @@ def test_the_loaders_part_is_told():
     rows = [row(loading_share=0.25, train_im_per_sec=80.0), row("transmix", loading_share=0.25, train_im_per_sec=79.96)]
     [told] = [line for line in report.remarks(rows, "") if "loader" in line]
     assert "cutmix 80, transmix 79.96; up to 25 % of it was waiting for images, so a faster loader would help" in told
+    seeds = [row(seed=seed, loading_share=0.25, train_im_per_sec=rate) for seed, rate in enumerate((60.0, 120.0))]
+    [told] = [line for line in report.remarks(seeds, "") if "loader" in line]
+    assert "images per second: cutmix 80;" in told  # 60 images in 1 s, and as many in half a second
     assert any("held nothing up" in line for line in report.remarks([row(loading_share=0.19, train_im_per_sec=80.0)], ""))
     assert not any("loader" in line for line in report.remarks([row()], ""))
