@@ -59,8 +59,8 @@ def _incidence(level, arc, levels: tl.constexpr, arcs: tl.constexpr):
 
 @triton.jit
 def _loop(
-    difference, weight, x_out, flow_out, batch, n, steps, step,
-    levels: tl.constexpr, arcs: tl.constexpr, LEVELS: tl.constexpr, ARCS: tl.constexpr, N: tl.constexpr,
+    difference, weight, x_out, flow_out, batch, n, step,
+    steps: tl.constexpr, levels: tl.constexpr, arcs: tl.constexpr, LEVELS: tl.constexpr, ARCS: tl.constexpr, N: tl.constexpr,
 ):  # fmt: skip
     image, cells = tl.program_id(0), n * n
     level, arc, cell = tl.arange(0, LEVELS)[:, None], tl.arange(0, ARCS)[:, None], tl.arange(0, N)[None, :]
@@ -106,5 +106,5 @@ def flow(difference: Tensor, weight: Tensor, n: int, steps: int, step: float) ->
     sizes = [triton.next_power_of_2(size) for size in (levels, levels**2, cells)]
     loop: Any = _loop[(batch,)]
     with torch.cuda.device_of(difference):  # Triton launches on the current device
-        loop(difference, weight, x, moved, batch, n, steps, step, levels, levels**2, *sizes, num_warps=4 if levels < 3 else 8)
+        loop(difference, weight, x, moved, batch, n, step, steps, levels, levels**2, *sizes, num_warps=4 if levels < 3 else 8)
     return x, moved

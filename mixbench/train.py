@@ -559,7 +559,7 @@ def train(
             began = time.perf_counter()
             for number, (images, labels) in enumerate(_batches(loader, steps * parts, recipe, mean, std, waiting)):
                 step, part = epoch * steps + number // parts, number % parts
-                turn = number % len(alive)  # the loader works hardest right after a batch: each shares the cores with it as often
+                turn = step % len(alive)  # the loader works hardest right after a batch: each shares the cores with it as often
                 for learner in (*alive[turn:], *alive[:turn]):
                     if learner.status != "ok":
                         continue
