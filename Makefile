@@ -17,7 +17,7 @@ lint: .venv/tested
 results:
 	$(PYTHON) -m mixbench.results $(if $(DATA),--data $(DATA)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(ROUNDS),--rounds $(ROUNDS))
 
-# Puts the newest speeds of results/ into the README.
+# Puts the newest figures of results/ into the README.
 readme: .venv/installed
 	$(BIN)/python -m mixbench.results --readme
 

@@ -248,18 +248,19 @@ def statistics_cells(comparison: Comparison) -> list[tuple[str, ...]]:
     return cells
 
 
-def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table."""
     lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
     return lines + ["| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in rows]
 
 
 def write_markdown(rows: Rows, path: Path, command: str, speed_of: str, correct: Correct | None = None) -> None:
     """The comparison as a Markdown page with the command that made it."""
-    lines = ["# Comparison", "", f"`{command}`", "", *_markdown_table(HEADER, table_cells(rows))]
+    lines = ["# Comparison", "", f"`{command}`", "", *markdown_table(HEADER, table_cells(rows))]
     comparison = compare_rows(rows, correct)
     if comparison and any(len(summary.values) > 1 for summary in comparison.summaries):
         header = [name.format(comparison.baseline) for name in STATISTICS_HEADER]
-        lines += ["", *_markdown_table(header, statistics_cells(comparison))]
+        lines += ["", *markdown_table(header, statistics_cells(comparison))]
     lines += ["", *[f"* {line}" for line in remarks(rows, speed_of, correct)]]
     if rows:
         lines += ["", f"{rows[0]['device']}; {rows[0]['versions']}; {rows[0]['date']}"]

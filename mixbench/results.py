@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=10, help="training time in all (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=40, help="timed rounds (default: %(default)s)")
     parser.add_argument("--seeds", default="0", help="seeds of the training (default: %(default)s)")
-    parser.add_argument("--readme", action="store_true", help="only put the newest speeds of results/ into README.md")
+    parser.add_argument("--readme", action="store_true", help="only put the newest figures of results/ into README.md")
     options = parser.parse_args(argv)
     if options.readme:
         return _write_readme()
@@ -124,8 +124,43 @@ def _bench(command: list[str], csv: str) -> tuple[int, str]:
 
 
 def _write_readme() -> int:
-    """Put the newest speeds of each device and precision in results/ between the README's marks."""
-    from mixbench.report import published, read_csv, speed_verdict
+    """Put the newest top-1 and the newest speeds of each device and precision in results/ between the README's marks."""
+    from mixbench.files import replace_file
+
+    readme = Path("README.md")
+    text = readme.read_text(encoding="utf-8")
+    for mark, lines in (("top-1", _top1_lines()), ("speed", _speed_lines())):
+        begin, end = text.index("-->", text.index(f"<!-- {mark}")) + 3, text.index(f"<!-- /{mark} -->")
+        text = "\n".join([text[:begin], *lines, text[end:]])
+    replace_file(readme, text)
+    return 0
+
+
+def _top1_lines() -> list[str]:
+    """The newest comparison of top-1 in results/, of those the one with most seeds, as a table; nothing where there is none."""
+    from mixbench.report import compare_rows, markdown_table, published, read_csv, statistics_cells
+
+    found = [(read_csv(file), file) for file in sorted(Path("results").glob("*-top1.csv"))]
+    rows, file = max(found, key=lambda pair: (pair[0][0]["date"], len(pair[0])), default=([], None))
+    comparison = compare_rows(rows)
+    if file is None or comparison is None:
+        return []
+    first, seeds = rows[0], len({row["seed"] for row in rows})
+    header = ("strategy", "top-1", "sd", f"difference to {comparison.baseline} [95 %]", "corrected p", "verdict", "paper: DeiT-S, ImageNet")
+    table = [
+        (strategy, mean, spread, difference if interval == "-" else f"{difference} {interval}", p, verdict, published(strategy)[3])
+        for strategy, _, mean, spread, difference, interval, p, verdict in statistics_cells(comparison)
+    ]
+    return [
+        f"Top-1 of {first['model']} ({first['params_m']}M parameters) at {first['image_size']} px, {first['train_images']:,} images of "
+        f"{first['dataset']}, {first['epochs']} epochs, {seeds} seed{'s' * (seeds > 1)}, {first['device']}, {first['date']} "
+        f"([{file.stem}.md]({file.with_suffix('.md').as_posix()}), with the command).",
+        "", *markdown_table(header, table),
+    ]  # fmt: skip
+
+
+def _speed_lines() -> list[str]:
+    from mixbench.report import markdown_table, published, read_csv, speed_verdict
 
     newest = {}
     timed = [(file, [row for row in read_csv(file) if row["im_per_sec"] is not None]) for file in Path("results").glob("*.csv")]
@@ -135,21 +170,15 @@ def _write_readme() -> int:
     lines = []
     for file, rows in newest.values():
         first = rows[0]
-        control = f"{first['control_lo']:.3f} to {first['control_hi']:.3f}"
         lines.append(f"{first['timed']}; {first['rounds']} interleaved rounds, {first['date']} ([{file.name}]({file.as_posix()})).")
-        lines += [f"CutMix against itself: {control}.", "", "| strategy | im/s | ratio to CutMix [95 %] | paper | |"]
-        lines.append("| --- " * 5 + "|")
+        lines += [f"CutMix against itself: {first['control_lo']:.3f} to {first['control_hi']:.3f}.", ""]
+        table = []
         for row in rows:
             spec = "attentivecutmix" if str(RANDOM) in row["strategy"] else row["strategy"]
             ratio = f"{row['ratio_to_cutmix']:.3f} [{row['ratio_lo']:.3f}, {row['ratio_hi']:.3f}]"
-            lines.append(f"| {row['strategy']} | {row['im_per_sec']:.2f} | {ratio} | {published(spec)[2]} | {speed_verdict(row)} |")
-        lines.append("")
-    readme = Path("README.md")
-    text = readme.read_text(encoding="utf-8")
-    begin, end = text.index("-->", text.index("<!-- speed")) + 3, text.index("<!-- /speed -->")
-    table = "\n".join(lines)
-    readme.write_text(f"{text[:begin]}\n{table}{text[end:]}", encoding="utf-8")
-    return 0
+            table.append((row["strategy"], f"{row['im_per_sec']:.2f}", ratio, published(spec)[2], speed_verdict(row)))
+        lines += [*markdown_table(("strategy", "im/s", "ratio to CutMix [95 %]", "paper", ""), table), ""]
+    return lines[:-1]
 
 
 def _matrix_rate(device: Any) -> float:

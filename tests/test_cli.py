@@ -9,7 +9,7 @@ from PIL import Image
 
 from mixbench import results
 from mixbench.cli import main
-from mixbench.report import COLUMNS, published_table8
+from mixbench.report import COLUMNS, published_table8, write_csv
 from mixbench.results import SPEEDS
 
 TINY = ["--embed-dim", "24", "--depth", "1", "--epochs", "1", "--batch_size", "8", "--micro-batch", "8", "--speed-model", "deit_tiny_patch16_224",
@@ -191,3 +191,25 @@ def test_share_of_the_matrix_rate():
     """2,000 images a second of 27.8 GFLOP are 55.6 of 556 TFLOP/s."""
     page = results._shares(556e12, {"bf16": 2000.0, "bf16-compiled": None})
     assert "556 TFLOP/s" in page and "27.8 GFLOP an image, reaches of it: bf16 10.0 %." in page
+
+
+def test_the_readme_shows_the_newest_figures(tmp_path, monkeypatch):
+    """Two seeds of two strategies: 2 points apart in one and 3 in the other; the older and the smaller comparison are not shown."""
+    def write(name, date, rows):
+        columns = {"status": "ok", "dataset": "photos", "train_images": 1000, "model": "vit", "params_m": 0.5, "image_size": 32, "epochs": 40,
+                   "device": "a CPU", "date": date}
+        lines = [{**dict.fromkeys(COLUMNS, ""), **columns, "strategy": spec, "seed": seed, "top1": top1} for spec, seed, top1 in rows]
+        write_csv([{name: value if value != "" else None for name, value in line.items()} for line in lines], tmp_path / "results" / name)
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results").mkdir()
+    write("old-top1.csv", "2026-01-01", [("cutmix", seed, 1.0) for seed in range(9)])
+    write("one-top1.csv", "2026-02-01", [("cutmix", 0, 1.0)])
+    write("new-top1.csv", "2026-02-01", [("cutmix", 0, 40.0), ("mixup", 0, 42.0), ("cutmix", 1, 50.0), ("mixup", 1, 53.0)])
+    (tmp_path / "README.md").write_text("a\n<!-- top-1: x -->\nstale\n<!-- /top-1 -->\nb\n<!-- speed: y -->\nstale\n<!-- /speed -->\nc\n")
+    assert results.main(["--readme"]) == 0
+    text = (tmp_path / "README.md").read_text()
+    assert "| cutmix | 45.00 | 7.07 | - | - | the baseline | 79.8 |" in text and "| mixup | 47.50 | 7.78 | +2.50" in text
+    assert "1,000 images of photos, 40 epochs, 2 seeds, a CPU, 2026-02-01 ([new-top1.md](results/new-top1.md)" in text
+    assert "stale" not in text and text.startswith("a\n<!-- top-1: x -->\n") and text.endswith("<!-- speed: y -->\n<!-- /speed -->\nc\n")
+    assert results.main(["--readme"]) == 0 and (tmp_path / "README.md").read_text() == text
