@@ -67,6 +67,8 @@ class PretendGpu(TorchDispatchMode):
 @pytest.fixture
 def gpu(monkeypatch):
     """A pretended GPU, on which the mask solver's kernel is a launch without work."""
+    if torch.__version__ < "2.11":
+        pytest.skip("tensors that pretend to be on a GPU ask the driver in torch 2.6, and not in 2.11")
 
     def kernel(difference, weight, n, *_):
         levels, _, batch = difference.shape
@@ -154,6 +156,8 @@ def test_launches_of_a_step(gpu, pretended_vit):
 
 def test_the_mask_kernel_is_launched_on_its_tensors_device_without_a_wait(monkeypatch):
     pytest.importorskip("triton", reason="triton is not installed: pip install triton")
+    if torch.__version__ < "2.11":
+        pytest.skip("tensors that pretend to be on a GPU ask the driver in torch 2.6, and not in 2.11")
     from mixbench import puzzle_triton
 
     current, launched = ["cuda:0"], []

@@ -569,12 +569,19 @@ def drawn_flow_problem(levels, n, batch):
     return torch.randn(levels, n * n, batch, generator=rng), weight.flatten(2, 3)
 
 
+def usable_triton():
+    triton = pytest.importorskip("triton", reason="triton is not installed: pip install triton")
+    if not hasattr(triton.language, "gather"):
+        pytest.skip("Triton 3.2, of torch 2.6, has no gather: there the masks are solved by the loop")
+    return triton
+
+
 KERNEL_CASES = [(1, 5, 2), (2, 3, 2), (2, 8, 1), (3, 4, 2)]  # levels, n, batch
 
 
 def test_the_kernel_equals_the_loop(tmp_path, monkeypatch):
     """Up to the order of sums, in Triton's interpreter, which must be chosen before Triton is imported."""
-    pytest.importorskip("triton", reason="triton is not installed: pip install triton")
+    usable_triton()
     monkeypatch.setattr(puzzle, "STEPS", 30)
     problems = [drawn_flow_problem(*case) for case in KERNEL_CASES]
     torch.save(problems, tmp_path / "problems.pt")
@@ -597,7 +604,7 @@ def test_the_kernel_equals_the_loop(tmp_path, monkeypatch):
 @pytest.mark.parametrize("capability", [80, 90])
 @pytest.mark.parametrize("levels, warps", [(2, 4), (3, 8)])
 def test_the_kernel_compiles_for_gpus(capability, levels, warps):
-    triton = pytest.importorskip("triton", reason="triton is not installed: pip install triton")
+    triton = usable_triton()
     if os.environ.get("TRITON_INTERPRET") == "1":
         pytest.skip("interpreting: nothing is compiled")
     from triton.backends.compiler import GPUTarget
