@@ -79,11 +79,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{page}: {type(error).__name__}: {error}", file=sys.stderr)
             status, text = 1, ""
         if status == 130:  # interrupted
-            return status
+            failed = status
+            break
         failed |= status
         if text:
             replace_file(page, text)
     RANDOM.unlink(missing_ok=True)
+    if failed == 130:
+        return failed
     print(f"wrote {stem}*.md and the tables beside them")
     if torch.cuda.is_available():
         failed |= subprocess.run([sys.executable, "-m", "pytest", "-m", "gpu", "-o", "addopts="]).returncode
