@@ -123,8 +123,7 @@ class Bench:
     def _speed_of(self) -> str:
         recipe = self.recipe
         return (f"{recipe.speed_model} at {recipe.speed_image_size} px, batch {speed_batch(recipe, self.device)}, "
-                f"{self._precision(recipe.speed_amp)}, "
-                f"{device_name(self.device)}")
+                f"{self._precision(recipe.speed_amp)}, {device_name(self.device)}")
 
     def _speed(self) -> None:
         """Time every strategy, in the first process alone; a resumed run takes what it measured before."""

@@ -189,11 +189,8 @@ def loader_remark(rows: Rows) -> list[str]:
     if not loaded:
         return []
     share = max(row["loading_share"] for row in loaded)
-    rates: dict[str, list[float]] = {}
-    for row in loaded:
-        if row["train_im_per_sec"] is not None:
-            rates.setdefault(row["strategy"], []).append(row["train_im_per_sec"])
-    told = ", ".join(f"{strategy} {harmonic_mean(own):.4g}" for strategy, own in rates.items())  # seeds see as many images
+    rates = {strategy: [rate for rate in own.values() if rate is not None] for strategy, own in figures(loaded, "train_im_per_sec").items()}
+    told = ", ".join(f"{strategy} {harmonic_mean(own):.4g}" for strategy, own in rates.items() if own)  # seeds see as many images
     bound = "a faster loader would help" if share >= LOADER_BOUND else "the loader held nothing up"
     waited = f"up to {100 * share:.0f} % of it was waiting for images, so {bound}"
     return [f"Training with the loader, images per second: {told or '-'}; {waited}."]

@@ -16,19 +16,19 @@ from typing import Any
 from mixbench.registry import list_strategies
 
 RANDOM = Path("resnet50-random.pth")  # in the current folder while it is timed: its name stands in the table
-TABLE_8 = ["--speed-batch-size", "128"]
-BF16 = [*TABLE_8, "--speed-amp"]
-FEW = ["--rounds", "10", "--strategies", "cutmix,puzzlemix,transmix"]
-SPEEDS = {  # by the ending of the table's name: what the command adds; later options win; all strategies where it names none
-    "cpu": {
-        "": ["--speed-batch-size", "16"],
-        "-bf16-saliency": ["--speed-batch-size", "16", "--strategies", "cutmix,puzzlemix", "--gradient-amp", "true"],
-    },
+Options = dict[str, str | None]  # of bench.py; None where an option takes no value
+TABLE_8: Options = {"--speed-batch-size": "128"}
+BF16: Options = TABLE_8 | {"--speed-amp": None}
+COMPILED: Options = {"--compile": None}
+FEW: Options = {"--rounds": "10", "--strategies": "cutmix,puzzlemix,transmix"}
+CPU: Options = {"--speed-batch-size": "16"}
+SPEEDS: dict[str, dict[str, Options]] = {  # by the ending of the table's name: in place of all strategies and --rounds, or beside them
+    "cpu": {"": CPU, "-bf16-saliency": CPU | {"--strategies": "cutmix,puzzlemix", "--gradient-amp": "true"}},
     "gpu": {
-        "-bf16": BF16, "-bf16-compiled": [*BF16, "--compile"], "-fp32": TABLE_8, "-tf32": [*TABLE_8, "--tf32"],
-        "-fp32-compiled": [*TABLE_8, "--compile"], "-tf32-compiled": [*TABLE_8, "--tf32", "--compile"],
-        **{f"-bf16-batch-{size}": [*BF16, *FEW, "--speed-batch-size", str(size)] for size in (32, 64, 256, 512, 1024)},
-        **{f"-bf16-{side}px": [*BF16, *FEW, "--speed-image-size", str(side)] for side in (160, 384)},
+        "-bf16": BF16, "-bf16-compiled": BF16 | COMPILED, "-fp32": TABLE_8, "-tf32": TABLE_8 | {"--tf32": None},
+        "-fp32-compiled": TABLE_8 | COMPILED, "-tf32-compiled": TABLE_8 | {"--tf32": None} | COMPILED,
+        **{f"-bf16-batch-{size}": BF16 | FEW | {"--speed-batch-size": str(size)} for size in (32, 64, 256, 512, 1024)},
+        **{f"-bf16-{side}px": BF16 | FEW | {"--speed-image-size": str(side)} for side in (160, 384)},
     },
 }  # fmt: skip
 DEIT_S_FLOP = 27.8e9  # forward and backward of one image at 224 px
@@ -64,29 +64,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     for suffix, extra in SPEEDS["gpu" if gpu else "cpu"].items():
         tables[suffix] = partial(_speed, f"{stem}{suffix}.csv", options.rounds, extra)
     if gpu:
-        tables["-machine"] = partial(_machine, device, {suffix: Path(f"{stem}{suffix}.csv") for suffix in ("-bf16", "-bf16-compiled")})
+        tables["-machine"] = partial(_machine, device, stem)
     if options.data:
         tables["-top1"] = partial(_top1, f"{stem}-top1.csv", options.data, options.seeds, options.minutes * 60, device)
     failed = 0
-    for suffix, measure in tables.items():
-        page = Path(f"{stem}{suffix}.md")
-        if page.is_file():
-            print(f"{page} is there: remove it to measure it again")
-            continue
-        try:
-            status, text = measure()
-        except Exception as error:  # out of memory before the first strategy: the other tables go on
-            print(f"{page}: {type(error).__name__}: {error}", file=sys.stderr)
-            status, text = 1, ""
-        if status == 130:  # interrupted
-            failed = status
-            break
-        failed |= status
-        if text:
-            replace_file(page, text)
-    RANDOM.unlink(missing_ok=True)
-    if failed == 130:
-        return failed
+    try:
+        for suffix, measure in tables.items():
+            page = Path(f"{stem}{suffix}.md")
+            if page.is_file():
+                print(f"{page} is there: remove it to measure it again")
+                continue
+            try:
+                status, text = measure()
+            except Exception as error:  # out of memory before the first strategy: the other tables go on
+                print(f"{page}: {type(error).__name__}: {error}", file=sys.stderr)
+                status, text = 1, ""
+            if status == 130:  # interrupted
+                return status
+            failed |= status
+            if text:
+                replace_file(page, text)
+    finally:
+        RANDOM.unlink(missing_ok=True)
     print(f"wrote {stem}*.md and the tables beside them")
     if torch.cuda.is_available():
         failed |= subprocess.run([sys.executable, "-m", "pytest", "-m", "gpu", "-o", "addopts="]).returncode
@@ -99,9 +98,13 @@ def _peers(rounds: int) -> tuple[int, str]:
     return 0, f"# Peers\n\nOne thread, CPU seconds of the thread, interleaved.\n\n{peers(rounds)}\n"
 
 
-def _speed(csv: str, rounds: int, extra: list[str]) -> tuple[int, str]:
-    chosen = [] if "--strategies" in extra else ["--strategies", ",".join(_timed_strategies())]
-    return _bench([*chosen, "--mode", "speed", "--rounds", str(rounds), *extra], csv)
+def _speed(csv: str, rounds: int, options: Options) -> tuple[int, str]:
+    everything: Options = {"--strategies": ",".join(_timed_strategies()), "--mode": "speed", "--rounds": str(rounds)}
+    return _bench(_command(everything | options), csv)
+
+
+def _command(options: Options) -> list[str]:
+    return [part for option in options.items() for part in option if part is not None]
 
 
 def _top1(csv: str, data: str, seeds: str, seconds: float, device: Any) -> tuple[int, str]:
@@ -208,8 +211,9 @@ def _cutmix_rate(file: Path) -> float | None:
     return next((row["im_per_sec"] for row in rows if row["strategy"] == "cutmix"), None)
 
 
-def _machine(device: Any, tables: dict[str, Path]) -> tuple[int, str]:
-    return 0, _shares(_matrix_rate(device), {suffix[1:]: _cutmix_rate(file) for suffix, file in tables.items()})
+def _machine(device: Any, stem: str) -> tuple[int, str]:
+    measured = {name: _cutmix_rate(Path(f"{stem}-{name}.csv")) for name in ("bf16", "bf16-compiled")}
+    return 0, _shares(_matrix_rate(device), measured)
 
 
 def _shares(rate: float, measured: dict[str, float | None]) -> str:

@@ -153,9 +153,10 @@ def test_results_are_not_overwritten(tmp_path, capsys, monkeypatch):
     assert [row["strategy"] for row in after] == ["mixup", "none"] and after[1]["top1"] == before[0]["top1"]
 
 
-@pytest.mark.parametrize("extra", [[], *SPEEDS["cpu"].values(), *SPEEDS["gpu"].values()], ids=" ".join)
-def test_tables_of_make_results_are_commands(extra, capsys):
-    assert main(["--strategies", "cutmix,transmix", "--mode", "speed", "--rounds", "40", *extra, "--print-recipe"]) == 0
+@pytest.mark.parametrize("options", [{}, *SPEEDS["cpu"].values(), *SPEEDS["gpu"].values()], ids=lambda options: " ".join(results._command(options)))
+def test_tables_of_make_results_are_commands(options, capsys):
+    command = results._command({"--strategies": "cutmix,transmix", "--mode": "speed", "--rounds": "40"} | options)
+    assert main([*command, "--print-recipe"]) == 0 and command.count("--rounds") == command.count("--strategies") == 1  # the page says what was run
 
 
 @pytest.mark.parametrize("failure", [RuntimeError("out of memory"), 2], ids=["raises", "refused"])
@@ -198,8 +199,8 @@ def test_the_readme_shows_the_newest_figures(tmp_path, monkeypatch):
     def write(name, date, rows):
         columns = {"status": "ok", "dataset": "photos", "train_images": 1000, "model": "vit", "params_m": 0.5, "image_size": 32, "epochs": 40,
                    "device": "a CPU", "date": date}
-        lines = [{**dict.fromkeys(COLUMNS, ""), **columns, "strategy": spec, "seed": seed, "top1": top1} for spec, seed, top1 in rows]
-        write_csv([{name: value if value != "" else None for name, value in line.items()} for line in lines], tmp_path / "results" / name)
+        common = dict.fromkeys(COLUMNS) | columns
+        write_csv([common | {"strategy": spec, "seed": seed, "top1": top1} for spec, seed, top1 in rows], tmp_path / "results" / name)
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "results").mkdir()

@@ -140,6 +140,7 @@ def launches(gpu, model, spec, step=0):
 def test_a_step_never_waits_for_the_device(gpu, pretended_vit, spec):
     for step in range(4):
         launches(gpu, pretended_vit, spec, step)
+        assert not gpu.waits
 
 
 def test_launches_of_a_step(gpu, pretended_vit):
@@ -154,10 +155,8 @@ def test_launches_of_a_step(gpu, pretended_vit):
     assert max(puzzle)[0] <= 950 and max(kernel for _, kernel in puzzle) == 1  # most of them for moving 16 x 16 blocks
 
 
-def test_the_mask_kernel_is_launched_on_its_tensors_device_without_a_wait(monkeypatch):
+def test_the_mask_kernel_is_launched_on_its_tensors_device_without_a_wait(gpu, monkeypatch):
     pytest.importorskip("triton", reason="triton is not installed: pip install triton")
-    if torch.__version__ < "2.11":
-        pytest.skip("tensors that pretend to be on a GPU ask the driver in torch 2.6, and not in 2.11")
     from mixbench import puzzle_triton
 
     current, launched = ["cuda:0"], []
@@ -170,12 +169,11 @@ def test_the_mask_kernel_is_launched_on_its_tensors_device_without_a_wait(monkey
 
     monkeypatch.setattr(torch.cuda, "device_of", device_of)
     monkeypatch.setattr(puzzle_triton, "_loop", {(3,): lambda *_, **__: launched.append(current[-1])})
-    with PretendGpu() as mode:
-        for levels in (1, 2, 3):
-            problem = torch.zeros(levels, 16, 3, device="cuda:1"), torch.zeros(2, 1, 16, 3, device="cuda:1")
-            x, flow = puzzle_triton.flow(*problem, 4, 1, 1.0)
-            assert x.shape == (levels, 16, 3) and flow.shape == (2, levels**2, 16, 3)
-    assert launched == ["cuda:1"] * 3 and not mode.waits
+    for levels in (1, 2, 3):
+        problem = torch.zeros(levels, 16, 3, device="cuda:1"), torch.zeros(2, 1, 16, 3, device="cuda:1")
+        x, flow = puzzle_triton.flow(*problem, 4, 1, 1.0)
+        assert x.shape == (levels, 16, 3) and flow.shape == (2, levels**2, 16, 3)
+    assert launched == ["cuda:1"] * 3 and not gpu.waits
 
 
 def test_the_tensor_half_of_every_mix_is_one_graph(monkeypatch):

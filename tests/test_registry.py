@@ -193,14 +193,14 @@ def test_the_kit_catches_attention_taken_the_wrong_way():
 
 
 def test_yamls_words_are_known():
+    from dataclasses import dataclass
+
+    from mixbench.strategies.cutmix import CutMix
+
     assert create_strategy("cutmix(per_sample=true)") == create_strategy("cutmix(per_sample=True)") != create_strategy("cutmix(per_sample=false)")
     assert strategy_spec(create_strategy("cutmix(per_sample=true)")) == "cutmix(per_sample=True)"
     with pytest.raises(ValueError, match="true or false, not 'yes'"):
         create_strategy("cutmix(per_sample=yes)")
-
-    from dataclasses import dataclass
-
-    from mixbench.strategies.cutmix import CutMix
 
     @register_strategy("mayskip")
     @dataclass(frozen=True)
