@@ -10,6 +10,7 @@ test: .venv/tested
 	$(BIN)/python -m pytest
 
 lint: .venv/tested
+	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 

@@ -1,4 +1,5 @@
 """Compare image-mixing strategies: `python bench.py --strategies cutmix,transmix`."""
+
 import sys
 
 from mixbench.cli import main

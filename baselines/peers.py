@@ -1,4 +1,5 @@
 """Peers behind one call each, timed against ours in one process: `mixbench speed --peers`."""
+
 from __future__ import annotations
 
 import time
@@ -19,7 +20,9 @@ Calls = dict[str, Callable[[], Any]]
 
 def _batch() -> tuple[torch.Tensor, torch.Tensor]:
     rng = torch.Generator().manual_seed(0)
-    return torch.randn(BATCH, 3, SIZE, SIZE, generator=rng), torch.randint(CLASSES, (BATCH,), generator=rng)
+    return torch.randn(BATCH, 3, SIZE, SIZE, generator=rng), torch.randint(
+        CLASSES, (BATCH,), generator=rng
+    )
 
 
 def mixing(name: str) -> Calls:
@@ -31,13 +34,24 @@ def mixing(name: str) -> Calls:
     if has("timm"):
         from timm.data import Mixup
 
-        alphas = {"mixup_alpha": 0.8, "cutmix_alpha": 0.0} if name == "mixup" else {"mixup_alpha": 0.0, "cutmix_alpha": 1.0}
-        timm_mixup, own = Mixup(**alphas, num_classes=CLASSES), images.clone()  # in place: it has a batch of its own
+        alphas = (
+            {"mixup_alpha": 0.8, "cutmix_alpha": 0.0}
+            if name == "mixup"
+            else {"mixup_alpha": 0.0, "cutmix_alpha": 1.0}
+        )
+        timm_mixup, own = (
+            Mixup(**alphas, num_classes=CLASSES),
+            images.clone(),
+        )  # in place: it has a batch of its own
         calls["timm"] = lambda: timm_mixup(own, labels)
     if has("torchvision"):
         from torchvision.transforms import v2
 
-        transform = v2.MixUp(alpha=0.8, num_classes=CLASSES) if name == "mixup" else v2.CutMix(alpha=1.0, num_classes=CLASSES)
+        transform = (
+            v2.MixUp(alpha=0.8, num_classes=CLASSES)
+            if name == "mixup"
+            else v2.CutMix(alpha=1.0, num_classes=CLASSES)
+        )
         calls["torchvision"] = lambda: transform(images, labels)
     if has("kornia"):
         from kornia.augmentation import RandomCutMixV2, RandomMixUpV2
@@ -79,14 +93,33 @@ def mask() -> Calls:
     rng = torch.Generator().manual_seed(0)
     images = _photographs(BATCH).float() / 255
     coarse = torch.rand(BATCH, 1, 5, 5, generator=rng).square()
-    bumps = torch.nn.functional.interpolate(coarse, (16, 16), mode="bicubic", align_corners=False)[:, 0].clamp_min(0) + 0.01
+    bumps = (
+        torch.nn.functional.interpolate(coarse, (16, 16), mode="bicubic", align_corners=False)[
+            :, 0
+        ].clamp_min(0)
+        + 0.01
+    )
     weights = bumps / bumps.sum((1, 2), keepdim=True)
-    terms = mask_energy(weights, images, torch.ones(3, 1, 1), 0.5, num_labels=3, beta=1.2, gamma=0.5, eta=0.2, cell=2)
+    terms = mask_energy(
+        weights,
+        images,
+        torch.ones(3, 1, 1),
+        0.5,
+        num_labels=3,
+        beta=1.2,
+        gamma=0.5,
+        eta=0.2,
+        cell=2,
+    )
     calls: Calls = {"mixbench": lambda: solve_mask(*terms)}
     if has("maxflow"):
-        calls["maxflow"] = lambda: [_maximum_flow(*(term[i].double().numpy() for term in terms)) for i in range(BATCH)]
+        calls["maxflow"] = lambda: [
+            _maximum_flow(*(term[i].double().numpy() for term in terms)) for i in range(BATCH)
+        ]
     if has("gco"):
-        calls["gco"] = lambda: [_swaps(*(term[i].double().numpy() for term in terms)) for i in range(BATCH)]
+        calls["gco"] = lambda: [
+            _swaps(*(term[i].double().numpy() for term in terms)) for i in range(BATCH)
+        ]
     return calls
 
 
@@ -98,13 +131,20 @@ def transport() -> Calls:
     mask = torch.randint(3, (BATCH, 16, 16), generator=rng) / 2
     saliency = torch.rand(BATCH, 16, 16, generator=rng).square()
     saliency /= saliency.sum((1, 2), keepdim=True)
-    return {"mixbench": lambda: ours(mask, saliency, 0.8), "one-hot plans": lambda: plan_rounds(mask, saliency, 0.8)}
+    return {
+        "mixbench": lambda: ours(mask, saliency, 0.8),
+        "one-hot plans": lambda: plan_rounds(mask, saliency, 0.8),
+    }
 
 
 def plan_rounds(mask: torch.Tensor, saliency: torch.Tensor, eps: float) -> torch.Tensor:
     """The plan (B, n*n, n*n) from source to target after n rounds, as the method is published; mask and saliency (B, n, n)."""
     n = mask.shape[1]
-    at = torch.stack(torch.meshgrid(torch.arange(n), torch.arange(n), indexing="ij"), -1).reshape(-1, 2).float()  # (n*n, 2)
+    at = (
+        torch.stack(torch.meshgrid(torch.arange(n), torch.arange(n), indexing="ij"), -1)
+        .reshape(-1, 2)
+        .float()
+    )  # (n*n, 2)
     distance = torch.cdist(at, at).square() / (n - 1) ** 2
     visible = (mask > 0).float().flatten(1)
     cost = eps * distance - saliency.flatten(1)[:, :, None] * visible[:, None]
@@ -124,7 +164,9 @@ def _swaps(unary: np.ndarray, vertical: np.ndarray, horizontal: np.ndarray) -> n
     scale = 1000 * n**2
     levels = np.arange(size) / (size - 1)
     whole = [(scale * term).astype(np.int32) for term in (unary, vertical, horizontal)]
-    return gco.cut_grid_graph(whole[0], np.subtract.outer(levels, levels) ** 2, whole[1], whole[2], algorithm="swap").reshape(n, n)
+    return gco.cut_grid_graph(
+        whole[0], np.subtract.outer(levels, levels) ** 2, whole[1], whole[2], algorithm="swap"
+    ).reshape(n, n)
 
 
 def _maximum_flow(unary: np.ndarray, vertical: np.ndarray, horizontal: np.ndarray) -> np.ndarray:
@@ -150,8 +192,12 @@ def _maximum_flow(unary: np.ndarray, vertical: np.ndarray, horizontal: np.ndarra
         for high in range(levels):
             for low in range(high):
                 zero = np.zeros_like(weight)
-                graph.add_edges(nodes[high][here].ravel(), nodes[low][there].ravel(), 2 * weight, zero)
-                graph.add_edges(nodes[high][there].ravel(), nodes[low][here].ravel(), 2 * weight, zero)
+                graph.add_edges(
+                    nodes[high][here].ravel(), nodes[low][there].ravel(), 2 * weight, zero
+                )
+                graph.add_edges(
+                    nodes[high][there].ravel(), nodes[low][here].ravel(), 2 * weight, zero
+                )
     graph.maxflow()
     return (~graph.get_grid_segments(nodes)).sum(0)
 
@@ -164,9 +210,13 @@ TASKS: dict[str, Callable[[], Calls]] = {
     "Puzzle-Mix's transport, 128 images, 16 x 16 blocks": transport,
 }
 PACKAGES = {  # peer -> distribution; PyMaxflow is GPL, gco for research only: timed where somebody installed them, never needed
-    "timm": "timm", "torchvision": "torchvision", "kornia": "kornia", "opencv": "opencv-contrib-python", "maxflow": "PyMaxflow",
+    "timm": "timm",
+    "torchvision": "torchvision",
+    "kornia": "kornia",
+    "opencv": "opencv-contrib-python",
+    "maxflow": "PyMaxflow",
     "gco": "gco-wrapper",
-}  # fmt: skip
+}
 
 
 def has(peer: str) -> bool:
@@ -199,7 +249,14 @@ def compare(rounds: int) -> list[tuple[str, str, float, float, float, float]]:
         for task, prepare in TASKS.items():
             times = time_calls(prepare(), rounds)
             for name, seconds in times.items():
-                rows.append((task, name, 1000 * float(np.median(seconds)), *median_interval(seconds / times["mixbench"])))
+                rows.append(
+                    (
+                        task,
+                        name,
+                        1000 * float(np.median(seconds)),
+                        *median_interval(seconds / times["mixbench"]),
+                    )
+                )
         return rows
     finally:
         torch.set_num_threads(threads)
@@ -208,7 +265,10 @@ def compare(rounds: int) -> list[tuple[str, str, float, float, float, float]]:
 def report(rows: list[tuple[str, str, float, float, float, float]]) -> str:
     """The rows as a Markdown table, and the peers that are missing."""
     lines = ["| task | call | ms | time over mixbench's |", "| --- | --- | --- | --- |"]
-    lines += [f"| {task} | {name} | {ms:.1f} | {ratio:.2f} [{low:.2f}, {high:.2f}] |" for task, name, ms, ratio, low, high in rows]
+    lines += [
+        f"| {task} | {name} | {ms:.1f} | {ratio:.2f} [{low:.2f}, {high:.2f}] |"
+        for task, name, ms, ratio, low, high in rows
+    ]
     missing = [peer for peer in PACKAGES if not has(peer)]
     if missing:
         lines += ["", f"Not installed, so not timed: {', '.join(missing)}."]
@@ -219,6 +279,8 @@ if __name__ == "__main__":  # python -m baselines.peers
     from mixbench.environment import choose_device, device_name, versions
 
     names = [f"{peer} {version(package)}" for peer, package in PACKAGES.items() if has(peer)]
-    print("# Peers\n\n`python -m baselines.peers`: CPU seconds of one thread, 15 interleaved rounds.\n")
+    print(
+        "# Peers\n\n`python -m baselines.peers`: CPU seconds of one thread, 15 interleaved rounds.\n"
+    )
     print(report(compare(15)))
     print(f"\n{device_name(choose_device('cpu'))}; {versions()}; {'; '.join(names)}")

@@ -1,7 +1,8 @@
 """A plug-in: ResizeMix (Qin et al. 2020, arXiv 2012.11101), the whole of B made small and pasted into A.
 
-    python bench.py --plugin examples/resizemix.py --strategies cutmix,resizemix,'transmix(base=resizemix)'
+python bench.py --plugin examples/resizemix.py --strategies cutmix,resizemix,'transmix(base=resizemix)'
 """
+
 from dataclasses import dataclass
 
 import torch
@@ -31,7 +32,9 @@ class ResizeMix(MixStrategy):
 
     def __post_init__(self):
         if not 0 < self.min_scale <= self.max_scale <= 1:
-            raise ValueError(f"resizemix needs 0 < min_scale <= max_scale <= 1, not {self.min_scale} and {self.max_scale}")
+            raise ValueError(
+                f"resizemix needs 0 < min_scale <= max_scale <= 1, not {self.min_scale} and {self.max_scale}"
+            )
 
     def mix(self, images, labels, ctx):
         height, width = images.shape[-2:]
@@ -39,4 +42,9 @@ class ResizeMix(MixStrategy):
         box_h, box_w = max(1, round(height * scale)), max(1, round(width * scale))
         top, left = randint(ctx.rng, height - box_h + 1), randint(ctx.rng, width - box_w + 1)
         box = top, left, top + box_h, left + box_w
-        return MixedBatch(images=paste_resized(images, box), labels=labels, partner=mirrored(images), mask=box_mask([box], images))
+        return MixedBatch(
+            images=paste_resized(images, box),
+            labels=labels,
+            partner=mirrored(images),
+            mask=box_mask([box], images),
+        )

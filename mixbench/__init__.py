@@ -1,4 +1,5 @@
 """mixbench: which way of mixing images and labels is worth its cost on your model and data?"""
+
 from __future__ import annotations
 
 import importlib
@@ -31,10 +32,27 @@ __version__ = "0.1.0"
 # Lazy, so that importing mixbench costs nothing until a name is used.
 _HOME = {
     **dict.fromkeys(
-        ("MixStrategy", "MixedBatch", "MixContext", "ModelOutput", "Needs", "make_context", "step_rng", "soft_targets"), "mix"
+        (
+            "MixStrategy",
+            "MixedBatch",
+            "MixContext",
+            "ModelOutput",
+            "Needs",
+            "make_context",
+            "step_rng",
+            "soft_targets",
+        ),
+        "mix",
     ),
     **dict.fromkeys(
-        ("register_strategy", "list_strategies", "create_strategy", "create_strategies", "strategy_spec"), "registry"
+        (
+            "register_strategy",
+            "list_strategies",
+            "create_strategy",
+            "create_strategies",
+            "strategy_spec",
+        ),
+        "registry",
     ),
     **dict.fromkeys(("ClassAttention", "NoClassAttention", "attention_tap"), "attention"),
 }

@@ -1,4 +1,5 @@
 """`python -m mixbench`: the command."""
+
 import sys
 
 from mixbench.cli import main

@@ -2,6 +2,7 @@
 
 `attention_tap(model, name)` gives the tap of a name in a strategy's `needs.attention`; fused attention stays on in every block.
 """
+
 from __future__ import annotations
 
 import functools
@@ -44,7 +45,11 @@ def class_attention_modules(model: Any) -> list[nn.Module]:
         and getattr(model, "global_pool", "token") == "token"
         and all(getattr(model, name, None) is None for name in ("rope", "rel_pos_bias"))
     ):
-        modules = [block.attn for block in getattr(model, "blocks", ()) if hasattr(getattr(block, "attn", None), "qkv")]
+        modules = [
+            block.attn
+            for block in getattr(model, "blocks", ())
+            if hasattr(getattr(block, "attn", None), "qkv")
+        ]
         if modules:
             return modules
     raise NoClassAttention(
@@ -68,7 +73,9 @@ def attention_grid(model: Any, height: int, width: int) -> tuple[int, int]:
     if hasattr(model, "attention_grid"):  # PVT and CA-Swin: coarser than their first patches
         return model.attention_grid(height, width)
     embed = model.patch_embed
-    patch = embed.patch_size if isinstance(embed.patch_size, tuple) else (embed.patch_size,) * 2  # XCiT has a number
+    patch = (
+        embed.patch_size if isinstance(embed.patch_size, tuple) else (embed.patch_size,) * 2
+    )  # XCiT has a number
     if getattr(embed, "dynamic_img_pad", False):
         return -(-height // patch[0]), -(-width // patch[1])
     return height // patch[0], width // patch[1]
@@ -85,7 +92,10 @@ class _OwnAttention(ABC):
         self._handles: list[Any] = []
 
     def __enter__(self) -> Any:
-        self._handles = [_embedding(self.model).register_forward_pre_hook(self._see_size), *self._hooks()]
+        self._handles = [
+            _embedding(self.model).register_forward_pre_hook(self._see_size),
+            *self._hooks(),
+        ]
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -123,7 +133,9 @@ class _OwnAttention(ABC):
         height, width = self.grid
         prefix = rows.shape[-1] - height * width
         if prefix != getattr(self.model, "num_prefix_tokens", 1):
-            raise NoClassAttention(f"{model_name(self.model)} dropped or merged patches: its attention has no {height}x{width} grid")
+            raise NoClassAttention(
+                f"{model_name(self.model)} dropped or merged patches: its attention has no {height}x{width} grid"
+            )
         return rows[..., prefix:].unflatten(-1, (height, width))
 
 
@@ -147,7 +159,9 @@ class ClassAttention(_OwnAttention):
         modules = class_attention_modules(model)
         text = str(block)
         if text != "last" and not (text.isdecimal() and 1 <= int(text) <= len(modules)):
-            raise ValueError(f"attention of {model_name(model)} is 'last' or a block from 1 to {len(modules)}, not {block!r}")
+            raise ValueError(
+                f"attention of {model_name(model)} is 'last' or a block from 1 to {len(modules)}, not {block!r}"
+            )
         self._attn: Any = modules[-1 if text == "last" else int(text) - 1]
         self._query: Tensor | None = None
         self._rows: Tensor | None = None
@@ -156,15 +170,24 @@ class ClassAttention(_OwnAttention):
         attn = self._attn
         if hasattr(attn, "qkv"):
             return [attn.qkv.register_forward_hook(self._see_qkv)]
-        key = attn.k if hasattr(attn, "k") else attn.kv  # PVT has one projection for keys and values
-        return [attn.q.register_forward_hook(self._see_query), key.register_forward_hook(self._see_key)]
+        key = (
+            attn.k if hasattr(attn, "k") else attn.kv
+        )  # PVT has one projection for keys and values
+        return [
+            attn.q.register_forward_hook(self._see_query),
+            key.register_forward_hook(self._see_key),
+        ]
 
     def _see_qkv(self, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
-        q, k, _ = output.detach().unflatten(-1, (3, self._attn.num_heads, -1)).unbind(2)  # (B, N, heads, d) each
+        q, k, _ = (
+            output.detach().unflatten(-1, (3, self._attn.num_heads, -1)).unbind(2)
+        )  # (B, N, heads, d) each
         self._see(q[:, :1], k)
 
     def _see_query(self, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
-        first = output.detach() if output.ndim == 2 else output.detach()[:, 0]  # the class token's alone, or every token's
+        first = (
+            output.detach() if output.ndim == 2 else output.detach()[:, 0]
+        )  # the class token's alone, or every token's
         self._query = first.unflatten(-1, (self._attn.num_heads, -1))[:, None]  # (B, 1, heads, d)
 
     def _see_key(self, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
@@ -207,7 +230,10 @@ class AttentionRollout(_OwnAttention):
         self._row: Tensor | None = None
 
     def _hooks(self) -> list[Any]:
-        return [attn.qkv.register_forward_hook(functools.partial(self._see_qkv, i)) for i, attn in enumerate(self._modules)]
+        return [
+            attn.qkv.register_forward_hook(functools.partial(self._see_qkv, i))
+            for i, attn in enumerate(self._modules)
+        ]
 
     def forget(self) -> None:
         self._qkv, self._row = {}, None
@@ -232,7 +258,10 @@ class AttentionRollout(_OwnAttention):
                 row = _attention_rows(attn, q[:, :1], k)[:, :, 0].mean(1) / 2
                 row[:, 0] += 0.5
             else:
-                row = (row + torch.einsum("bm,bhmn->bn", row, _attention_rows(attn, q, k)) / attn.num_heads) / 2
+                row = (
+                    row
+                    + torch.einsum("bm,bhmn->bn", row, _attention_rows(attn, q, k)) / attn.num_heads
+                ) / 2
         return row
 
 
@@ -270,7 +299,9 @@ class AttentionProvider:
         return ModelOutput(self.model(images), attn)
 
 
-_providers: dict[tuple[str, str], nn.Module] = {}  # by name and device: loaded once, shared by every strategy
+_providers: dict[
+    tuple[str, str], nn.Module
+] = {}  # by name and device: loaded once, shared by every strategy
 
 
 def _provider(name: str, model: nn.Module) -> nn.Module:
@@ -279,12 +310,18 @@ def _provider(name: str, model: nn.Module) -> nn.Module:
     key = (name, str(next(model.parameters()).device))
     if key not in _providers:
         weights = PROVIDERS.get(name)
-        provider = load_model(weights, pretrained=True, num_classes=0) if weights else load_any(name, like=model)
+        provider = (
+            load_model(weights, pretrained=True, num_classes=0)
+            if weights
+            else load_any(name, like=model)
+        )
         _providers[key] = provider.requires_grad_(False).eval().to(key[1])
     return _providers[key]
 
 
-def attention_tap(model: nn.Module, name: int | str = "last") -> ClassAttention | AttentionRollout | AttentionProvider:
+def attention_tap(
+    model: nn.Module, name: int | str = "last"
+) -> ClassAttention | AttentionRollout | AttentionProvider:
     """The tap for an attention's name: 'last', a block from 1, 'rollout', 'dino', 'deit', 'deit-distilled' or a checkpoint's path.
 
     `with attention_tap(model, name) as tap: output = tap(images)` gives logits and attention. A provider is loaded once for each
@@ -297,5 +334,7 @@ def attention_tap(model: nn.Module, name: int | str = "last") -> ClassAttention 
         return ClassAttention(model, text)
     if text not in PROVIDERS and not Path(text).is_file():
         known = did_you_mean(text, ("last", "rollout", *PROVIDERS))
-        raise ValueError(f"attention is 'last', a block's number, 'rollout', a provider or a checkpoint's path, not {name!r}: {known}")
+        raise ValueError(
+            f"attention is 'last', a block's number, 'rollout', a provider or a checkpoint's path, not {name!r}: {known}"
+        )
     return AttentionProvider(model, _provider(text, model), text)

@@ -4,6 +4,7 @@ The draws are timm's own, made by its RandAugment and RandomErasing on a stand-i
 same streams as in the loader's transform, and the operations are Pillow's to the bit: an image comes out the same on either side,
 but for the noise in erased boxes.
 """
+
 from __future__ import annotations
 
 import copy
@@ -24,7 +25,9 @@ LEVELS = np.arange(256)
 def _rotation(width: int, height: int, degrees: float) -> tuple[float, ...]:
     """PIL's matrix of a rotation about the centre, output position -> source position, with its rounding."""
     angle = -math.radians(degrees % 360.0)
-    cos, sin, minus_sin = (round(v, 15) for v in (math.cos(angle), math.sin(angle), -math.sin(angle)))
+    cos, sin, minus_sin = (
+        round(v, 15) for v in (math.cos(angle), math.sin(angle), -math.sin(angle))
+    )
     x, y = width / 2, height / 2
     return cos, sin, (cos * -x + sin * -y) + x, minus_sin, cos, (minus_sin * -x + cos * -y) + y
 
@@ -41,9 +44,15 @@ TABLES: dict[str, Callable[..., np.ndarray]] = {  # what becomes of each level, 
     "Posterize": lambda bits: LEVELS >> max(8 - bits, 0) << max(8 - bits, 0),
     "Solarize": lambda threshold: np.where(threshold > LEVELS, LEVELS, 255 - LEVELS),
     "SolarizeAdd": lambda add: np.where(LEVELS < 128, np.minimum(LEVELS + add, 255), LEVELS),
-    "Brightness": lambda factor: np.minimum(np.float32(factor) * LEVELS.astype(np.float32), 255),  # truncated, as PIL does
+    "Brightness": lambda factor: np.minimum(
+        np.float32(factor) * LEVELS.astype(np.float32), 255
+    ),  # truncated, as PIL does
 }
-FACTORS = ("Color", "Contrast", "Sharpness")  # blended by a factor with a picture made from the image
+FACTORS = (
+    "Color",
+    "Contrast",
+    "Sharpness",
+)  # blended by a factor with a picture made from the image
 
 
 def plain_name(name: str) -> str:
@@ -112,7 +121,9 @@ class Draw:
             op.aug_fn = partial(_write_down, plain_name(op.name))
         self.erasing = copy.copy(steps.get("RandomErasing"))
         if self.erasing:
-            self.erasing.rand_color = self.erasing.per_pixel = False  # the noise is made on the device
+            self.erasing.rand_color = self.erasing.per_pixel = (
+                False  # the noise is made on the device
+            )
 
     def __call__(self, image: Image.Image) -> Drawn:
         image = self.crop(image)
@@ -130,7 +141,9 @@ class Draw:
         if found.boxes:
             boxes[: len(found.boxes)] = found.boxes
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
-        return Drawn(pixels, flip, found.kinds, numbers, tables, boxes, int(torch.randint(2**62, ())))
+        return Drawn(
+            pixels, flip, found.kinds, numbers, tables, boxes, int(torch.randint(2**62, ()))
+        )
 
 
 class RawBatch(NamedTuple):
@@ -148,8 +161,12 @@ class RawBatch(NamedTuple):
 
     def to(self, device: torch.device, non_blocking: bool = False) -> RawBatch:
         """The same on `device`."""
-        tensors: dict[str, Any] = {name: value for name, value in self._asdict().items() if isinstance(value, Tensor)}
-        return self._replace(**{name: value.to(device, non_blocking=non_blocking) for name, value in tensors.items()})
+        tensors: dict[str, Any] = {
+            name: value for name, value in self._asdict().items() if isinstance(value, Tensor)
+        }
+        return self._replace(
+            **{name: value.to(device, non_blocking=non_blocking) for name, value in tensors.items()}
+        )
 
 
 def collate(samples: list[tuple[Drawn, int]]) -> tuple[RawBatch, Tensor]:
@@ -165,7 +182,9 @@ def collate(samples: list[tuple[Drawn, int]]) -> tuple[RawBatch, Tensor]:
         order = [row for chosen in by_kind.values() for row in chosen]
         rows[layer, : len(order)] = torch.tensor(order, dtype=torch.int64)
         ends = np.cumsum([len(chosen) for chosen in by_kind.values()]).tolist()
-        spans.append({kind: (end - len(by_kind[kind]), end) for kind, end in zip(by_kind, ends, strict=True)})
+        spans.append(
+            {kind: (end - len(by_kind[kind]), end) for kind, end in zip(by_kind, ends, strict=True)}
+        )
     boxes = torch.from_numpy(np.stack([image.boxes for image in images]))
     raw = RawBatch(
         pixels=torch.stack([image.pixels for image in images]),
@@ -187,7 +206,9 @@ def augment(raw: RawBatch, mean: Tensor, std: Tensor, remode: str) -> Tensor:
     for layer, spans in enumerate(raw.spans):
         for kind, (start, stop) in spans.items():
             rows = raw.rows[layer, start:stop]
-            changed = OPERATIONS[kind](images[rows], raw.numbers[layer, rows], raw.tables[layer, rows])
+            changed = OPERATIONS[kind](
+                images[rows], raw.numbers[layer, rows], raw.tables[layer, rows]
+            )
             images.index_copy_(0, rows, changed)
     normal = (images.float() / 255 - mean) / std
     if len(raw.erased):
@@ -215,7 +236,11 @@ def affine(images: Tensor, numbers: Tensor, _tables: Tensor, *, cubic: bool) -> 
 
     def tap(i: int, j: int) -> Tensor:
         index = (top + j).clamp(0, height - 1) * width + (left + i).clamp(0, width - 1)
-        return flat.gather(2, index.flatten(1)[:, None].expand_as(flat)).view_as(images).to(numbers.dtype)
+        return (
+            flat.gather(2, index.flatten(1)[:, None].expand_as(flat))
+            .view_as(images)
+            .to(numbers.dtype)
+        )
 
     def join(values: list[Tensor], t: Tensor) -> Tensor:
         if not cubic:
@@ -224,7 +249,9 @@ def affine(images: Tensor, numbers: Tensor, _tables: Tensor, *, cubic: bool) -> 
         return q + t * (r - p + t * (2 * (p - q) + r - s + t * (q - p + s - r)))
 
     taps = range(-1, 3) if cubic else range(2)
-    found = join([join([tap(i, j) for i in taps], dx) for j in taps], dy).clamp(0, 255).to(torch.uint8)
+    found = (
+        join([join([tap(i, j) for i in taps], dx) for j in taps], dy).clamp(0, 255).to(torch.uint8)
+    )
     return torch.where(outside[:, None], numbers[:, 6:, None, None].to(torch.uint8), found)
 
 
@@ -255,7 +282,9 @@ def autocontrast(images: Tensor, _numbers: Tensor, _tables: Tensor) -> Tensor:
     flat = images.flatten(2)
     low, high = flat.amin(2, keepdim=True).double(), flat.amax(2, keepdim=True).double()
     levels = torch.arange(256, device=images.device, dtype=torch.float64)
-    scale = torch.full_like(low, 255.0) / (high - low).clamp(min=1)  # torch divides a plain number by way of the reciprocal
+    scale = torch.full_like(low, 255.0) / (high - low).clamp(
+        min=1
+    )  # torch divides a plain number by way of the reciprocal
     table = (levels * scale + -low * scale).clamp(0, 255)
     return look_up(images, torch.where(high > low, table, levels).to(torch.uint8))
 
@@ -313,7 +342,9 @@ def normal_noise(seeds: Tensor, count: int) -> Tensor:
 
     Differs: timm draws them from a generator, whose numbers depend on what was drawn before; here SplitMix64 hashes seed and place.
     """
-    bits = seeds[:, None] + torch.arange(1, count + 1, device=seeds.device) * -7046029254386353131  # 2**64 / golden ratio
+    bits = (
+        seeds[:, None] + torch.arange(1, count + 1, device=seeds.device) * -7046029254386353131
+    )  # 2**64 / golden ratio
     for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685), (31, 1)):
         bits = (bits ^ (bits >> shift & (1 << 64 - shift) - 1)) * factor
     radius = ((bits >> 40 & 0xFFFFFF) + 1).float() / 2**24
@@ -333,6 +364,8 @@ def erase(images: Tensor, boxes: Tensor, seeds: Tensor, remode: str) -> Tensor:
         if remode == "const":
             images = images.masked_fill(inside, 0.0)
         else:
-            noise = normal_noise(seeds + number, channels * shape[0] * shape[1]).view(n, channels, *shape)
+            noise = normal_noise(seeds + number, channels * shape[0] * shape[1]).view(
+                n, channels, *shape
+            )
             images = torch.where(inside, noise, images)
     return images

@@ -1,4 +1,5 @@
 """One comparison: speed and training of the strategies asked for, gathered into rows and written as they come."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -25,11 +26,29 @@ from mixbench.mix import MixStrategy, hashed_seed
 from mixbench.plan import Plan, claimed
 from mixbench.recipe import recipe_hash
 from mixbench.registry import create_strategy, strategy_spec
-from mixbench.report import COLUMNS, SCHEMA_VERSION, print_table, report_runs, write_csv, write_lam, write_markdown
+from mixbench.report import (
+    COLUMNS,
+    SCHEMA_VERSION,
+    print_table,
+    report_runs,
+    write_csv,
+    write_lam,
+    write_markdown,
+)
 from mixbench.scenes import Scene, draw_scene
 from mixbench.speed import Speed, measure, profile, speed_batch
 from mixbench.statistics import calibration_error, read_correct, write_correct
-from mixbench.train import LAMS, LOG_COLUMNS, Learner, clear_state, estimate_seconds, explain, recipe_model, run_folder, train
+from mixbench.train import (
+    LAMS,
+    LOG_COLUMNS,
+    Learner,
+    clear_state,
+    estimate_seconds,
+    explain,
+    recipe_model,
+    run_folder,
+    train,
+)
 
 LONG = 3600  # seconds after which a run deserves a warning
 SCENES = 500  # drawn to measure the label error
@@ -41,7 +60,13 @@ class Bench:
 
     def __init__(self, plan: Plan):
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
 
         self.plan, self.recipe, self.out = plan, plan.recipe, plan.out
         self.device = choose_device(plan.device)
@@ -56,9 +81,14 @@ class Bench:
             torch.backends.cudnn.allow_tf32 = self.recipe.tf32
         self.console = Console(width=None if sys.stdout.isatty() else 150)
         self.progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-            console=self.console, transient=True, disable=not self.console.is_terminal or not self.first,
-        )  # fmt: skip
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal or not self.first,
+        )
         self.said = time.monotonic()
         self.speeds: dict[str, Speed] = {}
         self.speed_failures: dict[str, str] = {}
@@ -73,7 +103,12 @@ class Bench:
     def run(self) -> int:
         """Measure, train and write; the exit status, 1 where a strategy failed."""
         try:
-            with claimed(self.out, self.plan.stamp, self.plan.resume) if self.first else nullcontext(), self.progress:
+            with (
+                claimed(self.out, self.plan.stamp, self.plan.resume)
+                if self.first
+                else nullcontext(),
+                self.progress,
+            ):
                 return self._run()
         finally:
             distributed.leave(self.world)
@@ -97,9 +132,14 @@ class Bench:
             self.params = sum(p.numel() for p in model.parameters()) / 1e6
             del model
             if plan.cache == "ram":
-                self.data = data = keep_in_memory(data, self.say, int(os.environ.get("LOCAL_WORLD_SIZE", self.world.size)))
+                self.data = data = keep_in_memory(
+                    data, self.say, int(os.environ.get("LOCAL_WORLD_SIZE", self.world.size))
+                )
         if self.first:
-            about = environment(self.device) | {"command": plan.command, "processes": self.world.size}
+            about = environment(self.device) | {
+                "command": plan.command,
+                "processes": self.world.size,
+            }
             replace_file(self.out / "environment.json", json.dumps(about, indent=1))
         try:
             if plan.mode != "accuracy":
@@ -109,7 +149,9 @@ class Bench:
             else:
                 self._train()
         finally:
-            if self.first and self.rows:  # what an earlier run wrote is not lost where this one wrote nothing
+            if (
+                self.first and self.rows
+            ):  # what an earlier run wrote is not lost where this one wrote nothing
                 self._write()
         if self.first:
             print_table(self.rows, self._speed_of(), self.console, self._correct())
@@ -118,12 +160,16 @@ class Bench:
         return 0 if all(row["status"] == "ok" for row in self.rows) else 1
 
     def _precision(self, amp: bool) -> str:
-        return "bf16" if amp else "tf32" if self.recipe.tf32 and self.device.type == "cuda" else "fp32"
+        return (
+            "bf16" if amp else "tf32" if self.recipe.tf32 and self.device.type == "cuda" else "fp32"
+        )
 
     def _speed_of(self) -> str:
         recipe = self.recipe
-        return (f"{recipe.speed_model} at {recipe.speed_image_size} px, batch {speed_batch(recipe, self.device)}, "
-                f"{self._precision(recipe.speed_amp)}, {device_name(self.device)}")
+        return (
+            f"{recipe.speed_model} at {recipe.speed_image_size} px, batch {speed_batch(recipe, self.device)}, "
+            f"{self._precision(recipe.speed_amp)}, {device_name(self.device)}"
+        )
 
     def _speed(self) -> None:
         """Time every strategy, in the first process alone; a resumed run takes what it measured before."""
@@ -138,13 +184,26 @@ class Bench:
             self.say(f"timing {self._speed_of()}")
             task = self.progress.add_task("timing, rounds")
             self.speeds, self.speed_failures = measure(
-                plan.strategies, self.recipe, self.device, plan.rounds, partial(self._tick, task, "round")
+                plan.strategies,
+                self.recipe,
+                self.device,
+                plan.rounds,
+                partial(self._tick, task, "round"),
             )
             figures = {spec: dataclasses.asdict(speed) for spec, speed in self.speeds.items()}
-            replace_file(file, json.dumps({"asked": asked, "speeds": figures, "failures": self.speed_failures}, indent=1))
+            replace_file(
+                file,
+                json.dumps(
+                    {"asked": asked, "speeds": figures, "failures": self.speed_failures}, indent=1
+                ),
+            )
             self.progress.remove_task(task)
         if self.first and plan.profile:
-            good = [strategy for strategy in plan.strategies if strategy_spec(strategy) not in self.speed_failures]
+            good = [
+                strategy
+                for strategy in plan.strategies
+                if strategy_spec(strategy) not in self.speed_failures
+            ]
             text = profile(good, self.recipe, self.device, self.out)
             replace_file(self.out / "profile.txt", text)
             self.say(text)
@@ -163,14 +222,24 @@ class Bench:
         plan, recipe = self.plan, self.recipe
         workers = plan.workers
         if workers is None:
-            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            cores = (
+                len(os.sched_getaffinity(0))
+                if hasattr(os, "sched_getaffinity")
+                else os.cpu_count() or 1
+            )
             here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
             workers = 0 if self.data.name == "scenes" else min(max(cores // here, 1), 8)
         told = False
         for seed in plan.seeds:
             asked = [strategy_spec(strategy) for strategy in plan.strategies]
-            finished = {spec: figures for (spec, of), figures in self._results().items() if of == seed and spec in asked}
-            open_strategies = [strategy for strategy in plan.strategies if strategy_spec(strategy) not in finished]
+            finished = {
+                spec: figures
+                for (spec, of), figures in self._results().items()
+                if of == seed and spec in asked
+            }
+            open_strategies = [
+                strategy for strategy in plan.strategies if strategy_spec(strategy) not in finished
+            ]
             if open_strategies and not told:
                 self._tell_time(open_strategies, workers)
                 told = True
@@ -178,10 +247,19 @@ class Bench:
             if open_strategies:
                 task = self.progress.add_task(f"training, seed {seed}, steps")
                 learners = train(
-                    open_strategies, recipe, self.data, seed, self.device, workers=workers, out=self.out, resume=plan.resume,
-                    world=self.world, say=self.say, tick=partial(self._tick, task, f"seed {seed}  step"),
+                    open_strategies,
+                    recipe,
+                    self.data,
+                    seed,
+                    self.device,
+                    workers=workers,
+                    out=self.out,
+                    resume=plan.resume,
+                    world=self.world,
+                    say=self.say,
+                    tick=partial(self._tick, task, f"seed {seed}  step"),
                     **({"record": tensorboard(self.out, seed)} if plan.log and self.first else {}),
-                )  # fmt: skip
+                )
                 self.progress.remove_task(task)
                 results |= {learner.spec: self._figures(learner, seed) for learner in learners}
                 if self.first:
@@ -199,13 +277,19 @@ class Bench:
         seconds = one * len(self.plan.seeds)
         self.say(f"training will take about {duration(seconds)} on this machine")
         if seconds > LONG:
-            self.say("that is long: lower --epochs or --limit-train, take --config quick, or use a GPU (--device cuda)")
+            self.say(
+                "that is long: lower --epochs or --limit-train, take --config quick, or use a GPU (--device cuda)"
+            )
 
     def _results(self) -> dict[tuple[str, int], dict[str, Any]]:
         """The figures by strategy and seed that this run, or one that it resumes, has finished for this recipe and data."""
         files = sorted(self.out.glob("*/seed*/result.json"))
         found = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-        return {(figures["strategy"], figures["seed"]): figures for figures in found if figures["recipe_hash"] == self.hash}
+        return {
+            (figures["strategy"], figures["seed"]): figures
+            for figures in found
+            if figures["recipe_hash"] == self.hash
+        }
 
     def _keep(self, learners: list[Learner], results: dict[str, dict[str, Any]], seed: int) -> None:
         for learner in learners:
@@ -233,7 +317,12 @@ class Bench:
         for index, label in enumerate(self.data.val.labels):
             by_class.setdefault(label, []).append(index)
         deepest = max(map(len, by_class.values()))
-        order = [indices[turn] for turn in range(deepest) for _, indices in sorted(by_class.items()) if turn < len(indices)]
+        order = [
+            indices[turn]
+            for turn in range(deepest)
+            for _, indices in sorted(by_class.items())
+            if turn < len(indices)
+        ]
         dataset = EvalSet(self.data.val, eval_transform(self.recipe))
         images, chosen = zip(*(dataset[i] for i in order[:16]), strict=True)
         return torch.stack(images).to(self.device), torch.tensor(chosen, device=self.device)
@@ -248,11 +337,19 @@ class Bench:
     def _provenance(self, spec: str, seed: int, amp: bool) -> dict[str, Any]:
         strategy = create_strategy(spec)
         return {
-            "schema_version": SCHEMA_VERSION, "strategy": spec, "status": "ok", "seed": seed,
-            "attention": strategy.needs.attention, "network": strategy.needs.network,
-            "device": device_name(self.device), "compiled": self.recipe.compile, "recipe_hash": self.hash,
-            "precision": self._precision(amp), "versions": versions(), "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        }  # fmt: skip
+            "schema_version": SCHEMA_VERSION,
+            "strategy": spec,
+            "status": "ok",
+            "seed": seed,
+            "attention": strategy.needs.attention,
+            "network": strategy.needs.network,
+            "device": device_name(self.device),
+            "compiled": self.recipe.compile,
+            "recipe_hash": self.hash,
+            "precision": self._precision(amp),
+            "versions": versions(),
+            "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        }
 
     def _figures(self, learner: Learner, seed: int) -> dict[str, Any]:
         """The row of a strategy that was trained, without its speed."""
@@ -260,15 +357,26 @@ class Bench:
         last = learner.log[-1] if learner.log and learner.status == "ok" else {}
         ema = recipe.headline == "ema"
         return self._provenance(learner.spec, seed, recipe.amp) | {
-            "compose": recipe.compose, "status": learner.status, "dataset": data.name, "train_images": len(data.train.labels),
-            "num_classes": len(data.classes), "model": recipe.model, "params_m": self.params,
-            "image_size": recipe.image_size, "batch_size": recipe.batch_size, "epochs": recipe.total_epochs,
+            "compose": recipe.compose,
+            "status": learner.status,
+            "dataset": data.name,
+            "train_images": len(data.train.labels),
+            "num_classes": len(data.classes),
+            "model": recipe.model,
+            "params_m": self.params,
+            "image_size": recipe.image_size,
+            "batch_size": recipe.batch_size,
+            "epochs": recipe.total_epochs,
             "extra_params_m": learner.extra_params_m if learner.status == "ok" else None,
-            "headline": recipe.headline, "top1": last.get("top1_ema" if ema else "top1"),
-            "top5": last.get("top5_ema" if ema else "top5"), "top1_ema": last.get("top1_ema"),
-            "train_seconds": learner.seconds, "loading_share": learner.loading_share,
-            "train_im_per_sec": learner.train_im_per_sec, **self._beyond_top1(learner, seed),
-        }  # fmt: skip
+            "headline": recipe.headline,
+            "top1": last.get("top1_ema" if ema else "top1"),
+            "top5": last.get("top5_ema" if ema else "top5"),
+            "top1_ema": last.get("top1_ema"),
+            "train_seconds": learner.seconds,
+            "loading_share": learner.loading_share,
+            "train_im_per_sec": learner.train_im_per_sec,
+            **self._beyond_top1(learner, seed),
+        }
 
     def _beyond_top1(self, learner: Learner, seed: int) -> dict[str, Any]:
         """Likelihood and calibration of the headline weights; which images were right, and a sample of lam, go into files."""
@@ -280,7 +388,10 @@ class Bench:
             folder = run_folder(self.out, learner.spec, seed)
             write_correct(folder / "correct.npz", correct)
             if learner.lams:  # not where a run was resumed after its last epoch
-                area, used = (torch.cat(parts)[:LAMS].cpu().numpy() for parts in zip(*learner.lams, strict=True))
+                area, used = (
+                    torch.cat(parts)[:LAMS].cpu().numpy()
+                    for parts in zip(*learner.lams, strict=True)
+                )
                 write_lam(folder / "lam.csv", area, used)
         visible = self._label_error(learner) if self.data.name == "scenes" else None
         calibration = calibration_error(found.confidence.double().numpy(), correct)
@@ -288,11 +399,20 @@ class Bench:
 
     @cached_property
     def _scenes(self) -> list[Scene]:
-        return [draw_scene(hashed_seed("label error"), index, self.recipe.image_size) for index in range(SCENES)]
+        return [
+            draw_scene(hashed_seed("label error"), index, self.recipe.image_size)
+            for index in range(SCENES)
+        ]
 
     def _label_error(self, learner: Learner) -> float | None:
         try:
-            return label_error(learner, self._scenes, mean=self.recipe.mean, std=self.recipe.std, device=self.device)
+            return label_error(
+                learner,
+                self._scenes,
+                mean=self.recipe.mean,
+                std=self.recipe.std,
+                device=self.device,
+            )
         except Exception as error:  # a plug-in may raise anything, and its other figures stand
             self.say(f"no label error of {learner.spec}: {explain(error)}")
             return None
@@ -301,11 +421,15 @@ class Bench:
         recipe = self.recipe
         row: dict[str, Any] = dict.fromkeys(COLUMNS)
         row |= figures or self._provenance(spec, seed, recipe.speed_amp) | {
-            "compose": "only", "model": recipe.speed_model, "image_size": recipe.speed_image_size
+            "compose": "only",
+            "model": recipe.speed_model,
+            "image_size": recipe.speed_image_size,
         }
         if spec in self.speeds:
             speed = dataclasses.asdict(self.speeds[spec])
-            row |= {key: value for key, value in speed.items() if key in COLUMNS} | {"timed": self._speed_of()}
+            row |= {key: value for key, value in speed.items() if key in COLUMNS} | {
+                "timed": self._speed_of()
+            }
         if spec in self.speed_failures and row["status"] == "ok":
             row["status"] = self.speed_failures[spec]
         return row
@@ -313,15 +437,23 @@ class Bench:
     def _write(self) -> None:
         here = {(row["strategy"], row["seed"]) for row in self.rows}
         # what was finished stays, also where this run was not asked for it or has not come to it
-        rows = self.rows + [self._row(*key, figures) for key, figures in self._results().items() if key not in here]
+        rows = self.rows + [
+            self._row(*key, figures) for key, figures in self._results().items() if key not in here
+        ]
         write_csv(rows, self.out / "comparison.csv")
-        write_markdown(rows, self.out / "comparison.md", self.plan.command, self._speed_of(), self._correct())
+        write_markdown(
+            rows, self.out / "comparison.md", self.plan.command, self._speed_of(), self._correct()
+        )
         if self.plan.csv:
             write_csv(rows, self.plan.csv)
 
     def _correct(self) -> dict[tuple[str, int], Any]:
         """Which validation images each trained row had right."""
-        files = {(row["strategy"], row["seed"]): run_folder(self.out, row["strategy"], row["seed"]) / "correct.npz" for row in self.rows}
+        files = {
+            (row["strategy"], row["seed"]): run_folder(self.out, row["strategy"], row["seed"])
+            / "correct.npz"
+            for row in self.rows
+        }
         return {key: read_correct(file) for key, file in files.items() if file.is_file()}
 
 
@@ -329,7 +461,9 @@ def tensorboard(out: Path, seed: int) -> Callable[[str, dict[str, Any]], None]:
     """Writes the rows of a strategy's log as curves under out/tensorboard."""
     from torch.utils.tensorboard import SummaryWriter
 
-    writer_of = cache(lambda spec: SummaryWriter(str(out / "tensorboard" / run_folder(Path(), spec, seed))))
+    writer_of = cache(
+        lambda spec: SummaryWriter(str(out / "tensorboard" / run_folder(Path(), spec, seed)))
+    )
 
     def record(spec: str, row: dict[str, Any]) -> None:
         for name in LOG_COLUMNS[1:]:
@@ -358,9 +492,13 @@ def duration(seconds: float) -> str:
 def plan_data(plan: Plan) -> Data:
     """The data that a plan names."""
     return open_data(
-        data=plan.data, dataset=plan.dataset, download=plan.download, image_size=plan.recipe.image_size,
-        limit_train=plan.limit_train, limit_val=plan.limit_val,
-    )  # fmt: skip
+        data=plan.data,
+        dataset=plan.dataset,
+        download=plan.download,
+        image_size=plan.recipe.image_size,
+        limit_train=plan.limit_train,
+        limit_val=plan.limit_val,
+    )
 
 
 def training_cost(plan: Plan) -> str:
@@ -371,7 +509,9 @@ def training_cost(plan: Plan) -> str:
     with torch.device("meta"):
         params, macs = count(recipe_model(recipe, len(data.classes), 0), recipe.image_size)
     images = len(data.train.labels) // recipe.batch_size * recipe.batch_size * recipe.total_epochs
-    flops = 6 * macs * images * len(plan.strategies) * len(plan.seeds)  # forward and twice that backward, two operations each
+    flops = (
+        6 * macs * images * len(plan.strategies) * len(plan.seeds)
+    )  # forward and twice that backward, two operations each
     return (
         f"{images:,} images for each strategy and seed; {params / 1e6:.2f}M parameters; {flops / 1e15:,.3g} PFLOP in all, "
         "without what a strategy adds"

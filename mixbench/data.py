@@ -1,4 +1,5 @@
 """Data sets, kept decoded where asked, DeiT's augmentation drawn anew from (seed, epoch, sample) for each image, and loaders."""
+
 from __future__ import annotations
 
 import hashlib
@@ -50,7 +51,9 @@ class FolderSource(Source):
     def __init__(self, samples: Sequence[tuple[Path, int]], root: Path):
         self.paths = [path for path, _ in samples]
         self.labels = [label for _, label in samples]
-        listing = "\n".join(f"{path.relative_to(root).as_posix()} {path.stat().st_size}" for path in self.paths)
+        listing = "\n".join(
+            f"{path.relative_to(root).as_posix()} {path.stat().st_size}" for path in self.paths
+        )
         self.fingerprint = hashlib.sha256(listing.encode()).hexdigest()[:16]
 
     def load(self, index: int) -> Image.Image:
@@ -142,7 +145,11 @@ class MemorySource(Source):
 
     def _pixels(self, index: int) -> np.ndarray:
         width, height = self.sizes[index]
-        return self.levels[self.starts[index] : self.starts[index + 1]].numpy().reshape(height, width, 3)
+        return (
+            self.levels[self.starts[index] : self.starts[index + 1]]
+            .numpy()
+            .reshape(height, width, 3)
+        )
 
     def load(self, index: int) -> Image.Image:
         return Image.fromarray(self._pixels(index))
@@ -186,7 +193,9 @@ def keep_in_memory(data: Data, say: Callable[[str], None], processes: int = 1) -
                 f"--cache ram needs {amount}, and {free / 2**20:,.1f} MiB are free: leave it out, or lower --limit-train"
             )
         say(f"keeping {amount}, in memory: {free / 2**20:,.1f} MiB are free")
-        train, val = (MemorySource(split, size, pool) for split, size in zip(splits, sizes, strict=True))
+        train, val = (
+            MemorySource(split, size, pool) for split, size in zip(splits, sizes, strict=True)
+        )
     return replace(data, train=train, val=val)
 
 
@@ -204,7 +213,9 @@ def balanced(source: Source, limit: int | None) -> Source:
     """A class-balanced subset of at most `limit` samples, the same for the same source."""
     if limit is None or limit >= len(source.labels):
         return source
-    order = random.Random(hashed_seed("subset", len(source.labels))).sample(range(len(source.labels)), len(source.labels))
+    order = random.Random(hashed_seed("subset", len(source.labels))).sample(
+        range(len(source.labels)), len(source.labels)
+    )
     taken: dict[int, int] = {}
     ranked = []
     for index in order:  # round robin over classes
@@ -237,7 +248,9 @@ def open_data(
             SceneSource("val", SCENES_VAL, image_size),
             tuple(CLASSES),
         )
-    return replace(opened, train=balanced(opened.train, limit_train), val=balanced(opened.val, limit_val))
+    return replace(
+        opened, train=balanced(opened.train, limit_train), val=balanced(opened.val, limit_val)
+    )
 
 
 def check_folder(root: Path) -> tuple[str, ...]:
@@ -247,11 +260,15 @@ def check_folder(root: Path) -> tuple[str, ...]:
     for split in ("train", "val"):
         names[split] = {path.name for path in (root / split).iterdir() if path.is_dir()}
         if not names[split]:
-            raise ValueError(f"{root / split} has no class folders: put the images in {split}/<class>/")
+            raise ValueError(
+                f"{root / split} has no class folders: put the images in {split}/<class>/"
+            )
     if names["train"] != names["val"]:
         one = sorted(names["train"] ^ names["val"])[0]
         where = "train" if one in names["train"] else "val"
-        raise ValueError(f"train/ and val/ of {root} hold different classes: {one!r} is in {where}/ alone")
+        raise ValueError(
+            f"train/ and val/ of {root} hold different classes: {one!r} is in {where}/ alone"
+        )
     return tuple(sorted(names["train"]))
 
 
@@ -262,9 +279,13 @@ def open_folder(root: Path) -> Data:
     for split in ("train", "val"):
         samples: list[tuple[Path, int]] = []
         for label, name in enumerate(classes):
-            files = sorted(p for p in (root / split / name).rglob("*") if p.suffix.lower() in EXTENSIONS)
+            files = sorted(
+                p for p in (root / split / name).rglob("*") if p.suffix.lower() in EXTENSIONS
+            )
             if not files:
-                raise ValueError(f"class folder {root / split / name} holds no images ({', '.join(EXTENSIONS)})")
+                raise ValueError(
+                    f"class folder {root / split / name} holds no images ({', '.join(EXTENSIONS)})"
+                )
             samples += [(path, label) for path in files]
         splits[split] = FolderSource(samples, root)
     return Data(root.resolve().name, splits["train"], splits["val"], classes)
@@ -279,7 +300,12 @@ def _open_torchvision(name: str, download: bool) -> Data:
         train, val = (kind(root, train=split, download=download) for split in (True, False))
     except RuntimeError as error:
         raise ValueError(f"{name} is not in {root}: add --download to fetch it ({error})") from None
-    return Data(name, ArraySource(train, f"{name}-train"), ArraySource(val, f"{name}-val"), tuple(train.classes))
+    return Data(
+        name,
+        ArraySource(train, f"{name}-train"),
+        ArraySource(val, f"{name}-val"),
+        tuple(train.classes),
+    )
 
 
 def train_transform(recipe: Recipe) -> Any:
@@ -304,7 +330,9 @@ def train_transform(recipe: Recipe) -> Any:
         transform = create_transform(recipe.image_size, **options)
     except (AssertionError, KeyError, ValueError) as error:
         reason = str(error) or type(error).__name__
-        raise ValueError(f"aa {recipe.aa!r} is not a policy of timm ({reason}): write rand-m9-mstd0.5-inc1, or null") from None
+        raise ValueError(
+            f"aa {recipe.aa!r} is not a policy of timm ({reason}): write rand-m9-mstd0.5-inc1, or null"
+        ) from None
     _keep_one_bit(transform)
     return transform
 
@@ -357,7 +385,9 @@ class TrainSet(Dataset):
         seed = hashed_seed("augment", self.seed, epoch, index, repeat)
         random.seed(seed)
         np.random.seed(seed % 2**32)
-        torch.default_generator.manual_seed(seed)  # the CPU's alone: torch.manual_seed also visits every other device
+        torch.default_generator.manual_seed(
+            seed
+        )  # the CPU's alone: torch.manual_seed also visits every other device
         try:
             return self.transform(image), self.source.labels[index]
         finally:
@@ -392,8 +422,16 @@ class EpochSampler(Sampler[Key]):
         if self.aug_repeats:
             from timm.data.distributed_sampler import RepeatAugSampler
 
-            sampler = RepeatAugSampler(range(self.count), num_replicas=1, rank=0, num_repeats=self.aug_repeats, selected_round=0)
-            sampler.epoch = hashed_seed("order", self.seed, self.epoch)  # it seeds its generator with the epoch
+            sampler = RepeatAugSampler(
+                range(self.count),
+                num_replicas=1,
+                rank=0,
+                num_repeats=self.aug_repeats,
+                selected_round=0,
+            )
+            sampler.epoch = hashed_seed(
+                "order", self.seed, self.epoch
+            )  # it seeds its generator with the epoch
             order = [int(i) for i in sampler]
         else:
             rng = torch.Generator().manual_seed(hashed_seed("order", self.seed, self.epoch))
@@ -423,19 +461,31 @@ def check_batch(recipe: Recipe, data: Data) -> None:
     """ValueError where the training images do not fill one batch."""
     count = len(data.train.labels)
     if recipe.batch_size > count:
-        raise ValueError(f"batch_size {recipe.batch_size} is larger than the {count} training images: lower --batch-size")
+        raise ValueError(
+            f"batch_size {recipe.batch_size} is larger than the {count} training images: lower --batch-size"
+        )
 
 
 def train_loader(
-    data: Data, recipe: Recipe, seed: int, micro_batch: int, workers: int, device: torch.device, world: World = World()  # noqa: B008
+    data: Data,
+    recipe: Recipe,
+    seed: int,
+    micro_batch: int,
+    workers: int,
+    device: torch.device,
+    world: World = World(),  # noqa: B008
 ) -> DataLoader:
     """Batches of `micro_batch` augmented images; set `loader.batch_sampler.sampler.epoch` before each epoch."""
     check_batch(recipe, data)
     if recipe.augment_on == "device" and device.type == "mps":
-        raise ValueError("augment_on device needs double precision, which mps lacks: use augment_on loader")
+        raise ValueError(
+            "augment_on device needs double precision, which mps lacks: use augment_on loader"
+        )
     return DataLoader(
         TrainSet(data.train, loader_transform(recipe), seed),
-        batch_sampler=MicroBatches(EpochSampler(len(data.train.labels), seed, recipe.aug_repeats), micro_batch, world),
+        batch_sampler=MicroBatches(
+            EpochSampler(len(data.train.labels), seed, recipe.aug_repeats), micro_batch, world
+        ),
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=device.type == "cuda",
@@ -443,7 +493,9 @@ def train_loader(
     )
 
 
-def eval_loader(data: Data, recipe: Recipe, workers: int, device: torch.device, world: World = World()) -> DataLoader:  # noqa: B008
+def eval_loader(
+    data: Data, recipe: Recipe, workers: int, device: torch.device, world: World = World()
+) -> DataLoader:  # noqa: B008
     """This process's validation images, rank, rank + size, ..., each once and in order."""
     return DataLoader(
         EvalSet(data.val, eval_transform(recipe)),

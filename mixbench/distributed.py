@@ -1,4 +1,5 @@
 """What torchrun asks for: who am I, do all of us go on, and sums and means over all processes."""
+
 from __future__ import annotations
 
 import os
@@ -18,7 +19,9 @@ class World:
 
     rank: int = 0
     size: int = 1
-    host: Any = None  # a gloo group: errors are exchanged between the hosts, so no device is waited for
+    host: Any = (
+        None  # a gloo group: errors are exchanged between the hosts, so no device is waited for
+    )
 
     def agree(self, error: str | None) -> str | None:
         """The first error of any process, the same everywhere; None where all of them go on."""
@@ -53,13 +56,17 @@ class World:
         """
         if self.size == 1:
             return None
-        return torch.nn.utils.parameters_to_vector([p.grad for p in model.parameters() if p.grad is not None])
+        return torch.nn.utils.parameters_to_vector(
+            [p.grad for p in model.parameters() if p.grad is not None]
+        )
 
     def average_gradients(self, model: nn.Module, flat: Tensor | None) -> None:
         """Replace the gradients by the mean over all processes of `flat_gradients`."""
         if flat is not None:
             self.total(flat).div_(self.size)
-            torch.nn.utils.vector_to_parameters(flat, [p.grad for p in model.parameters() if p.grad is not None])
+            torch.nn.utils.vector_to_parameters(
+                flat, [p.grad for p in model.parameters() if p.grad is not None]
+            )
 
 
 def join(device_type: str) -> World:

@@ -1,4 +1,5 @@
 """How far a strategy's labels are from what is visible, on drawn scenes, whose objects have masks."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -28,7 +29,13 @@ def visible_share(mask: torch.Tensor, objects: torch.Tensor, partner: torch.Tens
 
 @torch.no_grad()
 def label_error(
-    learner: Learner, scenes: Sequence[Scene], *, mean: Sequence[float], std: Sequence[float], device: torch.device, seed: int = 0
+    learner: Learner,
+    scenes: Sequence[Scene],
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    device: torch.device,
+    seed: int = 0,
 ) -> float | None:
     """The mean |lam - visible share| of a trained learner's strategy over scenes, in percent; None where it moves pixels.
 
@@ -38,17 +45,31 @@ def label_error(
     learner.model.eval()
     for step in range(len(scenes) // BATCH):
         batch = scenes[step * BATCH : (step + 1) * BATCH]
-        pixels = torch.stack([torch.from_numpy(scene.image) for scene in batch]).permute(0, 3, 1, 2).to(device)
-        objects = torch.stack([torch.from_numpy(scene.mask) for scene in batch])[:, None].float().to(device)
+        pixels = (
+            torch.stack([torch.from_numpy(scene.image) for scene in batch])
+            .permute(0, 3, 1, 2)
+            .to(device)
+        )
+        objects = (
+            torch.stack([torch.from_numpy(scene.mask) for scene in batch])[:, None]
+            .float()
+            .to(device)
+        )
         labels = torch.tensor([scene.label for scene in batch], device=device)
-        column_mean, column_std = (torch.tensor(v, device=device).reshape(-1, 1, 1) for v in (mean, std))
+        column_mean, column_std = (
+            torch.tensor(v, device=device).reshape(-1, 1, 1) for v in (mean, std)
+        )
         images = (pixels / 255 - column_mean) / column_std
-        ctx = make_context(learner.strategy, learner.model, images, seed=seed, step=step, mean=mean, std=std)
+        ctx = make_context(
+            learner.strategy, learner.model, images, seed=seed, step=step, mean=mean, std=std
+        )
         mixed = learner.strategy.mix(images, labels, ctx)
         seen = mixed.mask * images + (1 - mixed.mask) * images[mixed.partner]
         if not torch.allclose(seen, mixed.images, atol=1e-4):
             return None
         with learner.tap or nullcontext():
-            lam = learner.strategy.relabel(mixed, forward_pass(learner.model, learner.tap, False)(mixed.images))
+            lam = learner.strategy.relabel(
+                mixed, forward_pass(learner.model, learner.tap, False)(mixed.images)
+            )
         errors.append((lam - visible_share(mixed.mask, objects, mixed.partner)).abs())
     return 100 * float(torch.cat(errors).nanmean())

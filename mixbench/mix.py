@@ -2,6 +2,7 @@
 
 torch is imported inside the functions: a wrong strategy name or `--help` then answers without waiting for it.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -57,7 +58,9 @@ class Needs:
         for name in ("attention", "network"):
             ours, theirs = getattr(self, name), getattr(other, name)
             if ours and theirs and ours != theirs:
-                raise ValueError(f"one strategy cannot use two kinds of {name}, {ours!r} and {theirs!r}: choose one")
+                raise ValueError(
+                    f"one strategy cannot use two kinds of {name}, {ours!r} and {theirs!r}: choose one"
+                )
         return Needs(
             attention=self.attention or other.attention,
             network=self.network or other.network,
@@ -74,8 +77,12 @@ class MixContext:
     mean: Tensor  # (C, 1, 1)
     std: Tensor  # (C, 1, 1)
     pixels: Tensor | None = None  # (B, 3, H, W) uint8 RGB
-    input_gradient: Callable[[Tensor, Tensor], Tensor] | None = None  # images, labels -> (B, C, H, W) raw gradient
-    features: Callable[[Tensor], Tensor] | None = None  # images -> (B, C, h, w) of the external network
+    input_gradient: Callable[[Tensor, Tensor], Tensor] | None = (
+        None  # images, labels -> (B, C, H, W) raw gradient
+    )
+    features: Callable[[Tensor], Tensor] | None = (
+        None  # images -> (B, C, h, w) of the external network
+    )
     progress: float = 0.0  # share of training done
     compile: bool = False
 
@@ -197,8 +204,13 @@ def box_mask(boxes: Sequence[Box] | Tensor, images: Tensor) -> Tensor:
     height, width = images.shape[-2:]
     edges = boxes if isinstance(boxes, torch.Tensor) else send(boxes, images)
     top, left, bottom, right = edges[:, :, None].unbind(1)  # (n, 1) each
-    rows, cols = torch.arange(height, device=images.device), torch.arange(width, device=images.device)
-    inside = ((rows >= top) & (rows < bottom))[:, :, None] & ((cols >= left) & (cols < right))[:, None, :]  # (n, H, W)
+    rows, cols = (
+        torch.arange(height, device=images.device),
+        torch.arange(width, device=images.device),
+    )
+    inside = ((rows >= top) & (rows < bottom))[:, :, None] & ((cols >= left) & (cols < right))[
+        :, None, :
+    ]  # (n, H, W)
     return (~inside).float()[:, None]
 
 
@@ -222,13 +234,17 @@ def paste_boxes(images: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
     return mixed, mask
 
 
-def soft_targets(mixed: MixedBatch, lam: Tensor, num_classes: int, smoothing: float = 0.0) -> Tensor:
+def soft_targets(
+    mixed: MixedBatch, lam: Tensor, num_classes: int, smoothing: float = 0.0
+) -> Tensor:
     """Dense targets lam * y_A + (1 - lam) * y_B, each smoothed by smoothing / K, (B, K) float32; lam is (B,).
 
     Source: timm's mixup_target. ValueError where `lam` is not one number a row.
     """
     if lam.shape != mixed.labels.shape:
-        raise ValueError(f"lam must be one number for each label, {tuple(mixed.labels.shape)}, not {tuple(lam.shape)}")
+        raise ValueError(
+            f"lam must be one number for each label, {tuple(mixed.labels.shape)}, not {tuple(lam.shape)}"
+        )
     lam = lam.float()[:, None] * (1 - smoothing)
     targets = lam.new_full((len(lam), num_classes), smoothing / num_classes)
     labels = mixed.labels.long()
@@ -264,7 +280,11 @@ def frozen(model: nn.Module) -> Iterator[None]:
 
 
 def input_gradient(
-    model: nn.Module, images: Tensor, labels: Tensor, amp: bool = False, net: Callable[[Tensor], Tensor] | None = None
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    amp: bool = False,
+    net: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """The gradient of the mean cross-entropy by the images, (B, C, H, W), from one forward pass on frozen weights.
 
@@ -306,11 +326,16 @@ def make_context(
     """
     import torch
 
-    mean, std = (torch.as_tensor(v, dtype=torch.float32, device=images.device).reshape(-1, 1, 1) for v in (mean, std))
+    mean, std = (
+        torch.as_tensor(v, dtype=torch.float32, device=images.device).reshape(-1, 1, 1)
+        for v in (mean, std)
+    )
     needs = strategy.needs
     features = None
     if needs.network:
-        from mixbench.saliency import external_network  # above this module; a network is rarely asked for
+        from mixbench.saliency import (
+            external_network,
+        )  # above this module; a network is rarely asked for
 
         network = external_network(needs.network, images.device)
         features = lambda x: network(x, mean, std)  # noqa: E731
@@ -319,7 +344,9 @@ def make_context(
         mean=mean,
         std=std,
         pixels=to_pixels(images, mean, std) if needs.pixels else None,
-        input_gradient=(lambda x, y: input_gradient(model, x, y, amp, net)) if needs.input_gradient else None,
+        input_gradient=(lambda x, y: input_gradient(model, x, y, amp, net))
+        if needs.input_gradient
+        else None,
         features=features,
         progress=progress,
         compile=compile,

@@ -1,4 +1,5 @@
 """What to compare and where to write it, checked before anything heavy is imported."""
+
 from __future__ import annotations
 
 import fcntl
@@ -46,7 +47,11 @@ class Plan:
     @property
     def stamp(self) -> str:
         """What an output directory is of: the recipe and the data; others' rows would not be comparable."""
-        source = {"data": str(self.data or self.dataset or "scenes"), "limit_train": self.limit_train, "limit_val": self.limit_val}
+        source = {
+            "data": str(self.data or self.dataset or "scenes"),
+            "limit_train": self.limit_train,
+            "limit_val": self.limit_val,
+        }
         return f"# data: {json.dumps(source)}\n{recipe_text(self.recipe)}"
 
 
@@ -56,7 +61,9 @@ def check_splits(root: Path) -> None:
         raise ValueError(f"data directory not found: {root}")
     for split in ("train", "val"):
         if not (root / split).is_dir():
-            raise ValueError(f"{root} has no {split}/ folder: an image folder holds train/<class>/ and val/<class>/")
+            raise ValueError(
+                f"{root} has no {split}/ folder: an image folder holds train/<class>/ and val/<class>/"
+            )
 
 
 def holds_results(out: Path) -> bool:
@@ -83,13 +90,17 @@ def check_out(out: Path, stamp: str, *, csv: Path | None = None, resume: bool = 
     if recipe_file.is_file() and recipe_file.read_text(encoding="utf-8") != stamp:
         raise ValueError(f"{out} holds a run of another recipe or other data: choose another --out")
     if not resume and holds_results(out):
-        raise ValueError(f"{out} holds results of this recipe: add --resume to keep them and go on, or choose another --out")
+        raise ValueError(
+            f"{out} holds results of this recipe: add --resume to keep them and go on, or choose another --out"
+        )
     if csv is not None and csv.is_dir():
         raise ValueError(f"--csv {csv} is a directory: name a file")
     for option, path in (("--out", out), ("--csv", csv.parent if csv is not None else out)):
         parent = next(place for place in (path, *path.absolute().parents) if place.exists())
         if not parent.is_dir() or not os.access(parent, os.W_OK):
-            raise ValueError(f"cannot write to {path}: {parent} is not writable; choose another {option}")
+            raise ValueError(
+                f"cannot write to {path}: {parent} is not writable; choose another {option}"
+            )
 
 
 @contextmanager
@@ -103,7 +114,11 @@ def claimed(out: Path, stamp: str, resume: bool) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             replace_file(out / "recipe.yaml", stamp)
         except BlockingIOError:
-            raise ValueError(f"{out} is in use by another process: wait for it, or choose another --out") from None
+            raise ValueError(
+                f"{out} is in use by another process: wait for it, or choose another --out"
+            ) from None
         except OSError as error:
-            raise ValueError(f"cannot write to {out}: {error.strerror}; choose another --out") from None
+            raise ValueError(
+                f"cannot write to {out}: {error.strerror}; choose another --out"
+            ) from None
         yield

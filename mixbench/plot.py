@@ -1,4 +1,5 @@
 """Figures: pictures of mixed batches as PNG files, and the report's diagrams as SVG text."""
+
 from __future__ import annotations
 
 import json
@@ -17,20 +18,40 @@ if TYPE_CHECKING:
     from mixbench.statistics import Comparison, Difference, Summary
     from mixbench.train import Learner
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#7A6A00", "#56B4E9", "#000000", "#E69F00")  # Okabe and Ito's, yellow darkened
+COLOURS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#7A6A00",
+    "#56B4E9",
+    "#000000",
+    "#E69F00",
+)  # Okabe and Ito's, yellow darkened
 MARKERS = "osD^vP*X"
 THUMBNAIL = 128  # pixels; what the gallery's pictures are reduced to
 
 
 def mixed_grid(
-    learners: list[Learner], images: torch.Tensor, labels: torch.Tensor, classes: tuple[str, ...], mean: Any, std: Any,
-    path: Path, seed: int = 0, columns: int = 6,
-) -> None:  # fmt: skip
+    learners: list[Learner],
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    classes: tuple[str, ...],
+    mean: Any,
+    std: Any,
+    path: Path,
+    seed: int = 0,
+    columns: int = 6,
+) -> None:
     """A picture of what each strategy makes of one batch, with A's share by area and as used in the label."""
     plt = _pyplot()
     columns = min(columns, len(images))
     figure, axes = plt.subplots(
-        len(learners) + 1, columns, figsize=(2.1 * columns, 2.5 * (len(learners) + 1)), squeeze=False, layout="constrained"
+        len(learners) + 1,
+        columns,
+        figsize=(2.1 * columns, 2.5 * (len(learners) + 1)),
+        squeeze=False,
+        layout="constrained",
     )
 
     def show(axis: Any, image: torch.Tensor, title: str, name: str) -> None:
@@ -43,8 +64,12 @@ def mixed_grid(
 
     mean, std = (_column(v, images) for v in (mean, std))
     for column, image in enumerate(to_pixels(images[:columns], mean, std)):
-        show(axes[0, column], image, f"A: {classes[labels[column]]}\nB: {classes[labels[-1 - column]]}",
-             "image A" if column == 0 else "")
+        show(
+            axes[0, column],
+            image,
+            f"A: {classes[labels[column]]}\nB: {classes[labels[-1 - column]]}",
+            "image A" if column == 0 else "",
+        )
     for row, learner in enumerate(learners, 1):
         mixed, _, lam = _mixed(learner, images, labels, mean, std, seed)
         for column, image in enumerate(to_pixels(mixed.images[:columns], mean, std)):
@@ -73,9 +98,16 @@ class GalleryEntry:
 
 
 def draw_gallery(
-    learners: list[Learner], images: torch.Tensor, labels: torch.Tensor, classes: tuple[str, ...], mean: Any, std: Any,
-    folder: Path, seed: int = 0, count: int = 3,
-) -> list[GalleryEntry]:  # fmt: skip
+    learners: list[Learner],
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    classes: tuple[str, ...],
+    mean: Any,
+    std: Any,
+    folder: Path,
+    seed: int = 0,
+    count: int = 3,
+) -> list[GalleryEntry]:
     """The paper's Figure 5 of one batch: PNG files and index.json in `folder`, `count` images a strategy; the entries.
 
     The map is the class attention over the mixed image where the network has a class token, else its input gradient.
@@ -107,19 +139,35 @@ def draw_gallery(
             _save_png(pixels[i], folder / files["mixed"])
             _save_png((255 * masks[i]).round().astype(np.uint8), folder / files["mask"])
             _save_png(_overlay(pixels[i], attn[i].float().cpu().numpy()), folder / files["map"])
-            entries.append(GalleryEntry(
-                strategy=learner.spec, image_a=files["a"], image_b=files["b"], mixed=files["mixed"], mask=files["mask"], map=files["map"],
-                map_name=name, class_a=classes[int(labels[i])], class_b=classes[int(labels[partner])],
-                lam_area=float(mixed.lam[i]), lam_used=float(lam[i]),
-            ))  # fmt: skip
-    (folder / "index.json").write_text(json.dumps([asdict(entry) for entry in entries], indent=1), encoding="utf-8")
+            entries.append(
+                GalleryEntry(
+                    strategy=learner.spec,
+                    image_a=files["a"],
+                    image_b=files["b"],
+                    mixed=files["mixed"],
+                    mask=files["mask"],
+                    map=files["map"],
+                    map_name=name,
+                    class_a=classes[int(labels[i])],
+                    class_b=classes[int(labels[partner])],
+                    lam_area=float(mixed.lam[i]),
+                    lam_used=float(lam[i]),
+                )
+            )
+    (folder / "index.json").write_text(
+        json.dumps([asdict(entry) for entry in entries], indent=1), encoding="utf-8"
+    )
     return entries
 
 
 def read_gallery(folder: Path) -> list[GalleryEntry]:
     """The entries of a gallery's index.json; none where there is no such file."""
     index = folder / "index.json"
-    return [GalleryEntry(**entry) for entry in json.loads(index.read_text(encoding="utf-8"))] if index.is_file() else []
+    return (
+        [GalleryEntry(**entry) for entry in json.loads(index.read_text(encoding="utf-8"))]
+        if index.is_file()
+        else []
+    )
 
 
 def _column(value: Any, images: torch.Tensor) -> torch.Tensor:
@@ -128,13 +176,17 @@ def _column(value: Any, images: torch.Tensor) -> torch.Tensor:
     return torch.as_tensor(value, dtype=torch.float32, device=images.device).reshape(-1, 1, 1)
 
 
-def _mixed(learner: Learner, images: torch.Tensor, labels: torch.Tensor, mean: Any, std: Any, seed: int) -> tuple[Any, Any, Any]:
+def _mixed(
+    learner: Learner, images: torch.Tensor, labels: torch.Tensor, mean: Any, std: Any, seed: int
+) -> tuple[Any, Any, Any]:
     """A batch as the strategy mixes it: MixedBatch, attention where the strategy uses it, and A's share of the label (B,)."""
     import torch
 
     from mixbench.mix import make_context
 
-    ctx = make_context(learner.strategy, learner.model, images, seed=seed, step=2, mean=mean, std=std)
+    ctx = make_context(
+        learner.strategy, learner.model, images, seed=seed, step=2, mean=mean, std=std
+    )
     mixed = learner.strategy.mix(images, labels, ctx)
     from mixbench.train import forward_pass
 
@@ -155,7 +207,9 @@ def _importance(learner: Learner, mixed: Any) -> tuple[Any, str]:
         with torch.no_grad(), ClassAttention(learner.model) as tap:
             return tap(mixed.images).attn, "class attention"
     except NoClassAttention:
-        return input_gradient(learner.model, mixed.images, mixed.labels).abs().sum(1), "input gradient"
+        return input_gradient(learner.model, mixed.images, mixed.labels).abs().sum(
+            1
+        ), "input gradient"
 
 
 def _overlay(pixels: np.ndarray, importance: np.ndarray) -> np.ndarray:
@@ -165,7 +219,9 @@ def _overlay(pixels: np.ndarray, importance: np.ndarray) -> np.ndarray:
 
     scaled = importance / max(float(importance.max()), 1e-12)
     height, width = pixels.shape[:2]
-    smooth = Image.fromarray(scaled.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
+    smooth = Image.fromarray(scaled.astype(np.float32)).resize(
+        (width, height), Image.Resampling.BILINEAR
+    )
     heat = matplotlib.colormaps["inferno"](np.asarray(smooth))[:, :, :3] * 255
     grey = pixels.mean(2, keepdims=True)
     return (0.4 * grey + 0.6 * heat).round().astype(np.uint8)
@@ -177,17 +233,31 @@ def _save_png(pixels: np.ndarray, path: Path) -> None:
     image = Image.fromarray(pixels)
     longest = max(image.size)
     if longest > THUMBNAIL:
-        image = image.resize(tuple(round(side * THUMBNAIL / longest) for side in image.size), Image.Resampling.LANCZOS)  # type: ignore[arg-type]
+        image = image.resize(
+            tuple(round(side * THUMBNAIL / longest) for side in image.size),
+            Image.Resampling.LANCZOS,
+        )  # type: ignore[arg-type]
     image.save(path, optimize=True)
 
 
 # Diagrams. Five inches wide with text of ten points: legible on a phone, where an SVG unit is about a pixel.
 
 STYLE = {
-    "svg.fonttype": "none", "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 10, "axes.labelsize": 10,
-    "xtick.labelsize": 9, "ytick.labelsize": 9, "legend.fontsize": 9, "axes.spines.top": False, "axes.spines.right": False,
-    "axes.grid": True, "grid.color": "#dddddd", "axes.axisbelow": True, "legend.frameon": False,
-}  # fmt: skip
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 10,
+    "axes.labelsize": 10,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.fontsize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+}
 
 
 def _pyplot() -> Any:
@@ -220,7 +290,9 @@ class _Drawing:
         self.plt = _pyplot()
         self._style = self.plt.rc_context({**STYLE, "svg.hashsalt": self.name})
         self._style.__enter__()
-        self.figure, axes = self.plt.subplots(self.rows, 1, figsize=(5, self.height), squeeze=False, layout="constrained")
+        self.figure, axes = self.plt.subplots(
+            self.rows, 1, figsize=(5, self.height), squeeze=False, layout="constrained"
+        )
         return self.figure, axes[:, 0]
 
     def __exit__(self, kind: Any, *rest: Any) -> None:
@@ -229,7 +301,11 @@ class _Drawing:
 
         if kind is None:
             stream = io.StringIO()
-            self.figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+            self.figure.savefig(
+                stream,
+                format="svg",
+                metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
+            )
             text = stream.getvalue()
             text = text[text.index("<svg") :]
             text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
@@ -245,7 +321,10 @@ class _Drawing:
 
 def looks(strategies: Sequence[str]) -> dict[str, tuple[str, str]]:
     """A colour and a marker for each strategy, the same in every diagram."""
-    return {name: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, name in enumerate(strategies)}
+    return {
+        name: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)])
+        for i, name in enumerate(strategies)
+    }
 
 
 def _height(names: Sequence[str], row: float) -> float:
@@ -262,17 +341,31 @@ def _strategy_axis(axis: Any, names: Sequence[str]) -> None:
 def _dots(axis: Any, row: int, found: Summary | Difference, colour: str) -> None:
     """Every seed as a dot below the mean with its interval."""
     values = list(found.values.values())
-    axis.plot(values, [row + 0.22] * len(values), linestyle="", marker="o", markersize=4.5, color=colour, alpha=0.6)
+    axis.plot(
+        values,
+        [row + 0.22] * len(values),
+        linestyle="",
+        marker="o",
+        markersize=4.5,
+        color=colour,
+        alpha=0.6,
+    )
     if found.low is not None:
         axis.plot([found.low, found.high], [row - 0.08] * 2, color=colour, linewidth=2)
-    axis.plot([found.mean], [row - 0.08], marker="|", markersize=13, markeredgewidth=2.5, color=colour)
+    axis.plot(
+        [found.mean], [row - 0.08], marker="|", markersize=13, markeredgewidth=2.5, color=colour
+    )
 
 
 def accuracy_figure(comparison: Comparison) -> str:
     """Top-1 of each strategy: mean, 95 % t interval and every seed; SVG."""
     found = [summary for summary in comparison.summaries if summary.mean is not None]
     style = looks([summary.strategy for summary in comparison.summaries])
-    drawing = _Drawing("accuracy", "Top-1 of each strategy, with every seed", _height([s.strategy for s in found], 0.55))
+    drawing = _Drawing(
+        "accuracy",
+        "Top-1 of each strategy, with every seed",
+        _height([s.strategy for s in found], 0.55),
+    )
     with drawing as (_, (axis,)):
         for row, summary in enumerate(found):
             _dots(axis, row, summary, style[summary.strategy][0])
@@ -286,7 +379,11 @@ def difference_figure(comparison: Comparison) -> str:
     found = [difference for difference in comparison.differences if difference.mean is not None]
     style = looks([summary.strategy for summary in comparison.summaries])
     height = _height([difference.strategy for difference in found], 0.55)
-    drawing = _Drawing("differences", f"Top-1 of each strategy minus that of {comparison.baseline}, by seed", height)
+    drawing = _Drawing(
+        "differences",
+        f"Top-1 of each strategy minus that of {comparison.baseline}, by seed",
+        height,
+    )
     with drawing as (_, (axis,)):
         axis.axvline(0, color="#333333", linewidth=1)
         for row, difference in enumerate(found):
@@ -298,22 +395,48 @@ def difference_figure(comparison: Comparison) -> str:
 
 def cost_figure(comparison: Comparison, seconds: Mapping[str, Sequence[float]]) -> str:
     """Mean top-1 with its interval against the training time of a run, its mean and range; the line is the front of the means; SVG."""
-    found = {summary.strategy: summary for summary in comparison.summaries if summary.mean is not None and summary.strategy in seconds}
+    found = {
+        summary.strategy: summary
+        for summary in comparison.summaries
+        if summary.mean is not None and summary.strategy in seconds
+    }
     style = looks([summary.strategy for summary in comparison.summaries])
     longest = max(max(values) for values in seconds.values())
-    unit, size = next((u, s) for u, s in (("hours", 3600), ("minutes", 60), ("seconds", 1)) if longest >= 2 * s or s == 1)
+    unit, size = next(
+        (u, s)
+        for u, s in (("hours", 3600), ("minutes", 60), ("seconds", 1))
+        if longest >= 2 * s or s == 1
+    )
     costs = {name: [value / size for value in seconds[name]] for name in found}
-    means = {name: (float(np.mean(costs[name])), float(summary.mean or 0)) for name, summary in found.items()}
+    means = {
+        name: (float(np.mean(costs[name])), float(summary.mean or 0))
+        for name, summary in found.items()
+    }
     drawing = _Drawing("cost", "Top-1 against training time", 3.4 + 0.17 * len(found))
     with drawing as (figure, (axis,)):
-        axis.plot(*zip(*(means[name] for name in pareto_front(means)), strict=True), color="#888888", linewidth=1, zorder=1)
+        axis.plot(
+            *zip(*(means[name] for name in pareto_front(means)), strict=True),
+            color="#888888",
+            linewidth=1,
+            zorder=1,
+        )
         for name, summary in found.items():
             colour, marker = style[name]
             cost, accuracy = means[name]
             if summary.low is not None:
                 axis.plot([cost, cost], [summary.low, summary.high], color=colour, linewidth=1.2)
-            axis.plot([min(costs[name]), max(costs[name])], [accuracy] * 2, color=colour, linewidth=1.2)
-            axis.plot([cost], [accuracy], color=colour, marker=marker, markersize=7, linestyle="", label=_wrapped(name, 44))
+            axis.plot(
+                [min(costs[name]), max(costs[name])], [accuracy] * 2, color=colour, linewidth=1.2
+            )
+            axis.plot(
+                [cost],
+                [accuracy],
+                color=colour,
+                marker=marker,
+                markersize=7,
+                linestyle="",
+                label=_wrapped(name, 44),
+            )
         axis.margins(0.1)
         axis.set(xlabel=f"training time of one run ({unit})", ylabel="top-1 (%)")
         figure.legend(loc="outside lower center", ncols=2 if max(map(len, found)) <= 20 else 1)
@@ -322,21 +445,36 @@ def cost_figure(comparison: Comparison, seconds: Mapping[str, Sequence[float]]) 
 
 def pareto_front(points: Mapping[str, tuple[float, float]]) -> list[str]:
     """The names for which no other point (cost, accuracy) is as cheap and as accurate and better in one, from cheap to costly."""
-    def beaten(cost: float, accuracy: float) -> bool:
-        return any(c <= cost and a >= accuracy and (c, a) != (cost, accuracy) for c, a in points.values())
 
-    return sorted((name for name, point in points.items() if not beaten(*point)), key=lambda name: points[name])
+    def beaten(cost: float, accuracy: float) -> bool:
+        return any(
+            c <= cost and a >= accuracy and (c, a) != (cost, accuracy) for c, a in points.values()
+        )
+
+    return sorted(
+        (name for name, point in points.items() if not beaten(*point)),
+        key=lambda name: points[name],
+    )
 
 
 LONG_RUN = 20  # epochs from which the curves' axis leaves out what the first quarter alone reaches
 
 
-def curves_figure(logs: Mapping[tuple[str, int], Sequence[Mapping[str, Any]]], column: str, label: str, strategies: Sequence[str]) -> str:
+def curves_figure(
+    logs: Mapping[tuple[str, int], Sequence[Mapping[str, Any]]],
+    column: str,
+    label: str,
+    strategies: Sequence[str],
+) -> str:
     """A column of the logs by epoch: a thin line a run, a thick one for the mean of those that came furthest; SVG, '' without figures."""
     style = looks(strategies)
     runs: dict[str, list[dict[int, float]]] = {}
     for (strategy, _), log in logs.items():
-        run = {int(row["epoch"]) + 1: row[column] for row in log if row.get(column) is not None and np.isfinite(row[column])}
+        run = {
+            int(row["epoch"]) + 1: row[column]
+            for row in log
+            if row.get(column) is not None and np.isfinite(row[column])
+        }
         if run:
             runs.setdefault(strategy, []).append(run)
     if not runs:
@@ -347,15 +485,30 @@ def curves_figure(logs: Mapping[tuple[str, int], Sequence[Mapping[str, Any]]], c
             colour, marker = style[strategy]
             if len(runs[strategy]) > 1:
                 for run in runs[strategy]:
-                    axis.plot(list(run), list(run.values()), color=colour, linewidth=0.7, alpha=0.45)
+                    axis.plot(
+                        list(run), list(run.values()), color=colour, linewidth=0.7, alpha=0.45
+                    )
             last = max(max(run) for run in runs[strategy])
             whole = [run for run in runs[strategy] if last in run]
             epochs = sorted(set.intersection(*(set(run) for run in whole)))
             means = [float(np.mean([run[epoch] for run in whole])) for epoch in epochs]
-            axis.plot(epochs, means, color=colour, linewidth=2, marker=marker, markersize=4, markevery=max(1, len(epochs) // 8),
-                      label=_wrapped(strategy, 44))
+            axis.plot(
+                epochs,
+                means,
+                color=colour,
+                linewidth=2,
+                marker=marker,
+                markersize=4,
+                markevery=max(1, len(epochs) // 8),
+                label=_wrapped(strategy, 44),
+            )
         axis.set(xlabel="epoch", ylabel=label)
-        late = [value for line in axis.lines for epoch, value in zip(*line.get_data(), strict=True) if epoch > axis.dataLim.x1 / 4]
+        late = [
+            value
+            for line in axis.lines
+            for epoch, value in zip(*line.get_data(), strict=True)
+            if epoch > axis.dataLim.x1 / 4
+        ]
         if axis.dataLim.x1 >= LONG_RUN:
             pad = 0.05 * (max(late) - min(late)) or 1
             axis.set_ylim(min(late) - pad, max(late) + pad)
@@ -372,9 +525,19 @@ def step_figure(times: Mapping[str, Mapping[str, float]]) -> str:
     drawing = _Drawing("steps", "Step time by phase", 0.5 + _height(list(times), 0.42))
     with drawing as (figure, (axis,)):
         for phase, colour, hatch in zip(PHASES, COLOURS, ("", "//", "", ".."), strict=False):
-            left = [sum(t[before] for before in PHASES[: PHASES.index(phase)]) for t in times.values()]
+            left = [
+                sum(t[before] for before in PHASES[: PHASES.index(phase)]) for t in times.values()
+            ]
             widths = [t[phase] for t in times.values()]
-            axis.barh(range(len(times)), widths, left=left, color=colour, hatch=hatch, edgecolor="white", label=phase)
+            axis.barh(
+                range(len(times)),
+                widths,
+                left=left,
+                color=colour,
+                hatch=hatch,
+                edgecolor="white",
+                label=phase,
+            )
         _strategy_axis(axis, list(times))
         axis.set_xlabel("milliseconds a step")
         figure.legend(loc="outside lower center", ncols=4)
@@ -383,15 +546,22 @@ def step_figure(times: Mapping[str, Mapping[str, float]]) -> str:
 
 def lam_figure(samples: Mapping[str, np.ndarray]) -> str:
     """Histograms of A's share by area (grey) and as used in the label (line), samples[strategy] (N, 2); SVG."""
-    drawing = _Drawing("lam", "A's share by area and in the label", 0.9 + 1.35 * len(samples), rows=len(samples))
+    drawing = _Drawing(
+        "lam", "A's share by area and in the label", 0.9 + 1.35 * len(samples), rows=len(samples)
+    )
     edges = np.linspace(0, 1, 21)
     with drawing as (figure, axes):
         for axis, (strategy, pairs) in zip(axes, samples.items(), strict=True):
             # weights make each bar a share of the images
             pairs = pairs[np.isfinite(pairs).all(1)]
-            shares = [np.histogram(np.clip(column, 0, 1), edges)[0] / max(len(column), 1) * 100 for column in pairs.T]
+            shares = [
+                np.histogram(np.clip(column, 0, 1), edges)[0] / max(len(column), 1) * 100
+                for column in pairs.T
+            ]
             axis.stairs(shares[0], edges, fill=True, color="#bbbbbb", label="by area")
-            axis.stairs(shares[1], edges, color=COLOURS[1], linewidth=2, label="as used in the label")
+            axis.stairs(
+                shares[1], edges, color=COLOURS[1], linewidth=2, label="as used in the label"
+            )
             axis.set_title(_wrapped(strategy, 56), fontsize=10, loc="left")
             axis.set_ylabel("% of images")
             axis.set_xlim(0, 1)

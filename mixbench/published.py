@@ -1,4 +1,5 @@
 """The published figures, one CSV a table in baselines/published, read as rows of text."""
+
 from __future__ import annotations
 
 import csv

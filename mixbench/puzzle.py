@@ -2,6 +2,7 @@
 
 The block grid is n x n whatever the image's sides, so blocks may be rectangular. Label l of a block gives A the share 1 - l / (L - 1).
 """
+
 from __future__ import annotations
 
 import math
@@ -20,7 +21,9 @@ def block_saliency(gradient: Tensor, n: int) -> Tensor:
     Uniform where the gradient of an image is zero or not finite.
     """
     gradient = gradient.float()
-    peak = torch.maximum(gradient.amax((1, 2, 3), keepdim=True), -gradient.amin((1, 2, 3), keepdim=True))
+    peak = torch.maximum(
+        gradient.amax((1, 2, 3), keepdim=True), -gradient.amin((1, 2, 3), keepdim=True)
+    )
     scaled = gradient / peak.clamp_min(torch.finfo(torch.float32).tiny)  # squares would underflow
     blocks = F.adaptive_avg_pool2d(scaled.square_().mean(1).sqrt_(), n)  # (B, n, n)
     share = blocks / blocks.sum((1, 2), keepdim=True)
@@ -33,15 +36,27 @@ def boundary_contrast(before: Tensor, after: Tensor, n: int) -> tuple[Tensor, Te
     `before` (B, C, h, w) holds the cells above or left of a boundary, `after` those below or right of it.
     """
     tall, wide = before.shape[-2] // n, before.shape[-1] // n  # cells along a block's edge
-    rows = (before[:, :, tall - 1 :: tall][:, :, :-1] - after[:, :, tall::tall]).abs().mean(1)  # (B, n-1, w)
-    cols = (before[..., wide - 1 :: wide][..., :-1] - after[..., wide::wide]).abs().mean(1)  # (B, h, n-1)
+    rows = (
+        (before[:, :, tall - 1 :: tall][:, :, :-1] - after[:, :, tall::tall]).abs().mean(1)
+    )  # (B, n-1, w)
+    cols = (
+        (before[..., wide - 1 :: wide][..., :-1] - after[..., wide::wide]).abs().mean(1)
+    )  # (B, h, n-1)
     return rows.unflatten(2, (n, wide)).mean(3), cols.unflatten(1, (n, tall)).mean(2)
 
 
 def mask_energy(
-    saliency: Tensor, images: Tensor, std: Tensor, alpha: float | Tensor,
-    *, num_labels: int, beta: float, gamma: float, eta: float, cell: int,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    saliency: Tensor,
+    images: Tensor,
+    std: Tensor,
+    alpha: float | Tensor,
+    *,
+    num_labels: int,
+    beta: float,
+    gamma: float,
+    eta: float,
+    cell: int,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Puzzle-Mix's energy of each image against the mirrored batch: unary (B, n, n, L), vertical and horizontal, for `solve_mask`.
 
     saliency (B, n, n) sums to 1; images (B, C, H, W) are normalised by std (C, 1, 1); alpha, a number or (), is the prior share of A;
@@ -49,11 +64,19 @@ def mask_energy(
     """
     n = saliency.shape[-1]
     beta = beta / n / 16
-    pooled = F.avg_pool2d(images.float(), cell).nan_to_num(0, 0, 0) * std  # pixels in [0, 1] but for the mean, which differences cancel
+    pooled = (
+        F.avg_pool2d(images.float(), cell).nan_to_num(0, 0, 0) * std
+    )  # pixels in [0, 1] but for the mean, which differences cancel
     ours, theirs = pooled, pooled.flip(0)
     # contrast[a][b]: A (1) or B (0) before the boundary, and after it
-    contrast = [[boundary_contrast(first, second, n) for second in (theirs, ours)] for first in (theirs, ours)]
-    cost_a, cost_b = saliency.flip(0), saliency.clone()  # showing one image hides the other's saliency
+    contrast = [
+        [boundary_contrast(first, second, n) for second in (theirs, ours)]
+        for first in (theirs, ours)
+    ]
+    cost_a, cost_b = (
+        saliency.flip(0),
+        saliency.clone(),
+    )  # showing one image hides the other's saliency
     edges = []
     for axis in (0, 1):
         bb, ba, ab, aa = (contrast[i][j][axis] * (beta * gamma) for i in (0, 1) for j in (0, 1))
@@ -70,7 +93,11 @@ def mask_energy(
     labels = []
     for label in range(num_labels):
         share = label / (num_labels - 1)
-        likely = math.comb(num_labels - 1, label) * (1 - alpha) ** label * alpha ** (num_labels - 1 - label)
+        likely = (
+            math.comb(num_labels - 1, label)
+            * (1 - alpha) ** label
+            * alpha ** (num_labels - 1 - label)
+        )
         prior = (likely + 1e-8).log() if isinstance(likely, Tensor) else math.log(likely + 1e-8)
         labels.append((1 - share) * cost_a + share * cost_b - eta / n**2 * prior)
     return torch.stack(labels, 3), edges[0], edges[1]
@@ -81,11 +108,23 @@ def mask_energy(
 EXACT_STATES = 1024  # dynamic programming while L^n is at most this
 STEPS = 120  # of the dual solver, for each level of a label: fixed, since stopping early would wait for the device
 CACHE_IMAGES = 64  # as many as a CPU's cache holds at once
-THRESHOLDS = (-0.5, -0.1, -0.02, -0.005, 0.0, 0.005, 0.02, 0.1, 0.5)  # 0 at convergence; in units of the median unary difference
+THRESHOLDS = (
+    -0.5,
+    -0.1,
+    -0.02,
+    -0.005,
+    0.0,
+    0.005,
+    0.02,
+    0.1,
+    0.5,
+)  # 0 at convergence; in units of the median unary difference
 
 
 @torch.no_grad()
-def solve_mask(unary: Tensor, vertical: Tensor, horizontal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def solve_mask(
+    unary: Tensor, vertical: Tensor, horizontal: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Labels (B, n, n) int64 of least energy, their energy (B,) and a lower bound of every energy (B,), both float64.
 
     unary (B, n, n, L), vertical (B, n-1, n) and horizontal (B, n, n-1) weights, none negative. Exact, bound equal to energy,
@@ -98,20 +137,37 @@ def solve_mask(unary: Tensor, vertical: Tensor, horizontal: Tensor) -> tuple[Ten
         energy = mask_cost(best, unary, vertical, horizontal)
         return best, energy, energy.clone()
     size = CACHE_IMAGES if unary.device.type == "cpu" else len(unary)
-    parts = [_cut(*part) for part in zip(unary.split(size), vertical.split(size), horizontal.split(size), strict=True)]
+    parts = [
+        _cut(*part)
+        for part in zip(
+            unary.split(size), vertical.split(size), horizontal.split(size), strict=True
+        )
+    ]
     best, energy, bound = (torch.cat(part) for part in zip(*parts, strict=True))
     return best, energy, bound
 
 
 def _check_energy(unary: Tensor, vertical: Tensor, horizontal: Tensor) -> None:
-    if unary.ndim != 4 or unary.shape[1] != unary.shape[2] or 0 in unary.shape or unary.shape[3] < 2:
+    if (
+        unary.ndim != 4
+        or unary.shape[1] != unary.shape[2]
+        or 0 in unary.shape
+        or unary.shape[3] < 2
+    ):
         raise ValueError(f"unary must be (B, n, n, L) with L at least 2, not {tuple(unary.shape)}")
     batch, n = unary.shape[:2]
-    for name, edges, shape in (("vertical", vertical, (batch, n - 1, n)), ("horizontal", horizontal, (batch, n, n - 1))):
+    for name, edges, shape in (
+        ("vertical", vertical, (batch, n - 1, n)),
+        ("horizontal", horizontal, (batch, n, n - 1)),
+    ):
         if edges.shape != shape:
-            raise ValueError(f"{name} must be {shape} for a unary of {tuple(unary.shape)}, not {tuple(edges.shape)}")
+            raise ValueError(
+                f"{name} must be {shape} for a unary of {tuple(unary.shape)}, not {tuple(edges.shape)}"
+            )
         if edges.device.type == "cpu" and not (edges >= 0).all():
-            raise ValueError(f"{name} weights must not be negative or NaN: the least is {edges.min().item()}")
+            raise ValueError(
+                f"{name} weights must not be negative or NaN: the least is {edges.min().item()}"
+            )
 
 
 def mask_cost(labels: Tensor, unary: Tensor, vertical: Tensor, horizontal: Tensor) -> Tensor:
@@ -126,10 +182,15 @@ def mask_cost(labels: Tensor, unary: Tensor, vertical: Tensor, horizontal: Tenso
 def _frontier(unary: Tensor, vertical: Tensor, horizontal: Tensor) -> Tensor:
     """Exact labels by dynamic programming, cell by cell, over the labels of the last n cells, (B, n, n); float64."""
     batch, n, _, size = unary.shape
-    unary, vertical, horizontal = (t.permute(*range(1, t.ndim), 0).contiguous() for t in (unary, vertical, horizontal))  # (n, n, ..., B)
+    unary, vertical, horizontal = (
+        t.permute(*range(1, t.ndim), 0).contiguous() for t in (unary, vertical, horizontal)
+    )  # (n, n, ..., B)
     levels = torch.arange(size, device=unary.device)
     jump = ((levels[:, None] - levels) / (size - 1)).double().square()[..., None]  # (L, L, 1)
-    cost, back = unary.new_zeros(size**n, batch), []  # the state's digit j is the last label of column j
+    cost, back = (
+        unary.new_zeros(size**n, batch),
+        [],
+    )  # the state's digit j is the last label of column j
     for row in range(n):
         for col in range(n):
             left, right = size**col, size ** (n - 1 - col)
@@ -139,7 +200,10 @@ def _frontier(unary: Tensor, vertical: Tensor, horizontal: Tensor) -> Tensor:
             new, choice = old.expand(-1, size, -1, -1, -1).min(2)  # (left, L, right, B)
             new = new + unary[row, col][:, None]
             if col:
-                new = new.view(left // size, size, size, right, batch) + (jump * horizontal[row, col - 1])[:, :, None]
+                new = (
+                    new.view(left // size, size, size, right, batch)
+                    + (jump * horizontal[row, col - 1])[:, :, None]
+                )
             cost = new.reshape(size**n, batch)
             back.append(choice.to(torch.uint8).reshape(size**n, batch))
     state, found = cost.argmin(0, keepdim=True), []  # (1, B)
@@ -160,18 +224,28 @@ def _cut(unary: Tensor, vertical: Tensor, horizontal: Tensor) -> tuple[Tensor, T
     without any parameter of scale. Any flow within the capacities gives a bound.
     """
     batch, n, _, size = unary.shape
-    difference = unary.double().diff(dim=3).permute(3, 1, 2, 0).flatten(1, 2).contiguous()  # (L - 1, n*n, B)
+    difference = (
+        unary.double().diff(dim=3).permute(3, 1, 2, 0).flatten(1, 2).contiguous()
+    )  # (L - 1, n*n, B)
     median, mean = difference.abs().flatten(0, 1).median(0).values, difference.abs().mean((0, 1))
     scale = torch.where(median > 0, median, torch.where(mean > 0, mean, 1))
-    weight = difference.new_zeros(2, 1, n, n, batch)  # of the edge to the right of a cell, and below it
+    weight = difference.new_zeros(
+        2, 1, n, n, batch
+    )  # of the edge to the right of a cell, and below it
     weight[0, 0, :, :-1] = horizontal.permute(1, 2, 0)
     weight[1, 0, :-1] = vertical.permute(1, 2, 0)
-    weight = weight.flatten(2, 3) / (size - 1) ** 2  # a row's last cell has the next row's first to its right, with weight 0
+    weight = (
+        weight.flatten(2, 3) / (size - 1) ** 2
+    )  # a row's last cell has the next row's first to its right, with weight 0
     # float32 has no room for more than the clamps leave
-    share, flow = _flow((difference / scale).clamp(-1e30, 1e30).float(), (weight / scale).clamp_max(1e30).float(), n)
+    share, flow = _flow(
+        (difference / scale).clamp(-1e30, 1e30).float(), (weight / scale).clamp_max(1e30).float(), n
+    )
     labels = torch.stack([(share > threshold).sum(0) for threshold in THRESHOLDS])  # (T, n*n, B)
     labels = labels.unflatten(1, (n, n)).permute(0, 3, 1, 2)
-    plain = torch.arange(size, device=labels.device)[:, None, None, None].expand(-1, batch, n, n)  # stiff edges want one label
+    plain = torch.arange(size, device=labels.device)[:, None, None, None].expand(
+        -1, batch, n, n
+    )  # stiff edges want one label
     labels = torch.cat([labels, plain, unary.argmin(3)[None]])
     energy, choice = mask_cost(labels, unary, vertical, horizontal).min(0)
     labels = labels.gather(0, choice[None, :, None, None].expand(1, -1, n, n))[0]
@@ -229,7 +303,10 @@ def _triton_flow(device: torch.device) -> Callable[..., tuple[Tensor, Tensor]] |
         flow(torch.zeros(1, 4, 1, device=device), torch.zeros(2, 1, 4, 1, device=device), 2, 1, 1.0)
     except Exception as error:  # a C compiler may be missing, or the GPU be too old
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        warnings.warn(f"Puzzle-Mix's mask takes thousands of launches instead of one: Triton cannot be used ({reason})", stacklevel=2)
+        warnings.warn(
+            f"Puzzle-Mix's mask takes thousands of launches instead of one: Triton cannot be used ({reason})",
+            stacklevel=2,
+        )
         return None
     return flow
 
@@ -246,7 +323,9 @@ def _flow(difference: Tensor, weight: Tensor, n: int) -> tuple[Tensor, Tensor]:
     least, most = _capacity(weight, levels)
     x, start = torch.empty_like(difference), difference * -step
     flow, ahead, new = (torch.zeros_like(least) for _ in range(3))
-    arcs = {id(f): _arcs(f, x, n) for f in (flow, ahead, new)}  # views made once: slicing costs as much as adding here
+    arcs = {
+        id(f): _arcs(f, x, n) for f in (flow, ahead, new)
+    }  # views made once: slicing costs as much as adding here
 
     def primal(f: Tensor) -> None:
         x.copy_(start)
@@ -294,15 +373,25 @@ def transport(mask: Tensor, saliency: Tensor, eps: float) -> Tensor:
     ValueError for other shapes.
     """
     if mask.ndim != 3 or mask.shape[1] != mask.shape[2] or mask.shape != saliency.shape:
-        raise ValueError(f"mask and saliency must both be (B, n, n), not {tuple(mask.shape)} and {tuple(saliency.shape)}")
+        raise ValueError(
+            f"mask and saliency must both be (B, n, n), not {tuple(mask.shape)} and {tuple(saliency.shape)}"
+        )
     if not 0 <= eps < math.inf:
         raise ValueError(f"transport eps must be 0 or more, not {eps}")
     n, device = mask.shape[1], mask.device
     rows, cols = torch.arange(n * n, device=device) // n, torch.arange(n * n, device=device) % n
     distance = (rows[:, None] - rows).square() + (cols[:, None] - cols).square()
-    distance = eps * (distance / max(n - 1, 1) ** 2).to(saliency.dtype)  # (n*n, n*n) from a block to a place
-    nearest = distance.sort(dim=1, stable=True).indices  # (n*n, n*n) places by distance from each block, then by number
-    size = CACHE_IMAGES // 4 if device.type == "cpu" and not torch.compiler.is_compiling() else len(mask)
+    distance = eps * (distance / max(n - 1, 1) ** 2).to(
+        saliency.dtype
+    )  # (n*n, n*n) from a block to a place
+    nearest = distance.sort(
+        dim=1, stable=True
+    ).indices  # (n*n, n*n) places by distance from each block, then by number
+    size = (
+        CACHE_IMAGES // 4
+        if device.type == "cpu" and not torch.compiler.is_compiling()
+        else len(mask)
+    )
     parts = zip(mask.split(size), saliency.split(size), strict=True)
     return torch.cat([_transport(*part, distance, nearest) for part in parts])
 
@@ -313,14 +402,18 @@ def _transport(mask: Tensor, saliency: Tensor, distance: Tensor, nearest: Tensor
     saliency = saliency.flatten(1).T  # (n*n, B)
     # A block only ever picks one of its n nearest visible places, since it loses n - 1 times at most before its last pick.
     hidden = (mask.flatten(1) <= 0).T.to(torch.int16) * places  # (n*n, B)
-    following = hidden.new_full((places + 1, places, batch), places)  # the first visible rank from each rank on, of each block
+    following = hidden.new_full(
+        (places + 1, places, batch), places
+    )  # the first visible rank from each rank on, of each block
     torch.maximum(hidden[nearest.T], blocks[..., None].to(torch.int16), out=following[:-1])
     reach = 1
     while reach < places:  # found by doubling
         following[:-reach] = torch.minimum(following[:-reach], following[reach:])
         reach *= 2
     rank = following[0].long()  # (block, B)
-    place = rank.new_full((n, places, batch), places)  # the candidates of each block, one more each round
+    place = rank.new_full(
+        (n, places, batch), places
+    )  # the candidates of each block, one more each round
     cost = saliency.new_full((n, places, batch), math.inf)
     none_won = saliency.new_zeros(places + 1, batch)
     for turn in range(n):
@@ -334,7 +427,9 @@ def _transport(mask: Tensor, saliency: Tensor, distance: Tensor, nearest: Tensor
         lowest = none_won.scatter_reduce(0, pick, price, "amin")
         bids = price < 0  # staying hidden costs nothing
         bid = blocks.expand_as(pick).masked_fill(~bids | (price != lowest.gather(0, pick)), places)
-        winner = torch.full_like(none_won, places, dtype=torch.int64).scatter_reduce_(0, pick, bid, "amin")
+        winner = torch.full_like(none_won, places, dtype=torch.int64).scatter_reduce_(
+            0, pick, bid, "amin"
+        )
         lost = bids & (winner.gather(0, pick) != blocks)
         if mask.device.type == "cpu" and not torch.compiler.is_compiling() and not lost.any():
             break  # the other rounds would be the same; elsewhere this would wait
@@ -355,7 +450,9 @@ def move_blocks(images: Tensor, source: Tensor) -> Tensor:
     """Images (B, C, H, W) whose block j is block source[:, j] of theirs, (B, C, H, W); source (B, n*n)."""
     batch, places = source.shape
     n = math.isqrt(places)
-    blocks = images.unflatten(3, (n, -1)).unflatten(2, (n, -1)).permute(0, 2, 4, 1, 3, 5)  # (B, n, n, C, h, w)
+    blocks = (
+        images.unflatten(3, (n, -1)).unflatten(2, (n, -1)).permute(0, 2, 4, 1, 3, 5)
+    )  # (B, n, n, C, h, w)
     row = torch.arange(batch, device=images.device)[:, None]
     moved = blocks[row, source // n, source % n]  # (B, n*n, C, h, w)
     return moved.unflatten(1, (n, n)).permute(0, 3, 1, 4, 2, 5).reshape(images.shape)

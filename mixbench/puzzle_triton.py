@@ -1,4 +1,5 @@
 """The loop of Puzzle-Mix's mask solver as one Triton kernel, a program an image: `puzzle._flow` would launch thousands of small ones."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -25,16 +26,35 @@ def _descend(x, levels: tl.constexpr, level):
         first = tl.sum(tl.where(level == 0, x, 0.0), 0)
         second = tl.sum(tl.where(level == 1, x, 0.0), 0)
         third = tl.sum(tl.where(level == 2, x, 0.0), 0)
-        upper, lower, every = (first + second) / 2, (second + third) / 2, (first + second + third) / 3
+        upper, lower, every = (
+            (first + second) / 2,
+            (second + third) / 2,
+            (first + second + third) / 3,
+        )
         top = tl.maximum(first, tl.maximum(upper, every))
         middle = tl.minimum(tl.maximum(upper, every), tl.maximum(second, lower))
         bottom = tl.minimum(third, tl.minimum(lower, every))
-        x = tl.where(level == 0, top[None, :], tl.where(level == 1, middle[None, :], bottom[None, :]))
+        x = tl.where(
+            level == 0, top[None, :], tl.where(level == 1, middle[None, :], bottom[None, :])
+        )
     return x
 
 
 @triton.jit
-def _primal(start, right, down, here, there, left, above, inside_left, inside_above, step, levels: tl.constexpr, level):
+def _primal(
+    start,
+    right,
+    down,
+    here,
+    there,
+    left,
+    above,
+    inside_left,
+    inside_above,
+    step,
+    levels: tl.constexpr,
+    level,
+):
     """x (LEVELS, N) of the flows to the right and down, (ARCS, N) each."""
     moved = tl.where(inside_left, tl.gather(_along(there, right), left, 1), 0.0)
     moved += tl.where(inside_above, tl.gather(_along(there, down), above, 1), 0.0)
@@ -59,15 +79,32 @@ def _incidence(level, arc, levels: tl.constexpr, arcs: tl.constexpr):
 
 @triton.jit
 def _loop(
-    difference, weight, x_out, flow_out, batch, n, step,
-    steps: tl.constexpr, levels: tl.constexpr, arcs: tl.constexpr, LEVELS: tl.constexpr, ARCS: tl.constexpr, N: tl.constexpr,
-):  # fmt: skip
+    difference,
+    weight,
+    x_out,
+    flow_out,
+    batch,
+    n,
+    step,
+    steps: tl.constexpr,
+    levels: tl.constexpr,
+    arcs: tl.constexpr,
+    LEVELS: tl.constexpr,
+    ARCS: tl.constexpr,
+    N: tl.constexpr,
+):
     image, cells = tl.program_id(0), n * n
-    level, arc, cell = tl.arange(0, LEVELS)[:, None], tl.arange(0, ARCS)[:, None], tl.arange(0, N)[None, :]
+    level, arc, cell = (
+        tl.arange(0, LEVELS)[:, None],
+        tl.arange(0, ARCS)[:, None],
+        tl.arange(0, N)[None, :],
+    )
     at = level * cells + cell
     known = (level < levels) & (cell < cells)
     start = tl.load(difference + at * batch + image, mask=known, other=0.0) * -step
-    to_right = tl.load(weight + cell * batch + image, mask=cell < cells, other=0.0)  # 0 where there is no neighbour
+    to_right = tl.load(
+        weight + cell * batch + image, mask=cell < cells, other=0.0
+    )  # 0 where there is no neighbour
     to_below = tl.load(weight + (cells + cell) * batch + image, mask=cell < cells, other=0.0)
     same, most = arc < levels, tl.where(arc < levels, 1.0, tl.where(arc < arcs, 2.0, 0.0))
     most_right, most_down = most * to_right, most * to_below
@@ -81,7 +118,20 @@ def _loop(
     right = tl.zeros((ARCS, N), tl.float32)
     down, ahead_right, ahead_down = right, right, right
     for number in range(steps):
-        x = _primal(start, ahead_right, ahead_down, here, there, left, above, inside_left, inside_above, step, levels, level)
+        x = _primal(
+            start,
+            ahead_right,
+            ahead_down,
+            here,
+            there,
+            left,
+            above,
+            inside_left,
+            inside_above,
+            step,
+            levels,
+            level,
+        )
         own = _along(here_back, x)
         new_right = ahead_right - own - _along(there_back, tl.gather(x, beside, 1))
         new_down = ahead_down - own - _along(there_back, tl.gather(x, below, 1))
@@ -91,7 +141,9 @@ def _loop(
         ahead_right = new_right + momentum * (new_right - right)
         ahead_down = new_down + momentum * (new_down - down)
         right, down = new_right, new_down
-    x = _primal(start, right, down, here, there, left, above, inside_left, inside_above, step, levels, level)
+    x = _primal(
+        start, right, down, here, there, left, above, inside_left, inside_above, step, levels, level
+    )
     tl.store(x_out + at * batch + image, x / step, mask=known)
     at = arc * cells + cell
     known = (arc < arcs) & (cell < cells)
@@ -99,12 +151,27 @@ def _loop(
     tl.store(flow_out + (arcs * cells + at) * batch + image, down, mask=known)
 
 
-def flow(difference: Tensor, weight: Tensor, n: int, steps: int, step: float) -> tuple[Tensor, Tensor]:
+def flow(
+    difference: Tensor, weight: Tensor, n: int, steps: int, step: float
+) -> tuple[Tensor, Tensor]:
     """`puzzle._flow` by the kernel: difference (levels, n*n, B) and weight (2, 1, n*n, B) float32 on a GPU."""
     levels, cells, batch = difference.shape
     x, moved = torch.empty_like(difference), difference.new_empty(2, levels**2, cells, batch)
     sizes = [triton.next_power_of_2(size) for size in (levels, levels**2, cells)]
     loop: Any = _loop[(batch,)]
     with torch.cuda.device_of(difference):  # Triton launches on the current device
-        loop(difference, weight, x, moved, batch, n, step, steps, levels, levels**2, *sizes, num_warps=4 if levels < 3 else 8)
+        loop(
+            difference,
+            weight,
+            x,
+            moved,
+            batch,
+            n,
+            step,
+            steps,
+            levels,
+            levels**2,
+            *sizes,
+            num_warps=4 if levels < 3 else 8,
+        )
     return x, moved

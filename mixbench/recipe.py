@@ -1,4 +1,5 @@
 """The recipe: one flat, frozen dataclass with timm's names; command line over YAML over defaults."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -19,11 +20,29 @@ CHOICES = {
     "interpolation": ("bilinear", "bicubic"),
     "train_interpolation": ("bilinear", "bicubic", "random"),
 }
-POSITIVE = ("image_size", "batch_size", "epochs", "lr", "speed_image_size", "patch_size", "embed_dim", "depth", "num_heads")
+POSITIVE = (
+    "image_size",
+    "batch_size",
+    "epochs",
+    "lr",
+    "speed_image_size",
+    "patch_size",
+    "embed_dim",
+    "depth",
+    "num_heads",
+)
 MODEL_PARTS = ("patch_size", "embed_dim", "depth", "num_heads")
 SHARES = (
-    "drop_rate", "drop_path", "smoothing", "switch_prob", "mix_prob", "reprob", "hflip", "crop_pct", "model_ema_decay",
-)  # fmt: skip
+    "drop_rate",
+    "drop_path",
+    "smoothing",
+    "switch_prob",
+    "mix_prob",
+    "reprob",
+    "hflip",
+    "crop_pct",
+    "model_ema_decay",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,7 +82,9 @@ class Recipe:
     clip_grad: float | None = None
     amp: bool = False  # bfloat16 autocast
     tf32: bool = False  # float32 products in TensorFloat-32, on a GPU
-    gradient_amp: bool | None = None  # the input gradient of Puzzle-Mix in bfloat16; as amp where None
+    gradient_amp: bool | None = (
+        None  # the input gradient of Puzzle-Mix in bfloat16; as amp where None
+    )
     compile: bool = False
     model_ema: bool = True
     model_ema_decay: float = 0.99996
@@ -94,7 +115,9 @@ class Recipe:
     def __post_init__(self) -> None:
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
+                raise ValueError(
+                    f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}"
+                )
         for name in POSITIVE:
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
@@ -107,14 +130,30 @@ class Recipe:
             if value != "auto" and (isinstance(value, str) or value < 1):
                 raise ValueError(f"{name} must be 'auto' or a whole number above 0, not {value!r}")
         if isinstance(self.micro_batch, int) and self.batch_size % self.micro_batch:
-            raise ValueError(f"micro_batch {self.micro_batch} must divide batch_size {self.batch_size}: take --micro-batch auto")
-        for name in ("weight_decay", "warmup_epochs", "cooldown_epochs", "min_lr", "warmup_lr", "aug_repeats", "lr_epoch_lag"):
+            raise ValueError(
+                f"micro_batch {self.micro_batch} must divide batch_size {self.batch_size}: take --micro-batch auto"
+            )
+        for name in (
+            "weight_decay",
+            "warmup_epochs",
+            "cooldown_epochs",
+            "min_lr",
+            "warmup_lr",
+            "aug_repeats",
+            "lr_epoch_lag",
+        ):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}")
         if self.headline == "ema" and not self.model_ema:
             raise ValueError("headline ema needs model_ema true: set model_ema, or headline raw")
-        if self.augment_on == "device" and self.aa and (self.aa.split("-")[0] != "rand" or "-t" in self.aa):
-            raise ValueError(f"augment_on device knows timm's RandAugment of 15 operations, not aa {self.aa!r}: use augment_on loader")
+        if (
+            self.augment_on == "device"
+            and self.aa
+            and (self.aa.split("-")[0] != "rand" or "-t" in self.aa)
+        ):
+            raise ValueError(
+                f"augment_on device knows timm's RandAugment of 15 operations, not aa {self.aa!r}: use augment_on loader"
+            )
         for name, value in dataclasses.asdict(self).items():
             for number in value if isinstance(value, tuple) else (value,):
                 if isinstance(number, float) and not math.isfinite(number):
@@ -167,7 +206,9 @@ def parse_value(name: str, value: Any) -> Any:
             except ValueError:
                 value = text.split(",") if "," in text and "tuple" in str(hint) else value
     if isinstance(value, list):
-        value = tuple(float(part) if isinstance(part, str) and _is_number(part) else part for part in value)
+        value = tuple(
+            float(part) if isinstance(part, str) and _is_number(part) else part for part in value
+        )
     return coerce(value, hint, name)
 
 
@@ -229,7 +270,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     for key, value in content.items():
         name = str(key).replace("-", "_")
         if name not in HINTS:
-            raise ValueError(f"recipe {path} has an unknown key {key!r}: {did_you_mean(name, HINTS)}")
+            raise ValueError(
+                f"recipe {path} has an unknown key {key!r}: {did_you_mean(name, HINTS)}"
+            )
         if name in values:
             raise ValueError(f"recipe {path} gives {name} twice")
         values[name] = value
@@ -240,7 +283,9 @@ def recipe_text(recipe: Recipe) -> str:
     """The whole recipe as YAML that load_recipe reads back to an equal one."""
     import yaml
 
-    values = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(recipe).items()}
+    values = {
+        k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(recipe).items()
+    }
     return yaml.safe_dump(values, sort_keys=False, default_flow_style=None)
 
 

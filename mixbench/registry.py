@@ -1,4 +1,5 @@
 """Names and strategies: the registry, its plug-ins, and the spec text `name(key=value, ...)` both ways."""
+
 from __future__ import annotations
 
 import ast
@@ -20,7 +21,16 @@ if TYPE_CHECKING:
     from mixbench.mix import MixStrategy
 
 # each in mixbench.strategies.<name>
-BUILTIN = ("none", "mixup", "cutmix", "alternate", "saliencymix", "attentivecutmix", "puzzlemix", "transmix")
+BUILTIN = (
+    "none",
+    "mixup",
+    "cutmix",
+    "alternate",
+    "saliencymix",
+    "attentivecutmix",
+    "puzzlemix",
+    "transmix",
+)
 ENTRY_POINTS = "mixbench.strategies"
 MANY = 100
 _registered: dict[str, type[MixStrategy]] = {}
@@ -34,7 +44,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     if len(known) > MANY:  # a name of timm's models
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        return f"did you mean {', '.join(map(repr, near))}?" if near else f"none of {len(known)} names is like it"
+        return (
+            f"did you mean {', '.join(map(repr, near))}?"
+            if near
+            else f"none of {len(known)} names is like it"
+        )
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
 
@@ -48,15 +62,26 @@ def register_strategy(name: str) -> Callable[[S], S]:
         from mixbench.mix import MixStrategy
 
         if not (isinstance(cls, type) and issubclass(cls, MixStrategy)):
-            raise ValueError(f"strategy {name!r} must be a class derived from MixStrategy, not {cls!r}")
+            raise ValueError(
+                f"strategy {name!r} must be a class derived from MixStrategy, not {cls!r}"
+            )
         parameters = getattr(cls, "__dataclass_params__", None)
         if "__dataclass_fields__" not in vars(cls) or parameters is None or not parameters.frozen:
-            raise ValueError(f"strategy {name!r} must be a frozen dataclass: put @dataclass(frozen=True) under the decorator")
+            raise ValueError(
+                f"strategy {name!r} must be a frozen dataclass: put @dataclass(frozen=True) under the decorator"
+            )
         holder = _registered.get(name)
         builtin = name in BUILTIN and cls.__module__ != f"mixbench.strategies.{name}"
-        same = holder is not None and (holder.__module__, holder.__qualname__) == (cls.__module__, cls.__qualname__)
+        same = holder is not None and (holder.__module__, holder.__qualname__) == (
+            cls.__module__,
+            cls.__qualname__,
+        )
         if builtin or (holder is not None and not same):
-            owner = f"mixbench.strategies.{name}" if builtin else f"{holder.__module__}.{holder.__qualname__}"  # type: ignore[union-attr]
+            owner = (
+                f"mixbench.strategies.{name}"
+                if builtin
+                else f"{holder.__module__}.{holder.__qualname__}"
+            )  # type: ignore[union-attr]
             raise ValueError(f"strategy name {name!r} is taken by {owner}: choose another")
         _registered[name] = cls
         return cls
@@ -72,7 +97,9 @@ def _entry_points() -> dict[str, Any]:
         _plugins = {}
         for point in entry_points(group=ENTRY_POINTS):
             if point.name in BUILTIN or point.name in _plugins:
-                raise ValueError(f"strategy name {point.name!r} is taken; the plug-in {point.value} must choose another")
+                raise ValueError(
+                    f"strategy name {point.name!r} is taken; the plug-in {point.value} must choose another"
+                )
             _plugins[point.name] = point
     return _plugins
 
@@ -101,7 +128,9 @@ def load_plugin(path: str | Path) -> None:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"plug-in file not found: {path}")
-    place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]  # two files of one name are two modules
+    place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[
+        :8
+    ]  # two files of one name are two modules
     spec = importlib.util.spec_from_file_location(f"mixbench_plugin_{path.stem}_{place}", path)
     if spec is None or spec.loader is None:
         raise ValueError(f"plug-in {path} is not a Python file: give a path that ends in .py")
@@ -116,7 +145,9 @@ def load_plugin(path: str | Path) -> None:
         _registered.update(before)
         raise ValueError(f"plug-in {path} failed: {type(error).__name__}: {error}") from error
     if _registered == before:
-        raise ValueError(f"plug-in {path} registered no strategy: decorate a class with @register_strategy('name')")
+        raise ValueError(
+            f"plug-in {path} registered no strategy: decorate a class with @register_strategy('name')"
+        )
 
 
 def field_types(cls: type) -> dict[str, Any]:
@@ -129,7 +160,13 @@ def type_name(hint: Any) -> str:
     """A type as a user reads it: 'a number', 'true or false', ..."""
     if typing.get_origin(hint) is typing.Literal:
         return "one of " + ", ".join(map(str, typing.get_args(hint)))
-    words = {float: "a number", int: "a whole number", bool: "true or false", str: "text", type(None): "nothing"}
+    words = {
+        float: "a number",
+        int: "a whole number",
+        bool: "true or false",
+        str: "text",
+        type(None): "nothing",
+    }
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return " or ".join(type_name(part) for part in typing.get_args(hint))
     if typing.get_origin(hint) is tuple:
@@ -156,7 +193,11 @@ def coerce(value: Any, hint: Any, what: str) -> Any:
             return tuple(coerce(v, part, what) for v, part in zip(value, parts, strict=True))
     elif hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
-    elif isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
+    elif (
+        isinstance(hint, type)
+        and isinstance(value, hint)
+        and (hint is bool or not isinstance(value, bool))
+    ):
         return value
     raise ValueError(f"{what} must be {type_name(hint)}, not {value!r}")
 
@@ -176,7 +217,11 @@ def _value(node: ast.expr, hint: Any, what: str, text: str) -> Any:
     except (ValueError, TypeError, RecursionError, MemoryError):
         if not _BARE_WORD.fullmatch(source):
             raise ValueError(f"{what} must be {type_name(hint)}, not {source!r}") from None
-        value = {"true": True, "false": False, "null": None}.get(source, source) if hint is not str else source  # as YAML spells them
+        value = (
+            {"true": True, "false": False, "null": None}.get(source, source)
+            if hint is not str
+            else source
+        )  # as YAML spells them
     return coerce(value, hint, what)
 
 
@@ -186,9 +231,13 @@ def _strategy(node: ast.expr, text: str) -> MixStrategy:
         name, keywords = node.func, node.keywords
         if node.args:
             given = ast.get_source_segment(text, node.args[0])
-            raise ValueError(f"write parameters as name=value: {given!r} in {ast.get_source_segment(text, node)!r} has no name")
+            raise ValueError(
+                f"write parameters as name=value: {given!r} in {ast.get_source_segment(text, node)!r} has no name"
+            )
     if not isinstance(name, ast.Name):
-        raise ValueError(f"a strategy is written name or name(key=value, ...), not {ast.get_source_segment(text, node)!r}")
+        raise ValueError(
+            f"a strategy is written name or name(key=value, ...), not {ast.get_source_segment(text, node)!r}"
+        )
     cls = strategy_class(name.id)
     hints = field_types(cls)
     values: dict[str, Any] = {}
@@ -200,7 +249,9 @@ def _strategy(node: ast.expr, text: str) -> MixStrategy:
             raise ValueError(f"{name.id} has no parameter {keyword.arg!r}: {known}")
         if keyword.arg in values:
             raise ValueError(f"{name.id} {keyword.arg} is given twice")
-        values[keyword.arg] = _value(keyword.value, hints[keyword.arg], f"{name.id} {keyword.arg}", text)
+        values[keyword.arg] = _value(
+            keyword.value, hints[keyword.arg], f"{name.id} {keyword.arg}", text
+        )
     try:
         return cls(**values)
     except TypeError as error:  # a plug-in's parameter without a default
@@ -212,7 +263,9 @@ def _parse(text: str) -> ast.expr:
         return ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         reason = error.msg if isinstance(error, SyntaxError) else str(error)
-        raise ValueError(f"cannot read strategy {text!r} ({reason}): write name or name(key=value, ...)") from None
+        raise ValueError(
+            f"cannot read strategy {text!r} ({reason}): write name or name(key=value, ...)"
+        ) from None
 
 
 def create_strategy(text: str) -> MixStrategy:
@@ -242,11 +295,17 @@ def strategy_spec(strategy: MixStrategy) -> str:
     cls = type(strategy)
     names = [name for name, known in _registered.items() if known is cls]
     if not names:
-        raise ValueError(f"{cls.__name__} is not registered: decorate it with @register_strategy('name')")
+        raise ValueError(
+            f"{cls.__name__} is not registered: decorate it with @register_strategy('name')"
+        )
     hints, parts = field_types(cls), []
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
         value = getattr(strategy, field.name)
-        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        default = (
+            field.default
+            if field.default_factory is dataclasses.MISSING
+            else field.default_factory()
+        )
         if field.init and value != default:
             parts.append(f"{field.name}={_text(value, hints[field.name])}")
     return names[0] + (f"({', '.join(parts)})" if parts else "")
@@ -256,5 +315,7 @@ def _text(value: Any, hint: Any) -> str:
     if _is_strategy(type(value)):
         return strategy_spec(value)
     value = coerce(value, hint, "value")
-    bare = isinstance(value, str) and value.isidentifier() and value.isascii() and not iskeyword(value)
+    bare = (
+        isinstance(value, str) and value.isidentifier() and value.isascii() and not iskeyword(value)
+    )
     return value if bare else repr(value)

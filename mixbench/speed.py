@@ -1,4 +1,5 @@
 """Images per second of mixing + forward + backward: strategies interleaved in rounds, ratios paired, CutMix timed twice."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -13,9 +14,20 @@ from mixbench.attention import attention_tap
 from mixbench.mix import MixStrategy
 from mixbench.recipe import Recipe
 from mixbench.registry import create_strategy, strategy_spec
-from mixbench.train import Clock, Learner, build_model, build_optimizer, compiled_parts, explain, mixed_loss
+from mixbench.train import (
+    Clock,
+    Learner,
+    build_model,
+    build_optimizer,
+    compiled_parts,
+    explain,
+    mixed_loss,
+)
 
-WARM_UP, COMPILING = 3, 20  # steps of each strategy that are not counted; kernels of Puzzle-Mix's four grids compile as they are drawn
+WARM_UP, COMPILING = (
+    3,
+    20,
+)  # steps of each strategy that are not counted; kernels of Puzzle-Mix's four grids compile as they are drawn
 CLASSES = 1000
 REFERENCE, CONTROL = "cutmix (reference)", "cutmix (control)"  # no spec text can be one of these
 PARTS = ("mix", "forward", "backward", "optimizer")
@@ -63,15 +75,28 @@ def timed_step(recipe: Recipe, device: torch.device) -> Callable[[Learner, int],
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(batch, 3, size, size, generator=generator).to(device)
     labels = torch.randint(CLASSES, (batch,), generator=generator).to(device)
-    mean, std = (torch.tensor(v, device=device).reshape(-1, 1, 1) for v in (recipe.mean, recipe.std))
+    mean, std = (
+        torch.tensor(v, device=device).reshape(-1, 1, 1) for v in (recipe.mean, recipe.std)
+    )
 
     def step(learner: Learner, number: int) -> Clock:
         learner.optimizer.zero_grad(set_to_none=True)
         clock = Clock(device)
         mixed_loss(
-            learner, learner.strategy, images, labels, num_classes=CLASSES, smoothing=recipe.smoothing,
-            amp=recipe.speed_amp, gradient_amp=recipe.gradient_amp, seed=0, step=number, mean=mean, std=std, mark=clock,
-        ).loss.backward()  # fmt: skip
+            learner,
+            learner.strategy,
+            images,
+            labels,
+            num_classes=CLASSES,
+            smoothing=recipe.smoothing,
+            amp=recipe.speed_amp,
+            gradient_amp=recipe.gradient_amp,
+            seed=0,
+            step=number,
+            mean=mean,
+            std=std,
+            mark=clock,
+        ).loss.backward()
         clock("backward")
         learner.optimizer.step()
         clock("optimizer")
@@ -93,7 +118,11 @@ def measure(
     each round.
     """
     cutmix = create_strategy("cutmix")
-    named = {REFERENCE: cutmix, **{strategy_spec(s): s for s in strategies if s != cutmix}, CONTROL: cutmix}
+    named = {
+        REFERENCE: cutmix,
+        **{strategy_spec(s): s for s in strategies if s != cutmix},
+        CONTROL: cutmix,
+    }
     failed: dict[str, str] = {}
     parts: dict[str, list[dict[str, float]]] = {name: [] for name in named}
     peaks: dict[str, float] = {}
@@ -104,7 +133,9 @@ def measure(
     def attempt(name: str, number: int) -> Clock | None:
         try:
             return step(learners[name], number)
-        except Exception as error:  # a plug-in may raise anything; its row says so and the others go on
+        except (
+            Exception
+        ) as error:  # a plug-in may raise anything; its row says so and the others go on
             failed[name] = explain(error)
             return None
 
@@ -120,7 +151,11 @@ def measure(
                     torch.cuda.synchronize(device)
                     peaks[name] = torch.cuda.max_memory_allocated(device) / 2**20
         for number in range(warm_up, warm_up + rounds):
-            order = [name for name in (named if number % 2 == 0 else reversed(named)) if name not in failed]
+            order = [
+                name
+                for name in (named if number % 2 == 0 else reversed(named))
+                if name not in failed
+            ]
             clocks = {name: attempt(name, number) for name in order}
             if device.type == "cuda":
                 torch.cuda.synchronize(device)  # once a round: as in training, the host runs ahead
@@ -129,8 +164,13 @@ def measure(
                     parts[name].append(clock.seconds())
             say(number + 1 - warm_up, rounds)
     if REFERENCE in failed or CONTROL in failed:
-        raise RuntimeError(f"the reference itself cannot be timed: cutmix {failed.get(REFERENCE, failed.get(CONTROL))}")
-    times = {name: np.array([sum(p[k] for k in ("mix", "forward", "backward")) for p in parts[name]]) for name in named}
+        raise RuntimeError(
+            f"the reference itself cannot be timed: cutmix {failed.get(REFERENCE, failed.get(CONTROL))}"
+        )
+    times = {
+        name: np.array([sum(p[k] for k in ("mix", "forward", "backward")) for p in parts[name]])
+        for name in named
+    }
     reference = times[REFERENCE]
     _, control_lo, control_hi = median_interval(reference / times[CONTROL])
     result = {}
@@ -139,11 +179,20 @@ def measure(
             continue
         typical, low, high = median_interval(times[name])
         result["cutmix" if name == REFERENCE else name] = Speed(
-            batch / typical, batch / high, batch / low,
-            *median_interval(reference / times[name]), control_lo, control_hi, rounds, peaks.get(name),
+            batch / typical,
+            batch / high,
+            batch / low,
+            *median_interval(reference / times[name]),
+            control_lo,
+            control_hi,
+            rounds,
+            peaks.get(name),
             learners[name].extra_params_m,
-            **{f"{part}_ms": 1000 * float(np.median([p[part] for p in parts[name]])) for part in PARTS},
-        )  # fmt: skip
+            **{
+                f"{part}_ms": 1000 * float(np.median([p[part] for p in parts[name]]))
+                for part in PARTS
+            },
+        )
     return result, failed
 
 
@@ -157,30 +206,51 @@ def profile(strategies: list[MixStrategy], recipe: Recipe, device: torch.device,
     step, texts = timed_step(recipe, device), []
     with ExitStack() as stack:
         named = {strategy_spec(strategy): strategy for strategy in strategies}
-        for number, (name, learner) in enumerate(speed_learners(named, recipe, device, stack).items()):
+        for number, (name, learner) in enumerate(
+            speed_learners(named, recipe, device, stack).items()
+        ):
             for warm_up in range(WARM_UP):
                 step(learner, warm_up)
             with record(activities=activities) as recorded:
                 step(learner, WARM_UP)
             trace = out / f"trace-{number}.json"
             recorded.export_chrome_trace(str(trace))
-            table = recorded.key_averages().table(sort_by=key, row_limit=10, max_name_column_width=40)
+            table = recorded.key_averages().table(
+                sort_by=key, row_limit=10, max_name_column_width=40
+            )
             texts.append(f"{name}: {trace}\n{table}")
     return "\n".join(texts)
 
 
-def speed_learners(named: dict[str, MixStrategy], recipe: Recipe, device: torch.device, stack: ExitStack) -> dict[str, Learner]:
+def speed_learners(
+    named: dict[str, MixStrategy], recipe: Recipe, device: torch.device, stack: ExitStack
+) -> dict[str, Learner]:
     """A learner by name for the time of `stack`; strategies that look at the same attention, or at none, share one model."""
     shared: dict[str | None, Learner] = {}
     learners = {}
     for name, strategy in named.items():
         attention = strategy.needs.attention
         if attention not in shared:
-            model = build_model(
-                recipe.speed_model, CLASSES, 0, image_size=recipe.speed_image_size, drop_path_rate=recipe.drop_path
-            ).to(device).train()  # fmt: skip
+            model = (
+                build_model(
+                    recipe.speed_model,
+                    CLASSES,
+                    0,
+                    image_size=recipe.speed_image_size,
+                    drop_path_rate=recipe.drop_path,
+                )
+                .to(device)
+                .train()
+            )
             tap = stack.enter_context(attention_tap(model, attention)) if attention else None
             parts = compiled_parts(model, tap, recipe.compile)
-            shared[attention] = Learner(strategy, strategy, model, tap=tap, optimizer=build_optimizer(model, recipe), **parts)
+            shared[attention] = Learner(
+                strategy,
+                strategy,
+                model,
+                tap=tap,
+                optimizer=build_optimizer(model, recipe),
+                **parts,
+            )
         learners[name] = replace(shared[attention], strategy=strategy, mixing=strategy)
     return learners

@@ -1,4 +1,5 @@
 """What n seeds can show: paired differences with intervals and corrected tests, one seed's images, and calibration."""
+
 from __future__ import annotations
 
 import math
@@ -14,8 +15,12 @@ LEVEL = 0.05
 POWER = 0.8
 BINS = 15
 EQUAL = 1e-9  # percent points: what differs by less is rounding
-Figures = Mapping[int, float | None]  # by seed, in percent; None or not finite where the run gave no figure
-Correct = Mapping[tuple[str, int], np.ndarray]  # by strategy and seed: (N,) bool, the validation images that were right
+Figures = Mapping[
+    int, float | None
+]  # by seed, in percent; None or not finite where the run gave no figure
+Correct = Mapping[
+    tuple[str, int], np.ndarray
+]  # by strategy and seed: (N,) bool, the validation images that were right
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,9 @@ class Difference:
     high: float | None
     p: float | None  # sign-flip test over the seeds; of one seed, McNemar's over the images
     corrected: float | None  # p by Holm's correction over the strategies
-    smallest: float | None  # the true difference that as many seeds show four times in five, at the spread seen
+    smallest: (
+        float | None
+    )  # the true difference that as many seeds show four times in five, at the spread seen
     claimed: bool  # two seeds or more, the interval excludes 0 and the corrected p is below .05
     sentence: str
 
@@ -57,7 +64,9 @@ class Comparison:
     differences: tuple[Difference, ...]
 
 
-def compare(figures: Mapping[str, Figures], *, baseline: str | None = None, correct: Correct | None = None) -> Comparison:
+def compare(
+    figures: Mapping[str, Figures], *, baseline: str | None = None, correct: Correct | None = None
+) -> Comparison:
     """Compare figures in percent, by strategy and seed, with a baseline: cutmix where present, else the first strategy.
 
     Where one seed alone is paired, `correct` gives McNemar's test. ValueError where the baseline is not among the strategies.
@@ -66,14 +75,25 @@ def compare(figures: Mapping[str, Figures], *, baseline: str | None = None, corr
         raise ValueError("there is no strategy to compare")
     baseline = baseline or ("cutmix" if "cutmix" in figures else next(iter(figures)))
     if baseline not in figures:
-        raise ValueError(f"the baseline {baseline!r} is not among the strategies: choose one of {', '.join(figures)}")
+        raise ValueError(
+            f"the baseline {baseline!r} is not among the strategies: choose one of {', '.join(figures)}"
+        )
     summaries = {name: _summary(name, by_seed) for name, by_seed in figures.items()}
     reference = summaries[baseline].values
     paired = {
-        name: {seed: value - reference[seed] for seed, value in summary.values.items() if seed in reference}
-        for name, summary in summaries.items() if name != baseline
-    }  # fmt: skip
-    by_seeds = {name: sign_flip_p(list(values.values())) for name, values in paired.items() if len(values) > 1}
+        name: {
+            seed: value - reference[seed]
+            for seed, value in summary.values.items()
+            if seed in reference
+        }
+        for name, summary in summaries.items()
+        if name != baseline
+    }
+    by_seeds = {
+        name: sign_flip_p(list(values.values()))
+        for name, values in paired.items()
+        if len(values) > 1
+    }
     by_images: dict[str, float] = {}  # another question, so a family of its own
     discordant: dict[str, tuple[int, int]] = {}
     for name, values in paired.items():
@@ -84,7 +104,11 @@ def compare(figures: Mapping[str, Figures], *, baseline: str | None = None, corr
                 by_images[name], better, worse = mcnemar(ours, theirs)
                 discordant[name] = better, worse
     raw = by_seeds | by_images
-    corrected = {name: p for family in (by_seeds, by_images) for name, p in zip(family, holm(list(family.values())), strict=True)}
+    corrected = {
+        name: p
+        for family in (by_seeds, by_images)
+        for name, p in zip(family, holm(list(family.values())), strict=True)
+    }
     most = max(map(len, paired.values()), default=0)
     differences = []
     for name, values in paired.items():
@@ -94,20 +118,37 @@ def compare(figures: Mapping[str, Figures], *, baseline: str | None = None, corr
         excludes_zero = low is not None and high is not None and low * high > 0
         unpaired = sorted((set(figures[name]) | set(figures[baseline])) - set(values))
         difference = Difference(
-            name, baseline, values,
+            name,
+            baseline,
+            values,
             mean=float(np.mean(numbers)) if numbers else None,
-            low=low, high=high, p=raw.get(name), corrected=p_holm,
+            low=low,
+            high=high,
+            p=raw.get(name),
+            corrected=p_holm,
             smallest=smallest_difference(numbers, len(by_seeds)) if len(numbers) > 1 else None,
-            claimed=excludes_zero and max(map(abs, numbers)) >= EQUAL and p_holm is not None and p_holm < LEVEL,
+            claimed=excludes_zero
+            and max(map(abs, numbers)) >= EQUAL
+            and p_holm is not None
+            and p_holm < LEVEL,
             sentence="",
-        )  # fmt: skip
+        )
         family = by_seeds if name in by_seeds else by_images
-        differences.append(replace(difference, sentence=_sentence(difference, len(family), most, discordant.get(name), unpaired)))
+        differences.append(
+            replace(
+                difference,
+                sentence=_sentence(difference, len(family), most, discordant.get(name), unpaired),
+            )
+        )
     return Comparison(baseline, tuple(summaries.values()), tuple(differences))
 
 
 def _summary(name: str, by_seed: Figures) -> Summary:
-    values = {seed: float(value) for seed, value in by_seed.items() if value is not None and math.isfinite(value)}
+    values = {
+        seed: float(value)
+        for seed, value in by_seed.items()
+        if value is not None and math.isfinite(value)
+    }
     missing = tuple(seed for seed in by_seed if seed not in values)
     numbers = list(values.values())
     spread = low = high = None
@@ -122,7 +163,11 @@ def _summary(name: str, by_seed: Figures) -> Summary:
 
 
 def _sentence(
-    difference: Difference, comparisons: int, most: int, discordant: tuple[int, int] | None, unpaired: Sequence[int]
+    difference: Difference,
+    comparisons: int,
+    most: int,
+    discordant: tuple[int, int] | None,
+    unpaired: Sequence[int],
 ) -> str:
     """What the difference shows and what it does not, in plain words; `most` seeds are paired in the best of the comparisons."""
     name, baseline, n = difference.strategy, difference.baseline, len(difference.values)
@@ -135,9 +180,15 @@ def _sentence(
         text = f"{name} against {baseline}: {size} in one seed, which cannot tell the strategies apart."
         if discordant is not None and difference.corrected is not None:
             better, worse = discordant
-            verdict = "differ beyond the chance of" if difference.corrected < LEVEL else "cannot be told apart on"
-            text += (f" The two trained networks {verdict} these images: {_images(better)} right with {name} alone, {_images(worse)} "
-                     f"with {baseline} alone, McNemar p {_p(difference.corrected)}{tests}. Another seed may say otherwise.")  # fmt: skip
+            verdict = (
+                "differ beyond the chance of"
+                if difference.corrected < LEVEL
+                else "cannot be told apart on"
+            )
+            text += (
+                f" The two trained networks {verdict} these images: {_images(better)} right with {name} alone, {_images(worse)} "
+                f"with {baseline} alone, McNemar p {_p(difference.corrected)}{tests}. Another seed may say otherwise."
+            )
     elif max(map(abs, numbers)) < EQUAL:
         text = f"{name} and {baseline} are equal in each of {n} seeds: no difference."
     else:
@@ -148,7 +199,11 @@ def _sentence(
         else:
             text = f"{name} against {baseline}: {shown}; not resolvable with {n} seeds."
             if n < seeds_needed() or most < seeds_needed(comparisons):
-                lowest = f"2/2^{n}" if n < seeds_needed() or comparisons == 1 else f"{comparisons} x 2/2^{most}"
+                lowest = (
+                    f"2/2^{n}"
+                    if n < seeds_needed() or comparisons == 1
+                    else f"{comparisons} x 2/2^{most}"
+                )
                 text += f" So few can show no difference, since p cannot be below {lowest}: it takes {seeds_needed(comparisons)} seeds."
             elif difference.smallest is not None and difference.smallest > EQUAL:
                 text += f" A true difference of about {difference.smallest:.2f} points would be found by {n} seeds four times in five."
@@ -179,7 +234,9 @@ def bca_interval(differences: Sequence[float], draws: int = 9999) -> tuple[float
     values = np.asarray(differences, float)
     if np.ptp(values) < EQUAL:
         return float(values.mean()), float(values.mean())
-    interval = stats.bootstrap((values,), np.mean, method="BCa", n_resamples=draws, rng=0).confidence_interval
+    interval = stats.bootstrap(
+        (values,), np.mean, method="BCa", n_resamples=draws, rng=0
+    ).confidence_interval
     return float(interval.low), float(interval.high)
 
 
@@ -188,7 +245,9 @@ def sign_flip_p(differences: Sequence[float]) -> float:
     from scipy import stats
 
     values = np.asarray(differences, float)
-    test = stats.permutation_test((values,), np.mean, permutation_type="samples", n_resamples=9999, rng=0)
+    test = stats.permutation_test(
+        (values,), np.mean, permutation_type="samples", n_resamples=9999, rng=0
+    )
     return float(test.pvalue)
 
 
@@ -229,7 +288,9 @@ def mcnemar(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, int, int]:
     from scipy import stats
 
     if ours.shape != theirs.shape:
-        raise ValueError(f"the two runs were evaluated on {ours.size:,} and {theirs.size:,} images: compare runs on the same data")
+        raise ValueError(
+            f"the two runs were evaluated on {ours.size:,} and {theirs.size:,} images: compare runs on the same data"
+        )
     better, worse = int((ours & ~theirs).sum()), int((~ours & theirs).sum())
     p = stats.binomtest(better, better + worse).pvalue if better + worse else 1.0
     return float(p), better, worse

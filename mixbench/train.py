@@ -1,4 +1,5 @@
 """Training several strategies side by side: one loader, one initial model, one step function that speed.py times too."""
+
 from __future__ import annotations
 
 import copy
@@ -22,10 +23,24 @@ from torch import Tensor, nn
 
 from mixbench.attention import attention_tap
 from mixbench.augment import RawBatch, augment, collate
-from mixbench.data import Data, MemorySource, UnreadableImage, eval_loader, loader_transform, train_loader
+from mixbench.data import (
+    Data,
+    MemorySource,
+    UnreadableImage,
+    eval_loader,
+    loader_transform,
+    train_loader,
+)
 from mixbench.distributed import World
 from mixbench.files import replacing
-from mixbench.mix import MixedBatch, MixStrategy, ModelOutput, hashed_seed, make_context, soft_targets
+from mixbench.mix import (
+    MixedBatch,
+    MixStrategy,
+    ModelOutput,
+    hashed_seed,
+    make_context,
+    soft_targets,
+)
 from mixbench.recipe import Recipe
 from mixbench.registry import did_you_mean, strategy_spec
 
@@ -35,7 +50,9 @@ NOWHERE = 2**20  # the rank of a class whose score is not finite
 LAMS = 2000  # images of an epoch whose lam is kept
 
 
-def build_model(name: str, num_classes: int, seed: int, *, image_size: int, **parts: Any) -> nn.Module:
+def build_model(
+    name: str, num_classes: int, seed: int, *, image_size: int, **parts: Any
+) -> nn.Module:
     """A fresh timm model, the same for the same seed; `parts` that are None keep the model's own; ValueError for an unknown name."""
     import timm
 
@@ -46,13 +63,17 @@ def build_model(name: str, num_classes: int, seed: int, *, image_size: int, **pa
     try:
         return timm.create_model(name, num_classes=num_classes, img_size=image_size, **kwargs)
     except AssertionError as error:
-        raise ValueError(f"{name} cannot be built with {kwargs} at {image_size} px: {error}") from None
+        raise ValueError(
+            f"{name} cannot be built with {kwargs} at {image_size} px: {error}"
+        ) from None
     except TypeError:  # convolutional networks take any size and no img_size
         torch.manual_seed(hashed_seed("init", seed))
         try:
             return timm.create_model(name, num_classes=num_classes, **kwargs)
         except TypeError as error:
-            raise ValueError(f"{name} does not take all of {', '.join(kwargs)} ({error}): set what it lacks to null") from None
+            raise ValueError(
+                f"{name} does not take all of {', '.join(kwargs)} ({error}): set what it lacks to null"
+            ) from None
 
 
 def recipe_model(recipe: Recipe, num_classes: int, seed: int) -> nn.Module:
@@ -76,9 +97,19 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     from timm.optim import create_optimizer_v2, get_optimizer_class
 
     kind = get_optimizer_class(recipe.opt.removeprefix("lookahead_"), bind_defaults=False)
-    fused: dict[str, Any] = {"fused": True} if recipe.opt_fused and "fused" in inspect.signature(kind).parameters else {}
+    fused: dict[str, Any] = (
+        {"fused": True}
+        if recipe.opt_fused and "fused" in inspect.signature(kind).parameters
+        else {}
+    )
     return create_optimizer_v2(
-        model, opt=recipe.opt, lr=recipe.lr, weight_decay=recipe.weight_decay, eps=recipe.opt_eps, betas=recipe.opt_betas, **fused
+        model,
+        opt=recipe.opt,
+        lr=recipe.lr,
+        weight_decay=recipe.weight_decay,
+        eps=recipe.opt_eps,
+        betas=recipe.opt_betas,
+        **fused,
     )
 
 
@@ -86,7 +117,9 @@ def build_scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps_per_
     """timm's cosine schedule with warm-up, by epochs or, with sched_on_updates, by steps."""
     from timm.scheduler import CosineLRScheduler
 
-    logging.getLogger("timm.scheduler.cosine_lr").setLevel(logging.ERROR)  # it warns of every run of one epoch
+    logging.getLogger("timm.scheduler.cosine_lr").setLevel(
+        logging.ERROR
+    )  # it warns of every run of one epoch
     unit = steps_per_epoch if recipe.sched_on_updates else 1
     return CosineLRScheduler(
         optimizer,
@@ -115,7 +148,9 @@ def compose(strategy: MixStrategy, recipe: Recipe) -> MixStrategy:
     if isinstance(strategy, NoMix):
         return strategy
     if recipe.compose == "alternate" and not isinstance(strategy, (Mixup, Alternate)):
-        strategy = Alternate(first=strategy, second=Mixup(recipe.mixup_alpha), switch_prob=recipe.switch_prob)
+        strategy = Alternate(
+            first=strategy, second=Mixup(recipe.mixup_alpha), switch_prob=recipe.switch_prob
+        )
     if recipe.mix_prob < 1:
         strategy = Alternate(first=strategy, second=NoMix(), switch_prob=recipe.mix_prob)
     return strategy
@@ -162,7 +197,10 @@ class Clock:
     def seconds(self) -> dict[str, float]:
         """Seconds of each part; on a GPU once the device has come to the end."""
         pairs = zip(self._marks, self._marks[1:], strict=False)
-        return {name: before.elapsed_time(now) / 1000 if self._cuda else now - before for (_, before), (name, now) in pairs}
+        return {
+            name: before.elapsed_time(now) / 1000 if self._cuda else now - before
+            for (_, before), (name, now) in pairs
+        }
 
 
 @dataclass
@@ -172,13 +210,17 @@ class Learner:
     strategy: MixStrategy  # as the user named it
     mixing: MixStrategy  # as the recipe uses it
     model: nn.Module
-    net: Callable[[Tensor], ModelOutput]  # the model with its class attention, compiled where the recipe says so
+    net: Callable[
+        [Tensor], ModelOutput
+    ]  # the model with its class attention, compiled where the recipe says so
     tap: Any = None  # class attention, see attention.py
     optimizer: Any = None
     scheduler: Any = None
     ema: Any = None
     compiled: bool = False
-    plain: Callable[[Tensor], ModelOutput] | None = None  # the compiled model for the input gradient; itself where None
+    plain: Callable[[Tensor], ModelOutput] | None = (
+        None  # the compiled model for the input gradient; itself where None
+    )
     label: Callable[..., tuple[Tensor, Tensor]] = field(default_factory=lambda: label_loss)
     bad_step: Any = None  # the first step that was not finite, on the device; NEVER while all are
     status: str = "ok"
@@ -188,10 +230,16 @@ class Learner:
     seconds: float = 0.0
     clocks: list[Clock] = field(default_factory=list)  # of the epoch's micro-batches
     loading_share: float | None = None  # of the training time of this process, waited for images
-    train_im_per_sec: float | None = None  # of the epochs trained in this process: its own time and the wait for images
-    lams: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # of the last epoch: by area and in the label
+    train_im_per_sec: float | None = (
+        None  # of the epochs trained in this process: its own time and the wait for images
+    )
+    lams: list[tuple[Tensor, Tensor]] = field(
+        default_factory=list
+    )  # of the last epoch: by area and in the label
     log: list[dict[str, Any]] = field(default_factory=list)
-    evaluation: Evaluation | None = None  # of the weights that are the headline, after the last epoch
+    evaluation: Evaluation | None = (
+        None  # of the weights that are the headline, after the last epoch
+    )
 
     @property
     def spec(self) -> str:
@@ -245,14 +293,22 @@ def _compiled_alone(function: Any) -> Any:
     It caches by code object and does not look at hooks: with one code for all, a model with a tap could run the code compiled for
     one without, and eight learners would exhaust the cache.
     """
-    return torch.compile(types.FunctionType(function.__code__.replace(), function.__globals__, closure=function.__closure__))
+    return torch.compile(
+        types.FunctionType(
+            function.__code__.replace(), function.__globals__, closure=function.__closure__
+        )
+    )
 
 
 def compiled_parts(model: nn.Module, tap: Any, compiled: bool) -> dict[str, Any]:
     """The fields of a Learner that torch.compile concerns."""
     parts: dict[str, Any] = {"net": forward_pass(model, tap, compiled)}
     if compiled:
-        parts |= {"compiled": True, "plain": forward_pass(model, None, True), "label": _compiled_alone(label_loss)}
+        parts |= {
+            "compiled": True,
+            "plain": forward_pass(model, None, True),
+            "label": _compiled_alone(label_loss),
+        }
     return parts
 
 
@@ -295,12 +351,24 @@ def mixed_loss(
     """
     plain = learner.plain
     ctx = make_context(
-        mixing, learner.model, images, seed=seed, step=step, shard=shard, mean=mean, std=std, progress=progress,
-        amp=amp if gradient_amp is None else gradient_amp, compile=learner.compiled, net=plain and (lambda x: plain(x).logits),
-    )  # fmt: skip
+        mixing,
+        learner.model,
+        images,
+        seed=seed,
+        step=step,
+        shard=shard,
+        mean=mean,
+        std=std,
+        progress=progress,
+        amp=amp if gradient_amp is None else gradient_amp,
+        compile=learner.compiled,
+        net=plain and (lambda x: plain(x).logits),
+    )
     mixed = mixing.mix(images, labels, ctx)
     mark("mix")
-    torch.manual_seed(hashed_seed("forward", seed, step, shard))  # drop path must not depend on who else takes part
+    torch.manual_seed(
+        hashed_seed("forward", seed, step, shard)
+    )  # drop path must not depend on who else takes part
     with torch.autocast(images.device.type, torch.bfloat16, enabled=amp):
         output = learner.net(mixed.images)
     loss, lam = learner.label(mixing, mixed, output, num_classes, smoothing)
@@ -315,7 +383,10 @@ def mixed_loss(
 
 
 def resolve_micro_batch(
-    recipe: Recipe, device: torch.device, fits: Callable[[int], bool] | None = None, processes: int = 1
+    recipe: Recipe,
+    device: torch.device,
+    fits: Callable[[int], bool] | None = None,
+    processes: int = 1,
 ) -> int:
     """The micro-batch that divides each process's part of the recipe's batch.
 
@@ -324,7 +395,9 @@ def resolve_micro_batch(
     """
     share, rest = divmod(recipe.batch_size, processes)
     if rest:
-        raise ValueError(f"batch_size {recipe.batch_size} cannot be shared by {processes} processes: choose a multiple of {processes}")
+        raise ValueError(
+            f"batch_size {recipe.batch_size} cannot be shared by {processes} processes: choose a multiple of {processes}"
+        )
     if isinstance(recipe.micro_batch, int):
         return math.gcd(share, recipe.micro_batch)
     sizes = [n for n in range(share, 0, -1) if share % n == 0]
@@ -334,7 +407,9 @@ def resolve_micro_batch(
     return next((n for n in sizes if fits(n)), 1)
 
 
-def evaluate(model: nn.Module, loader: Any, device: torch.device, amp: bool, world: World = World()) -> Evaluation:  # noqa: B008
+def evaluate(
+    model: nn.Module, loader: Any, device: torch.device, amp: bool, world: World = World()
+) -> Evaluation:  # noqa: B008
     """What `model` says of every validation image; RuntimeError where it cannot be run on them."""
     [found] = evaluate_all([model], loader, device, amp, world)
     if isinstance(found, str):
@@ -344,7 +419,11 @@ def evaluate(model: nn.Module, loader: Any, device: torch.device, amp: bool, wor
 
 @torch.no_grad()
 def evaluate_all(
-    models: list[nn.Module], loader: Any, device: torch.device, amp: bool, world: World = World()  # noqa: B008
+    models: list[nn.Module],
+    loader: Any,
+    device: torch.device,
+    amp: bool,
+    world: World = World(),  # noqa: B008
 ) -> list[Evaluation | str]:
     """What each model says of every validation image, or why it could not be run; the images are loaded once for all.
 
@@ -398,11 +477,18 @@ def readable(loader: Any) -> Iterator[Any]:
     try:
         yield from loader
     except UnreadableImage as error:
-        raise UnreadableImage(str(error).strip().splitlines()[-1].partition("UnreadableImage: ")[2] or str(error)) from None
+        raise UnreadableImage(
+            str(error).strip().splitlines()[-1].partition("UnreadableImage: ")[2] or str(error)
+        ) from None
 
 
 def prepare(
-    strategies: list[MixStrategy], recipe: Recipe, num_classes: int, seed: int, device: torch.device, steps_per_epoch: int
+    strategies: list[MixStrategy],
+    recipe: Recipe,
+    num_classes: int,
+    seed: int,
+    device: torch.device,
+    steps_per_epoch: int,
 ) -> list[Learner]:
     """A learner for each strategy from one initial model; NoClassAttention where a strategy asks for attention in vain."""
     from timm.utils import ModelEmaV3
@@ -424,7 +510,9 @@ def prepare(
                 tap=tap,
                 optimizer=optimizer,
                 scheduler=build_scheduler(optimizer, recipe, steps_per_epoch),
-                ema=ModelEmaV3(model, decay=recipe.model_ema_decay, use_warmup=True) if recipe.model_ema else None,
+                ema=ModelEmaV3(model, decay=recipe.model_ema_decay, use_warmup=True)
+                if recipe.model_ema
+                else None,
                 bad_step=torch.full((), NEVER, device=device),
             )
         )
@@ -454,15 +542,22 @@ class Waiting:
         ways = "more --workers" + ("" if cached else ", --cache ram")
         if recipe.augment_on == "loader" and device.type == "cuda":
             ways += ", --augment-on device"
-        return f"waiting for images: {share:.0f} % of the time" + (f": {ways} would help" if share >= 20 else "")
+        return f"waiting for images: {share:.0f} % of the time" + (
+            f": {ways} would help" if share >= 20 else ""
+        )
 
 
-def _batches(loader: Any, count: int, recipe: Recipe, mean: Tensor, std: Tensor, waiting: Waiting) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(
+    loader: Any, count: int, recipe: Recipe, mean: Tensor, std: Tensor, waiting: Waiting
+) -> Iterator[tuple[Tensor, Tensor]]:
     device, started = mean.device, time.perf_counter()
     for images, labels in islice(readable(loader), count):
         waiting.add(time.perf_counter() - started)
         images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
-        yield augment(images, mean, std, recipe.remode) if isinstance(images, RawBatch) else images, labels
+        yield (
+            augment(images, mean, std, recipe.remode) if isinstance(images, RawBatch) else images,
+            labels,
+        )
         waiting.mark(device)
         started = time.perf_counter()
 
@@ -491,11 +586,19 @@ def train(
     num_classes = len(data.classes)
     steps = len(data.train.labels) // recipe.batch_size
     learners = prepare(strategies, recipe, num_classes, seed, device, max(steps, 1))
-    mean, std = (torch.tensor(v, device=device).reshape(-1, 1, 1) for v in (recipe.mean, recipe.std))
+    mean, std = (
+        torch.tensor(v, device=device).reshape(-1, 1, 1) for v in (recipe.mean, recipe.std)
+    )
     state_file = None if out is None else out / f"state-seed{seed}.pt"
-    begin, micro = _restore(learners, recipe, state_file, world, say) if resume and state_file is not None else (0, None)
+    begin, micro = (
+        _restore(learners, recipe, state_file, world, say)
+        if resume and state_file is not None
+        else (0, None)
+    )
     if micro is None:
-        micro = resolve_micro_batch(recipe, device, lambda size: _fits(learners[0].model, recipe, size, device), world.size)
+        micro = resolve_micro_batch(
+            recipe, device, lambda size: _fits(learners[0].model, recipe, size, device), world.size
+        )
         micro = int(world.lowest(torch.tensor(micro, device=device)))
     loader = train_loader(data, recipe, seed, micro, workers, device, world)
     val = eval_loader(data, recipe, workers, device, world)
@@ -504,17 +607,32 @@ def train(
     waiting = Waiting()
     total = steps * recipe.total_epochs
 
-    def accumulate(learner: Learner, images: Tensor, labels: Tensor, epoch: int, step: int, part: int) -> None:
+    def accumulate(
+        learner: Learner, images: Tensor, labels: Tensor, epoch: int, step: int, part: int
+    ) -> None:
         if part == 0:
             schedule(learner.scheduler, recipe, epoch, step)
         result = mixed_loss(
-            learner, learner.mixing, images, labels,
-            num_classes=num_classes, smoothing=recipe.smoothing, amp=recipe.amp, gradient_amp=recipe.gradient_amp, seed=seed, step=step,
-            shard=part * world.size + world.rank, mean=mean, std=std, progress=step / total,
-        )  # fmt: skip
+            learner,
+            learner.mixing,
+            images,
+            labels,
+            num_classes=num_classes,
+            smoothing=recipe.smoothing,
+            amp=recipe.amp,
+            gradient_amp=recipe.gradient_amp,
+            seed=seed,
+            step=step,
+            shard=part * world.size + world.rank,
+            mean=mean,
+            std=std,
+            progress=step / total,
+        )
         (result.loss / parts).backward()
         loss = result.loss.detach()
-        learner.bad_step = torch.minimum(learner.bad_step, torch.where(loss.isfinite(), NEVER, step))
+        learner.bad_step = torch.minimum(
+            learner.bad_step, torch.where(loss.isfinite(), NEVER, step)
+        )
         learner.loss_sum += loss
         if len(learner.lams) * len(labels) < LAMS:
             learner.lams.append((result.area, result.lam.detach()))
@@ -541,7 +659,9 @@ def train(
     def attempt(learner: Learner, work: Callable[..., None], *arguments: Any) -> None:
         try:
             work(learner, *arguments)
-        except Exception as error:  # a plug-in may raise anything; its row says so and the others go on
+        except (
+            Exception
+        ) as error:  # a plug-in may raise anything; its row says so and the others go on
             learner.error = explain(error)
 
     with ExitStack() as stack:
@@ -555,11 +675,19 @@ def train(
             loader.batch_sampler.sampler.epoch = epoch  # type: ignore[union-attr]
             for learner in alive:
                 learner.model.train()
-                learner.loss_sum, learner.lams, learner.clocks = torch.zeros((), device=device), [], []
+                learner.loss_sum, learner.lams, learner.clocks = (
+                    torch.zeros((), device=device),
+                    [],
+                    [],
+                )
             began = time.perf_counter()
-            for number, (images, labels) in enumerate(_batches(loader, steps * parts, recipe, mean, std, waiting)):
+            for number, (images, labels) in enumerate(
+                _batches(loader, steps * parts, recipe, mean, std, waiting)
+            ):
                 step, part = epoch * steps + number // parts, number % parts
-                turn = step % len(alive)  # the loader works hardest right after a batch: each shares the cores with it as often
+                turn = (
+                    step % len(alive)
+                )  # the loader works hardest right after a batch: each shares the cores with it as often
                 for learner in (*alive[turn:], *alive[:turn]):
                     if learner.status != "ok":
                         continue
@@ -579,30 +707,47 @@ def train(
                     tick(step + 1, total)
             waiting.total += time.perf_counter() - began
             alive = [learner for learner in alive if learner.status == "ok" and agree(learner)]
-            models = [[learner.model, *([learner.ema.module] if learner.ema is not None else [])] for learner in alive]
-            found = iter(evaluate_all([model for own in models for model in own], val, device, recipe.amp, world))
+            models = [
+                [learner.model, *([learner.ema.module] if learner.ema is not None else [])]
+                for learner in alive
+            ]
+            found = iter(
+                evaluate_all(
+                    [model for own in models for model in own], val, device, recipe.amp, world
+                )
+            )
             for learner, own in zip(alive, models, strict=True):
                 if learner.tap:
                     learner.tap.forget()
-                _close_epoch(learner, recipe, [next(found) for _ in own], epoch, step, steps * parts, world)
+                _close_epoch(
+                    learner, recipe, [next(found) for _ in own], epoch, step, steps * parts, world
+                )
                 if learner.status.startswith(("ok", "diverged")):
                     row = learner.log[-1]
                     if world.rank == 0 and out is not None:
                         _write_log(out, learner, seed)
                     record(learner.spec, row)
                     told = f"loss {row['train_loss']:.3f}  top-1 {row['top1']:.1f}"
-                say(f"seed {seed}  epoch {epoch + 1}/{recipe.total_epochs}  {learner.spec}  "
-                    f"{told if learner.status == 'ok' else learner.status}")
+                say(
+                    f"seed {seed}  epoch {epoch + 1}/{recipe.total_epochs}  {learner.spec}  "
+                    f"{told if learner.status == 'ok' else learner.status}"
+                )
             if state_file is not None and world.rank == 0:
                 _keep(learners, epoch + 1, micro, state_file)
     if waiting.total:
-        say(f"seed {seed}  {waiting.sentence(recipe, isinstance(data.train, MemorySource), device)}")
+        say(
+            f"seed {seed}  {waiting.sentence(recipe, isinstance(data.train, MemorySource), device)}"
+        )
     for learner in learners:
         learner.loading_share = waiting.waited / waiting.total if waiting.total else None
         spent = learner.seconds - before[learner.spec] + waiting.waited
         if waiting.total and learner.status == "ok":
-            learner.train_im_per_sec = (recipe.total_epochs - begin) * steps * recipe.batch_size / spent
-        if learner.status == "ok" and learner.evaluation is None and learner.log:  # resumed after its last epoch
+            learner.train_im_per_sec = (
+                (recipe.total_epochs - begin) * steps * recipe.batch_size / spent
+            )
+        if (
+            learner.status == "ok" and learner.evaluation is None and learner.log
+        ):  # resumed after its last epoch
             model = learner.ema.module if recipe.headline == "ema" else learner.model
             learner.evaluation = evaluate(model, val, device, recipe.amp, world)
         if out is not None and learner.status == "ok" and world.rank == 0:
@@ -614,7 +759,9 @@ def _fits(model: nn.Module, recipe: Recipe, size: int, device: torch.device) -> 
     """Whether a forward and backward pass of a quarter more than `size` images fits on the device; the model stays as it is."""
     trial = copy.deepcopy(model).train()
     try:
-        images = torch.zeros(-(-5 * size // 4), 3, recipe.image_size, recipe.image_size, device=device)
+        images = torch.zeros(
+            -(-5 * size // 4), 3, recipe.image_size, recipe.image_size, device=device
+        )
         with torch.autocast(device.type, torch.bfloat16, enabled=recipe.amp):
             trial(images).float().sum().backward()
         return True
@@ -634,7 +781,13 @@ def explain(error: Exception) -> str:
 
 
 def _close_epoch(
-    learner: Learner, recipe: Recipe, found: list[Evaluation | str], epoch: int, step: int, batches: int, world: World
+    learner: Learner,
+    recipe: Recipe,
+    found: list[Evaluation | str],
+    epoch: int,
+    step: int,
+    batches: int,
+    world: World,
 ) -> None:
     """Take in what was found of the raw weights and of their EMA after an epoch that ended with `step`."""
     failed = [error for error in found if isinstance(error, str)]
@@ -650,16 +803,18 @@ def _close_epoch(
         bad = step  # the last update, which no loss has seen
     if bad != NEVER:
         learner.status = f"diverged at step {bad}"
-    learner.log.append({
-        "epoch": epoch,
-        "lr": learner.optimizer.param_groups[0]["lr"],
-        "train_loss": float(world.total(learner.loss_sum)) / max(batches * world.size, 1),
-        "top1": raw.top(1),
-        "top5": raw.top(5),
-        "top1_ema": ema.top(1) if ema is not None else None,
-        "top5_ema": ema.top(5) if ema is not None else None,
-        "seconds": learner.seconds,
-    })  # fmt: skip
+    learner.log.append(
+        {
+            "epoch": epoch,
+            "lr": learner.optimizer.param_groups[0]["lr"],
+            "train_loss": float(world.total(learner.loss_sum)) / max(batches * world.size, 1),
+            "top1": raw.top(1),
+            "top5": raw.top(5),
+            "top1_ema": ema.top(1) if ema is not None else None,
+            "top5_ema": ema.top(5) if ema is not None else None,
+            "seconds": learner.seconds,
+        }
+    )
 
 
 def run_folder(out: Path, spec: str, seed: int) -> Path:
@@ -681,11 +836,19 @@ def _save(out: Path, learner: Learner, recipe: Recipe, seed: int) -> None:
     """Write the weights in a layout that timm.models.load_checkpoint reads."""
     from mixbench.models.checkpoints import model_record
 
-    state = {"state_dict": learner.model.state_dict(), "epoch": recipe.total_epochs, "strategy": learner.spec}
+    state = {
+        "state_dict": learner.model.state_dict(),
+        "epoch": recipe.total_epochs,
+        "strategy": learner.spec,
+    }
     state |= model_record(
-        recipe.model, img_size=recipe.image_size, patch_size=recipe.patch_size, embed_dim=recipe.embed_dim, depth=recipe.depth,
+        recipe.model,
+        img_size=recipe.image_size,
+        patch_size=recipe.patch_size,
+        embed_dim=recipe.embed_dim,
+        depth=recipe.depth,
         num_heads=recipe.num_heads,
-    )  # fmt: skip
+    )
     if learner.ema is not None and recipe.headline == "ema":
         state["state_dict_ema"] = learner.ema.module.state_dict()
     with replacing(run_folder(out, learner.spec, seed) / "last.pt") as partial:
@@ -700,9 +863,20 @@ def _keep(learners: list[Learner], epochs: int, micro: int, path: Path) -> None:
     kept: dict[str, Any] = {}
     if any(learner.status != "ok" for learner in learners) and path.is_file():
         kept = torch.load(path, weights_only=True, map_location="cpu")["learners"]
-    states = {x.spec: x.state() if x.status == "ok" else kept.get(x.spec, {}) | x.outcome() for x in learners}
+    states = {
+        x.spec: x.state() if x.status == "ok" else kept.get(x.spec, {}) | x.outcome()
+        for x in learners
+    }
     with replacing(path) as partial:
-        torch.save({"epochs": epochs, "micro_batch": micro, "threads": torch.get_num_threads(), "learners": states}, partial)
+        torch.save(
+            {
+                "epochs": epochs,
+                "micro_batch": micro,
+                "threads": torch.get_num_threads(),
+                "learners": states,
+            },
+            partial,
+        )
         if path.is_file():
             os.replace(path, _previous(path))
 
@@ -740,7 +914,9 @@ def _restore(
                 f"{candidate} is of {', '.join(state['learners'])}, not of {', '.join(names)}: resume with the same --strategies"
             )
         if state["threads"] != torch.get_num_threads():
-            say(f"{candidate} was made with {state['threads']} threads, not {torch.get_num_threads()}: figures will differ by rounding")
+            say(
+                f"{candidate} was made with {state['threads']} threads, not {torch.get_num_threads()}: figures will differ by rounding"
+            )
         for learner in learners:
             learner.load(state["learners"][learner.spec])
         say(f"resuming after epoch {state['epochs']}")
@@ -757,7 +933,12 @@ def clear_state(out: Path, seed: int) -> None:
 
 
 def estimate_seconds(
-    strategies: list[MixStrategy], recipe: Recipe, data: Data, device: torch.device, workers: int = 0, world: World = World()  # noqa: B008
+    strategies: list[MixStrategy],
+    recipe: Recipe,
+    data: Data,
+    device: torch.device,
+    workers: int = 0,
+    world: World = World(),  # noqa: B008
 ) -> float:
     """Seconds that training every strategy for one seed will take here, loading included, from a few measured micro-batches.
 
@@ -769,7 +950,9 @@ def estimate_seconds(
     rng = torch.Generator().manual_seed(0)
     images = torch.randn(micro, 3, recipe.image_size, recipe.image_size, generator=rng).to(device)
     labels = torch.zeros(micro, dtype=torch.int64, device=device)
-    mean, std = (torch.tensor(v, device=device).reshape(-1, 1, 1) for v in (recipe.mean, recipe.std))
+    mean, std = (
+        torch.tensor(v, device=device).reshape(-1, 1, 1) for v in (recipe.mean, recipe.std)
+    )
     training = 0.0
     for strategy in strategies:
         [learner] = prepare([strategy], recipe, len(data.classes), 0, device, steps)
@@ -781,9 +964,19 @@ def estimate_seconds(
                 clock = Clock(device)
                 try:
                     mixed_loss(
-                        learner, strategy, images, labels, num_classes=len(data.classes), smoothing=recipe.smoothing,
-                        amp=recipe.amp, gradient_amp=recipe.gradient_amp, seed=0, step=step, mean=mean, std=std,
-                    ).loss.backward()  # fmt: skip
+                        learner,
+                        strategy,
+                        images,
+                        labels,
+                        num_classes=len(data.classes),
+                        smoothing=recipe.smoothing,
+                        amp=recipe.amp,
+                        gradient_amp=recipe.gradient_amp,
+                        seed=0,
+                        step=step,
+                        mean=mean,
+                        std=std,
+                    ).loss.backward()
                 except Exception:
                     break
                 clock("step")

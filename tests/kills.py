@@ -1,4 +1,5 @@
 """Kill runs of the command at random moments and resume them to the same figures: python tests/kills.py --kills 20."""
+
 import argparse
 import csv
 import multiprocessing
@@ -10,11 +11,54 @@ import tempfile
 import time
 from pathlib import Path
 
-MEASURED = ("date", "train_seconds", "peak_memory_mb", "im_per_sec", "im_per_sec_lo", "im_per_sec_hi", "ratio_to_cutmix", "ratio_lo",
-            "ratio_hi", "control_lo", "control_hi", "mix_ms", "forward_ms", "backward_ms", "optimizer_ms", "loading_share", "train_im_per_sec")
-TINY = ["--embed-dim", "24", "--depth", "1", "--batch-size", "8", "--micro-batch", "8", "--epochs", "4", "--limit-train", "96", "--limit-val", "40"]
+MEASURED = (
+    "date",
+    "train_seconds",
+    "peak_memory_mb",
+    "im_per_sec",
+    "im_per_sec_lo",
+    "im_per_sec_hi",
+    "ratio_to_cutmix",
+    "ratio_lo",
+    "ratio_hi",
+    "control_lo",
+    "control_hi",
+    "mix_ms",
+    "forward_ms",
+    "backward_ms",
+    "optimizer_ms",
+    "loading_share",
+    "train_im_per_sec",
+)
+TINY = [
+    "--embed-dim",
+    "24",
+    "--depth",
+    "1",
+    "--batch-size",
+    "8",
+    "--micro-batch",
+    "8",
+    "--epochs",
+    "4",
+    "--limit-train",
+    "96",
+    "--limit-val",
+    "40",
+]
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["torch", "timm", "pandas", "scipy.stats", "jinja2", "matplotlib.pyplot", "mixbench.comparison", "mixbench.plot"])
+PROCESSES.set_forkserver_preload(
+    [
+        "torch",
+        "timm",
+        "pandas",
+        "scipy.stats",
+        "jinja2",
+        "matplotlib.pyplot",
+        "mixbench.comparison",
+        "mixbench.plot",
+    ]
+)
 
 
 def _command(argv, output):
@@ -31,7 +75,19 @@ def _command(argv, output):
 
 def run(out, strategies, seeds, *extra, kill_after=None):
     """Run the command in a process of its own and kill -9 it after some seconds; whether it came to its end."""
-    argv = ["--strategies", strategies, "--seeds", seeds, "--mode", "accuracy", "--resume", "--out", str(out), *TINY, *extra]
+    argv = [
+        "--strategies",
+        strategies,
+        "--seeds",
+        seeds,
+        "--mode",
+        "accuracy",
+        "--resume",
+        "--out",
+        str(out),
+        *TINY,
+        *extra,
+    ]
     process = PROCESSES.Process(target=_command, args=(argv, f"{out}.txt"))
     process.start()
     process.join(kill_after)
@@ -65,12 +121,16 @@ def main():
         while kills < options.kills:
             out, runs = f"{folder}/run{runs}", runs + 1
             while kills < options.kills:
-                if run(out, options.strategies, options.seeds, kill_after=moments.uniform(0.2, whole)):
+                if run(
+                    out, options.strategies, options.seeds, kill_after=moments.uniform(0.2, whole)
+                ):
                     break
                 kills += 1
             run(out, options.strategies, options.seeds)
             assert figures(out) == expected, f"run {runs} differs after a kill"
-        print(f"{kills} kills in {runs} runs of {len(expected)} rows, {whole:.1f} s uninterrupted: all resumed to the same figures")
+        print(
+            f"{kills} kills in {runs} runs of {len(expected)} rows, {whole:.1f} s uninterrupted: all resumed to the same figures"
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 """Every kind of checkpoint through a small file in its own layout, and files that are refused."""
+
 import argparse
 import hashlib
 import pickle
@@ -51,7 +52,9 @@ def small(name, **kwargs):
 
 def same(loaded, expected):
     theirs = expected.state_dict()
-    return set(loaded.state_dict()) == set(theirs) and all(torch.equal(value, theirs[name]) for name, value in loaded.state_dict().items())
+    return set(loaded.state_dict()) == set(theirs) and all(
+        torch.equal(value, theirs[name]) for name, value in loaded.state_dict().items()
+    )
 
 
 def check(name, path, expected, *, key, weights="raw", **kwargs):
@@ -59,13 +62,18 @@ def check(name, path, expected, *, key, weights="raw", **kwargs):
     assert same(loaded, expected)
     source = loaded.weights_source
     assert (source.key, source.weights, source.head) == (key, weights, "loaded")
-    assert source.path == str(path) and source.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert (
+        source.path == str(path) and source.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    )
 
 
 @pytest.mark.parametrize("name", [DEIT, DISTILLED, CAIT, CA_SWIN, "resnet18"])
 def test_plain_state_dicts_and_safetensors(name, tmp_path):
     model = small(name, **({"img_size": None} if name == "resnet18" else {}))
-    torch.save({f"module.{key}": value for key, value in model.state_dict().items()}, tmp_path / "plain.pth")
+    torch.save(
+        {f"module.{key}": value for key, value in model.state_dict().items()},
+        tmp_path / "plain.pth",
+    )
     check(name, tmp_path / "plain.pth", model, key="")
     save_file(model.state_dict(), tmp_path / "plain.safetensors")
     check(name, tmp_path / "plain.safetensors", model, key="")
@@ -74,7 +82,10 @@ def test_plain_state_dicts_and_safetensors(name, tmp_path):
 def test_official_deit_and_cait(tmp_path):
     for name in (DEIT, CAIT):
         model = small(name)
-        state = {("module." if "cait" in name else "") + key: value for key, value in model.state_dict().items()}
+        state = {
+            ("module." if "cait" in name else "") + key: value
+            for key, value in model.state_dict().items()
+        }
         torch.save({"model": state, "epoch": 3}, tmp_path / f"{name}.pth")
         check(name, tmp_path / f"{name}.pth", model, key="model")
 
@@ -82,8 +93,17 @@ def test_official_deit_and_cait(tmp_path):
 def test_transmix_training_file(tmp_path):
     raw, ema = small(DEIT), small(DEIT)
     args = argparse.Namespace(model=f"{DEIT}_return_attn", lr=1e-3)
-    content = {"epoch": 9, "arch": args.model, "state_dict": raw.state_dict(), "optimizer": {"state": {}}, "version": 2, "args": args,
-               "amp_scaler": {"scale": 1.0}, "state_dict_ema": ema.state_dict(), "metric": 80.7}
+    content = {
+        "epoch": 9,
+        "arch": args.model,
+        "state_dict": raw.state_dict(),
+        "optimizer": {"state": {}},
+        "version": 2,
+        "args": args,
+        "amp_scaler": {"scale": 1.0},
+        "state_dict_ema": ema.state_dict(),
+        "metric": 80.7,
+    }
     path = tmp_path / "model_best.pth.tar"
     torch.save(content, path)
     check(f"{DEIT}_return_attn", path, ema, key="state_dict_ema", weights="ema")
@@ -104,28 +124,61 @@ def test_transmix_training_file(tmp_path):
 def test_dino(tmp_path):
     model = small(VIT, num_classes=0)
     wrapped = {f"module.backbone.{key}": value for key, value in model.state_dict().items()}
-    projection = {"module.head.mlp.0.weight": torch.rand(2, 192), "module.head.last_layer.weight_g": torch.rand(2, 1)}
+    projection = {
+        "module.head.mlp.0.weight": torch.rand(2, 192),
+        "module.head.last_layer.weight_g": torch.rand(2, 1),
+    }
     student = {key: value + 1 for key, value in wrapped.items()}
-    torch.save({"student": student | projection, "teacher": wrapped | projection, "epoch": 1, "args": argparse.Namespace(arch="vit_small"),
-                "dino_loss": {"center": torch.zeros(1, 2)}}, tmp_path / "dino.pth")
+    torch.save(
+        {
+            "student": student | projection,
+            "teacher": wrapped | projection,
+            "epoch": 1,
+            "args": argparse.Namespace(arch="vit_small"),
+            "dino_loss": {"center": torch.zeros(1, 2)},
+        },
+        tmp_path / "dino.pth",
+    )
     loaded = load_model(VIT, checkpoint=tmp_path / "dino.pth", **SIZE)
-    assert same(loaded, model) and loaded.weights_source.key == "teacher" and loaded.weights_source.head == "none"
-    torch.save({key.removeprefix("module.backbone."): value for key, value in wrapped.items()}, tmp_path / "backbone.pth")
+    assert (
+        same(loaded, model)
+        and loaded.weights_source.key == "teacher"
+        and loaded.weights_source.head == "none"
+    )
+    torch.save(
+        {key.removeprefix("module.backbone."): value for key, value in wrapped.items()},
+        tmp_path / "backbone.pth",
+    )
     loaded = load_model(VIT, checkpoint=tmp_path / "backbone.pth", num_classes=7, **SIZE)
     assert loaded.head.out_features == 7 and loaded.weights_source.head == "new"
 
 
 def test_official_pvt(tmp_path):
     model = small(PVT)
-    assert {"pos_embed1", "patch_embed4.proj.weight", "block1.0.attn.q.weight", "block3.1.attn.kv.bias", "block1.0.attn.sr.weight",
-            "block2.0.attn.norm.weight", "block4.1.attn.proj.weight", "cls_token", "norm.weight", "head.bias"} <= set(model.state_dict())
-    for content, key in (({"model": model.state_dict(), "epoch": 1}, "model"), (model.state_dict(), "")):
+    assert {
+        "pos_embed1",
+        "patch_embed4.proj.weight",
+        "block1.0.attn.q.weight",
+        "block3.1.attn.kv.bias",
+        "block1.0.attn.sr.weight",
+        "block2.0.attn.norm.weight",
+        "block4.1.attn.proj.weight",
+        "cls_token",
+        "norm.weight",
+        "head.bias",
+    } <= set(model.state_dict())
+    for content, key in (
+        ({"model": model.state_dict(), "epoch": 1}, "model"),
+        (model.state_dict(), ""),
+    ):
         torch.save(content, tmp_path / "pvt.pth")
         check(PVT, tmp_path / "pvt.pth", model, key=key)
     larger = load_model(PVT, checkpoint=tmp_path / "pvt.pth", img_size=128)
     images = torch.randn(1, 3, 128, 128)
     with torch.no_grad():
-        assert torch.allclose(larger.eval()(images), model(images), atol=1e-4)  # resampled on loading or on the way: the same
+        assert torch.allclose(
+            larger.eval()(images), model(images), atol=1e-4
+        )  # resampled on loading or on the way: the same
 
 
 def test_official_xcit(tmp_path):
@@ -136,7 +189,9 @@ def test_official_xcit(tmp_path):
     for block in range(2):
         at = f"cls_attn_blocks.{block}.attn."
         for kind in ("weight", "bias"):
-            official[f"{at}qkv.{kind}"] = torch.cat([official.pop(f"{at}{part}.{kind}") for part in "qkv"])
+            official[f"{at}qkv.{kind}"] = torch.cat(
+                [official.pop(f"{at}{part}.{kind}") for part in "qkv"]
+            )
     torch.save({"model": official}, tmp_path / "xcit.pth")
     check(XCIT, tmp_path / "xcit.pth", model, key="model")
 
@@ -146,10 +201,18 @@ def test_head_and_position_embedding_are_adapted(tmp_path):
     torch.save(model.state_dict(), path)
     loaded = load_model(DEIT, checkpoint=path, num_classes=9, img_size=96)
     assert loaded.head.out_features == 9 and loaded.weights_source.head == "new"
-    assert load_model(DEIT, checkpoint=path, num_classes=0, img_size=64).weights_source.head == "none"
-    grid = model.pos_embed[:, 1:].reshape(1, 4, 4, -1).permute(0, 3, 1, 2)  # as DeiT and DINO do it: bicubic without antialiasing
-    expected = torch.nn.functional.interpolate(grid, (6, 6), mode="bicubic").flatten(2).transpose(1, 2)
-    assert torch.allclose(loaded.pos_embed[:, 1:], expected, atol=1e-6) and torch.equal(loaded.pos_embed[:, :1], model.pos_embed[:, :1])
+    assert (
+        load_model(DEIT, checkpoint=path, num_classes=0, img_size=64).weights_source.head == "none"
+    )
+    grid = (
+        model.pos_embed[:, 1:].reshape(1, 4, 4, -1).permute(0, 3, 1, 2)
+    )  # as DeiT and DINO do it: bicubic without antialiasing
+    expected = (
+        torch.nn.functional.interpolate(grid, (6, 6), mode="bicubic").flatten(2).transpose(1, 2)
+    )
+    assert torch.allclose(loaded.pos_embed[:, 1:], expected, atol=1e-6) and torch.equal(
+        loaded.pos_embed[:, :1], model.pos_embed[:, :1]
+    )
     cait = small(CAIT)  # its position embedding has no row for the class token
     torch.save(cait.state_dict(), path)
     assert load_model(CAIT, checkpoint=path, img_size=96).pos_embed.shape == (1, 36, 192)
@@ -158,8 +221,15 @@ def test_head_and_position_embedding_are_adapted(tmp_path):
 def test_what_does_not_fit_is_listed(tmp_path):
     model, path = small(DEIT), tmp_path / "x.pth"
     state = model.state_dict()
-    torch.save({key: value for key, value in state.items() if key != "norm.bias"} | {"extra.weight": torch.zeros(1)}, path)
-    with pytest.raises(ValueError, match=r"does not fit deit_tiny_patch16_224: 1 missing: norm.bias; 1 unexpected: extra.weight$"):
+    torch.save(
+        {key: value for key, value in state.items() if key != "norm.bias"}
+        | {"extra.weight": torch.zeros(1)},
+        path,
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"does not fit deit_tiny_patch16_224: 1 missing: norm.bias; 1 unexpected: extra.weight$",
+    ):
         load_model(DEIT, checkpoint=path, **SIZE)
     torch.save(state, path)
     for other in (VIT.replace("tiny", "small"), PVT, XCIT, CA_SWIN, CAIT, "resnet18", DISTILLED):
@@ -181,18 +251,28 @@ def test_timms_own_weights(monkeypatch):
     def offline(name, pretrained=False, **kwargs):
         model = create(name, **kwargs | (SIZE if pretrained else {}))
         if pretrained:
-            model.load_state_dict({k: v for k, v in weights.state_dict().items() if "head" not in k}, strict=False)
+            model.load_state_dict(
+                {k: v for k, v in weights.state_dict().items() if "head" not in k}, strict=False
+            )
         return model
 
     monkeypatch.setattr(timm, "create_model", offline)
     loaded = load_model(DEIT, pretrained=True, num_classes=7, img_size=64)
     assert (loaded.weights_source.weights, loaded.weights_source.head) == ("pretrained", "new")
-    assert loaded.weights_source.path == "deit_tiny_patch16_224.fb_in1k" and torch.equal(loaded.pos_embed, weights.pos_embed)
+    assert loaded.weights_source.path == "deit_tiny_patch16_224.fb_in1k" and torch.equal(
+        loaded.pos_embed, weights.pos_embed
+    )
     larger = load_model(DEIT, pretrained=True, img_size=96)
-    assert larger.weights_source.head == "loaded" and torch.equal(larger.blocks[0].attn.qkv.weight, weights.blocks[0].attn.qkv.weight)
+    assert larger.weights_source.head == "loaded" and torch.equal(
+        larger.blocks[0].attn.qkv.weight, weights.blocks[0].attn.qkv.weight
+    )
     grid = weights.pos_embed[:, 1:].reshape(1, 4, 4, -1).permute(0, 3, 1, 2)
-    expected = torch.nn.functional.interpolate(grid, (6, 6), mode="bicubic").flatten(2).transpose(1, 2)
-    assert torch.allclose(larger.pos_embed[:, 1:], expected, atol=1e-6)  # not antialiased, as a file's
+    expected = (
+        torch.nn.functional.interpolate(grid, (6, 6), mode="bicubic").flatten(2).transpose(1, 2)
+    )
+    assert torch.allclose(
+        larger.pos_embed[:, 1:], expected, atol=1e-6
+    )  # not antialiased, as a file's
     assert load_model(DEIT).weights_source.weights == "random"
 
 
@@ -227,7 +307,11 @@ def test_files_that_are_refused(tmp_path, monkeypatch):
         file.writestr("readme.txt", "no weights")
     with pytest.raises(ValueError, match="cannot be read"):
         load_model(DEIT, checkpoint=path)
-    for content, message in (([1, 2], "holds a list"), ({"epoch": 3}, "entries are epoch"), ({}, "no weights")):
+    for content, message in (
+        ([1, 2], "holds a list"),
+        ({"epoch": 3}, "entries are epoch"),
+        ({}, "no weights"),
+    ):
         torch.save(content, path)
         with pytest.raises(ValueError, match=message):
             load_model(DEIT, checkpoint=path)
@@ -238,9 +322,18 @@ def test_files_that_are_refused(tmp_path, monkeypatch):
 def test_the_model_of_a_checkpoint_is_found(tmp_path):
     path = tmp_path / "x.pth"
     model = small(DEIT)
-    torch.save({"state_dict": model.state_dict(), "args": argparse.Namespace(model=f"{DEIT}_return_attn"), "model_args": SIZE}, path)
+    torch.save(
+        {
+            "state_dict": model.state_dict(),
+            "args": argparse.Namespace(model=f"{DEIT}_return_attn"),
+            "model_args": SIZE,
+        },
+        path,
+    )
     named = load_any(path)
-    assert named.num_classes == 0 and torch.equal(named.blocks[0].attn.qkv.weight, model.blocks[0].attn.qkv.weight)
+    assert named.num_classes == 0 and torch.equal(
+        named.blocks[0].attn.qkv.weight, model.blocks[0].attn.qkv.weight
+    )
     matched = timm.create_model("deit_tiny_patch16_224", num_classes=3)
     torch.save(matched.state_dict(), path)
     assert torch.equal(load_any(path).pos_embed, matched.pos_embed)
@@ -250,20 +343,29 @@ def test_the_model_of_a_checkpoint_is_found(tmp_path):
         load_any(path, like=small(DEIT, depth=3))
     for parts in ({"pretrained": True}, ["depth"]):
         torch.save({"state_dict": model.state_dict(), "arch": DEIT, "model_args": parts}, path)
-        with pytest.raises(ValueError, match=r"model_args may hold img_size, .*, not .*(pretrained|depth)"):
+        with pytest.raises(
+            ValueError, match=r"model_args may hold img_size, .*, not .*(pretrained|depth)"
+        ):
             load_any(path)
-    torch.save({"state_dict": model.state_dict()} | model_record("resnet18", depth=2, embed_dim=None), path)
+    torch.save(
+        {"state_dict": model.state_dict()} | model_record("resnet18", depth=2, embed_dim=None), path
+    )
     with pytest.raises(ValueError, match="resnet18 does not take all of depth"):
         load_any(path)
 
 
 def test_a_training_file_says_which_parts_its_model_has(tmp_path):
-    name, parts = "vit_tiny_patch16_224", {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3}
+    name, parts = (
+        "vit_tiny_patch16_224",
+        {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3},
+    )
     model, path = small(name, **parts), tmp_path / "last.pt"
     torch.save({"state_dict": model.state_dict(), "epoch": 3} | model_record(name, **parts), path)
     loaded = load_model(name, checkpoint=path)
     images = torch.randn(2, 3, 32, 32)
     assert same(loaded, model) and torch.equal(loaded.eval()(images), model(images))
     assert load_model(name, checkpoint=path, img_size=64).pos_embed.shape == (1, 65, 24)
-    with pytest.raises(ValueError, match="does not fit vit_small"):  # another model's parts are not taken
+    with pytest.raises(
+        ValueError, match="does not fit vit_small"
+    ):  # another model's parts are not taken
         load_model("vit_small_patch16_224", checkpoint=path)

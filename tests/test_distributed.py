@@ -1,4 +1,5 @@
 """Two gloo processes see the images, draws and gradients of one process that accumulates twice."""
+
 import os
 import socket
 
@@ -13,7 +14,13 @@ SPECS = ["none", "cutmix", "transmix", "puzzlemix"]
 
 def _first_gradients(rank, size, port, folder):
     """Train one step of 16 images and save the gradients that the optimizer sees, and the evaluation after the epoch."""
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {
+        "RANK": str(rank),
+        "WORLD_SIZE": str(size),
+        "LOCAL_RANK": str(rank),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
     torch.set_num_threads(1)
     from mixbench import create_strategies, distributed
     from mixbench.data import open_data
@@ -21,19 +28,48 @@ def _first_gradients(rank, size, port, folder):
     from mixbench.train import train
 
     gradients = []
-    torch.nn.utils.clip_grad_norm_ = lambda parameters, norm: gradients.append([p.grad.clone() for p in parameters])
+    torch.nn.utils.clip_grad_norm_ = lambda parameters, norm: gradients.append(
+        [p.grad.clone() for p in parameters]
+    )
     world = distributed.join("cpu")
-    recipe = load_recipe("quick", {"embed_dim": 24, "depth": 2, "epochs": 1, "batch_size": 16, "micro_batch": 8, "drop_path": 0.3,
-                                   "mix_prob": 1.0, "clip_grad": 1.0})
+    recipe = load_recipe(
+        "quick",
+        {
+            "embed_dim": 24,
+            "depth": 2,
+            "epochs": 1,
+            "batch_size": 16,
+            "micro_batch": 8,
+            "drop_path": 0.3,
+            "mix_prob": 1.0,
+            "clip_grad": 1.0,
+        },
+    )
     data = open_data(image_size=32, limit_train=16, limit_val=37)
-    learners = train(create_strategies(", ".join(SPECS)), recipe, data, 0, torch.device("cpu"), world=world)
-    torch.save({"gradients": gradients, "log": [x.log[0]["train_loss"] for x in learners], "rank": [x.evaluation.rank for x in learners],
-                "nll": [x.evaluation.nll for x in learners], "status": [x.status for x in learners]}, f"{folder}/{size}-{rank}.pt")
+    learners = train(
+        create_strategies(", ".join(SPECS)), recipe, data, 0, torch.device("cpu"), world=world
+    )
+    torch.save(
+        {
+            "gradients": gradients,
+            "log": [x.log[0]["train_loss"] for x in learners],
+            "rank": [x.evaluation.rank for x in learners],
+            "nll": [x.evaluation.nll for x in learners],
+            "status": [x.status for x in learners],
+        },
+        f"{folder}/{size}-{rank}.pt",
+    )
     distributed.leave(world)
 
 
 def _failing(rank, size, port, folder):
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {
+        "RANK": str(rank),
+        "WORLD_SIZE": str(size),
+        "LOCAL_RANK": str(rank),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
     torch.set_num_threads(1)
     from dataclasses import dataclass
 
@@ -52,15 +88,37 @@ def _failing(rank, size, port, folder):
             return super().mix(images, labels, ctx)
 
     world = distributed.join("cpu")
-    recipe = load_recipe("quick", {"embed_dim": 24, "depth": 1, "epochs": 1, "batch_size": 16, "micro_batch": 8, "mix_prob": 1.0})
-    learners = train(create_strategies("raises,cutmix"), recipe, open_data(image_size=32, limit_train=32, limit_val=10), 0,
-                     torch.device("cpu"), world=world)
+    recipe = load_recipe(
+        "quick",
+        {
+            "embed_dim": 24,
+            "depth": 1,
+            "epochs": 1,
+            "batch_size": 16,
+            "micro_batch": 8,
+            "mix_prob": 1.0,
+        },
+    )
+    learners = train(
+        create_strategies("raises,cutmix"),
+        recipe,
+        open_data(image_size=32, limit_train=32, limit_val=10),
+        0,
+        torch.device("cpu"),
+        world=world,
+    )
     torch.save([x.status for x in learners], f"{folder}/{rank}.pt")
     distributed.leave(world)
 
 
 def _failing_in_gradients(rank, size, port, folder):
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {
+        "RANK": str(rank),
+        "WORLD_SIZE": str(size),
+        "LOCAL_RANK": str(rank),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
     torch.set_num_threads(1)
     from mixbench import create_strategies, distributed
     from mixbench.data import open_data
@@ -77,9 +135,17 @@ def _failing_in_gradients(rank, size, port, folder):
 
     World.flat_gradients = full
     world = distributed.join("cpu")
-    recipe = load_recipe("quick", {"embed_dim": 24, "depth": 1, "epochs": 1, "batch_size": 16, "micro_batch": 8})
-    learners = train(create_strategies("none,cutmix"), recipe, open_data(image_size=32, limit_train=32, limit_val=10), 0,
-                     torch.device("cpu"), world=world)
+    recipe = load_recipe(
+        "quick", {"embed_dim": 24, "depth": 1, "epochs": 1, "batch_size": 16, "micro_batch": 8}
+    )
+    learners = train(
+        create_strategies("none,cutmix"),
+        recipe,
+        open_data(image_size=32, limit_train=32, limit_val=10),
+        0,
+        torch.device("cpu"),
+        world=world,
+    )
     torch.save([x.status for x in learners], f"{folder}/{rank}.pt")
     distributed.leave(world)
 
@@ -88,7 +154,10 @@ def together(work, size, folder):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    processes = [kills.PROCESSES.Process(target=work, args=(rank, size, port, str(folder))) for rank in range(size)]
+    processes = [
+        kills.PROCESSES.Process(target=work, args=(rank, size, port, str(folder)))
+        for rank in range(size)
+    ]
     for process in processes:
         process.start()
     for process in processes:
@@ -99,28 +168,41 @@ def together(work, size, folder):
 def test_two_processes_equal_one_with_two_accumulation_steps(tmp_path):
     for size in (1, 2):
         together(_first_gradients, size, tmp_path)
-    one, *two = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("1-0", "2-0", "2-1"))
+    one, *two = (
+        torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("1-0", "2-0", "2-1")
+    )
     assert one["status"] == ["ok"] * len(SPECS)
     for other in two:
         for spec, mine, theirs in zip(SPECS, one["gradients"], other["gradients"], strict=True):
             for a, b in zip(mine, theirs, strict=True):
                 assert torch.allclose(a, b, atol=1e-6), spec
         assert other["log"] == pytest.approx(one["log"], abs=1e-6)
-        assert all(torch.equal(a, b) for a, b in zip(one["rank"], other["rank"], strict=True)) and len(other["rank"][0]) == 37
-        assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(one["nll"], other["nll"], strict=True))
+        assert (
+            all(torch.equal(a, b) for a, b in zip(one["rank"], other["rank"], strict=True))
+            and len(other["rank"][0]) == 37
+        )
+        assert all(
+            torch.allclose(a, b, atol=1e-4) for a, b in zip(one["nll"], other["nll"], strict=True)
+        )
     assert not torch.equal(one["gradients"][0][0], one["gradients"][1][0])
 
 
 def test_all_ranks_agree_that_a_strategy_failed(tmp_path):
     together(_failing, 2, tmp_path)
     for rank in range(2):
-        assert torch.load(tmp_path / f"{rank}.pt") == ["failed: RuntimeError: on one rank alone (rank 1)", "ok"]
+        assert torch.load(tmp_path / f"{rank}.pt") == [
+            "failed: RuntimeError: on one rank alone (rank 1)",
+            "ok",
+        ]
 
 
 def test_an_error_on_one_rank_in_its_gradients_stops_that_strategy_alone(tmp_path):
     together(_failing_in_gradients, 2, tmp_path)
     for rank in range(2):
-        assert torch.load(tmp_path / f"{rank}.pt") == ["out of memory: lower --micro-batch (rank 1)", "ok"]
+        assert torch.load(tmp_path / f"{rank}.pt") == [
+            "out of memory: lower --micro-batch (rank 1)",
+            "ok",
+        ]
 
 
 def test_a_batch_that_processes_cannot_share_is_refused():
@@ -136,4 +218,9 @@ def test_a_batch_that_processes_cannot_share_is_refused():
 
 def test_alone_nothing_is_exchanged():
     world, value = World(), torch.ones(2)
-    assert world.agree("no") == "no" and world.agree(None) is None and world.total(value) is value and world.lowest(value) is value
+    assert (
+        world.agree("no") == "no"
+        and world.agree(None) is None
+        and world.total(value) is value
+        and world.lowest(value) is value
+    )

@@ -1,4 +1,5 @@
 """The pages' Python runs as it stands, with tiny models on made data; the second example plug-in and the recipes that go with them."""
+
 import dataclasses
 import itertools
 import re
@@ -22,7 +23,9 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def sections(page: str) -> dict[str, list[str]]:
     """The Python blocks of a page by the heading they stand under; '' before the first."""
     blocks: dict[str, list[str]] = {}
-    for part in re.split(r"^## ", "\n" + (ROOT / "docs" / page).read_text(encoding="utf-8"), flags=re.M):
+    for part in re.split(
+        r"^## ", "\n" + (ROOT / "docs" / page).read_text(encoding="utf-8"), flags=re.M
+    ):
         heading = part.partition("\n")[0]
         blocks[heading if blocks else ""] = re.findall(r"^```python\n(.*?)^```", part, re.M | re.S)
     return blocks
@@ -61,28 +64,64 @@ def loops(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     pages = sections("other-loops.md")
     images, labels = batch(8)
-    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(images, labels), batch_size=4)
-    names = {"__name__": "docs", "model": tiny_model(), "num_classes": 3, "train_loader": loader, "val_loader": loader}
+    loader = torch.utils.data.DataLoader(
+        torch.utils.data.TensorDataset(images, labels), batch_size=4
+    )
+    names = {
+        "__name__": "docs",
+        "model": tiny_model(),
+        "num_classes": 3,
+        "train_loader": loader,
+        "val_loader": loader,
+    }
     return pages, run(names, *pages[""])
 
 
-@pytest.mark.parametrize("spec", ["none", "mixup", "transmix", "alternate(first=transmix, switch_prob=0.7)"])
+@pytest.mark.parametrize(
+    "spec", ["none", "mixup", "transmix", "alternate(first=transmix, switch_prob=0.7)"]
+)
 def test_other_loops_train_as_the_benchmark(loops, spec):
     from mixbench.train import mixed_loss, prepare
 
     recipe = dataclasses.replace(
-        load_recipe("quick"), compose="only", mix_prob=1.0, embed_dim=24, depth=2, num_heads=2, smoothing=0.1
+        load_recipe("quick"),
+        compose="only",
+        mix_prob=1.0,
+        embed_dim=24,
+        depth=2,
+        num_heads=2,
+        smoothing=0.1,
     )
     [learner] = prepare([create_strategy(spec)], recipe, 3, 0, torch.device("cpu"), 1)
     images, labels = batch()
     mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in (MEAN, STD))
     for step in range(4):
-        ours, _ = loops[1]["mixed_loss"](learner.strategy, learner.model, learner.model, images, labels, 3, seed=5, step=step, shard=2)
+        ours, _ = loops[1]["mixed_loss"](
+            learner.strategy,
+            learner.model,
+            learner.model,
+            images,
+            labels,
+            3,
+            seed=5,
+            step=step,
+            shard=2,
+        )
         if learner.tap:
             learner.tap.__enter__()
         theirs = mixed_loss(
-            learner, learner.strategy, images, labels, num_classes=3, smoothing=0.1, amp=False, seed=5, step=step, shard=2,
-            mean=mean, std=std,
+            learner,
+            learner.strategy,
+            images,
+            labels,
+            num_classes=3,
+            smoothing=0.1,
+            amp=False,
+            seed=5,
+            step=step,
+            shard=2,
+            mean=mean,
+            std=std,
         ).loss
         if learner.tap:
             learner.tap.__exit__(None, None, None)
@@ -97,7 +136,10 @@ def test_clean_loss(loops):
         clean_weight = 1.0
 
     model, (images, labels) = loops[1]["model"].eval(), batch()
-    once, twice = (loops[1]["mixed_loss"](kind(), model, model, images, labels, 3, step=0)[0] for kind in (NoMix, Clean))
+    once, twice = (
+        loops[1]["mixed_loss"](kind(), model, model, images, labels, 3, step=0)[0]
+        for kind in (NoMix, Clean)
+    )
     torch.testing.assert_close(2 * once, twice)
 
 
@@ -106,10 +148,14 @@ def test_timm_task(loops):
     pages, names = loops
     run(names, *pages["timm's train.py"])
     model, strategy, (images, labels) = names["model"], create_strategy("transmix"), batch()
-    task = names["MixedTask"](model=model, strategy=strategy, num_classes=3, smoothing=0.2, rank=1, seed=4, verbose=False)
+    task = names["MixedTask"](
+        model=model, strategy=strategy, num_classes=3, smoothing=0.2, rank=1, seed=4, verbose=False
+    )
     for step in range(2):
         result = task(images, labels)
-        expected, _ = names["mixed_loss"](strategy, model, model, images, labels, 3, step=step, seed=4, shard=1, smoothing=0.2)
+        expected, _ = names["mixed_loss"](
+            strategy, model, model, images, labels, 3, step=step, seed=4, shard=1, smoothing=0.2
+        )
         torch.testing.assert_close(result["loss"], expected)
         assert result["output"].shape == (6, 3)
     result["loss"].backward()
@@ -134,7 +180,11 @@ def test_lightning_module(loops):
     calls = watched(names)
     before = names["model"].head.weight.clone()
     run(names, *pages["A Lightning module"])
-    assert calls == [(0, 0), (1, 0)] and names["trainer"].global_step == 2 and not names["model"].head.weight.equal(before)
+    assert (
+        calls == [(0, 0), (1, 0)]
+        and names["trainer"].global_step == 2
+        and not names["model"].head.weight.equal(before)
+    )
     assert {"train_loss", "top1"} <= set(names["trainer"].callback_metrics)
 
 
@@ -144,15 +194,26 @@ def test_hugging_face_trainer(loops):
     pages, names = loops
     images, labels = batch(8)
     shape = dict(img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2)
-    config = transformers.TimmWrapperConfig(architecture="vit_tiny_patch16_224", num_labels=3, model_args=shape)
+    config = transformers.TimmWrapperConfig(
+        architecture="vit_tiny_patch16_224", num_labels=3, model_args=shape
+    )
     vit = transformers.ViTConfig(
-        image_size=32, patch_size=8, hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48, num_labels=3,
+        image_size=32,
+        patch_size=8,
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=48,
+        num_labels=3,
         attn_implementation="eager",
     )
     names |= {
         "hf_model": transformers.TimmWrapperForImageClassification(config),
         "hf_vit": transformers.ViTForImageClassification(vit),
-        "train_dataset": [{"pixel_values": image, "labels": label} for image, label in zip(images, labels, strict=True)],
+        "train_dataset": [
+            {"pixel_values": image, "labels": label}
+            for image, label in zip(images, labels, strict=True)
+        ],
         "images": images,
         "labels": labels,
     }
@@ -186,7 +247,13 @@ def test_gradient_labels(unregistered):
     names = run({"__name__": "docs"}, *sections("adding-a-strategy.md")["Services"])
     mask = torch.tensor([[1.0, 0.0], [0.0, 0.0]])[None, None]
     saliency = torch.stack([torch.full((2, 2), 1.0), torch.full((2, 2), 2.0)])
-    mixed = MixedBatch(images=torch.zeros(2, 3, 2, 2), labels=torch.tensor([0, 1]), partner=torch.tensor([1, 0]), mask=mask, memo=saliency)
+    mixed = MixedBatch(
+        images=torch.zeros(2, 3, 2, 2),
+        labels=torch.tensor([0, 1]),
+        partner=torch.tensor([1, 0]),
+        mask=mask,
+        memo=saliency,
+    )
     strategy = names["GradientLabels"]()
     torch.testing.assert_close(strategy.relabel(mixed, None), torch.tensor([1 / 7, 2 / 5]))
     blank = dataclasses.replace(mixed, memo=torch.zeros(2, 2, 2))
@@ -224,10 +291,14 @@ def test_resizemix_is_pillows_resize(resizemix):
 
     images = torch.randn(2, 1, 21, 33, generator=torch.Generator().manual_seed(0))
     top, left, bottom, right = box = 3, 4, 12, 17
-    small = Image.fromarray(images[1, 0].numpy()).resize((right - left, bottom - top), Image.Resampling.BILINEAR)
+    small = Image.fromarray(images[1, 0].numpy()).resize(
+        (right - left, bottom - top), Image.Resampling.BILINEAR
+    )
     expected = images[0, 0].clone()
     expected[top:bottom, left:right] = torch.from_numpy(np.array(small))
-    torch.testing.assert_close(resizemix["paste_resized"](images, box)[0, 0], expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        resizemix["paste_resized"](images, box)[0, 0], expected, rtol=1e-5, atol=1e-5
+    )
 
 
 def test_resizemix_draws(resizemix):
@@ -238,7 +309,11 @@ def test_resizemix_draws(resizemix):
         ctx = MixContext(rng=step_rng(0, step), mean=torch.zeros(3, 1, 1), std=torch.ones(3, 1, 1))
         inside = strategy.mix(images, torch.tensor([0, 1]), ctx).mask[0, 0] == 0
         rows, cols = inside.any(1).nonzero()[:, 0], inside.any(0).nonzero()[:, 0]
-        assert inside.sum() == len(rows) * len(cols) and 10 <= len(rows) <= 80 and abs(2 * len(rows) - len(cols)) <= 1
+        assert (
+            inside.sum() == len(rows) * len(cols)
+            and 10 <= len(rows) <= 80
+            and abs(2 * len(rows) - len(cols)) <= 1
+        )
         shares.append(len(rows) * len(cols) / 20000)
         tops.append(int(rows[0]) / (100 - len(rows)))
         lefts.append(int(cols[0]) / (200 - len(cols)))
@@ -247,7 +322,14 @@ def test_resizemix_draws(resizemix):
     assert min(tops) < 0.02 and max(tops) > 0.98
 
 
-@pytest.mark.parametrize("spec", ["resizemix(min_scale=0)", "resizemix(min_scale=0.5, max_scale=0.4)", "resizemix(max_scale=1.5)"])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "resizemix(min_scale=0)",
+        "resizemix(min_scale=0.5, max_scale=0.4)",
+        "resizemix(max_scale=1.5)",
+    ],
+)
 def test_resizemix_refuses(resizemix, spec):
     with pytest.raises(ValueError, match="resizemix needs 0 < min_scale"):
         create_strategy(spec)
@@ -258,14 +340,24 @@ def test_resizemix_refuses(resizemix, spec):
 
 def table(page: str, header: str) -> list[list[str]]:
     """The cells of the table that begins with this header cell."""
-    lines = (ROOT / "docs" / page).read_text(encoding="utf-8").partition(f"| {header} |")[2].partition("\n\n")[0].splitlines()[2:]
+    lines = (
+        (ROOT / "docs" / page)
+        .read_text(encoding="utf-8")
+        .partition(f"| {header} |")[2]
+        .partition("\n\n")[0]
+        .splitlines()[2:]
+    )
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
 def test_every_column_is_explained():
     from mixbench.report import COLUMNS
 
-    explained = [name for row in table("reading-the-report.md", "column") for name in re.findall(r"`(\w+)`", row[0])]
+    explained = [
+        name
+        for row in table("reading-the-report.md", "column")
+        for name in re.findall(r"`(\w+)`", row[0])
+    ]
     assert len(explained) == len(set(explained)) and set(COLUMNS) <= set(explained)
 
 
@@ -284,13 +376,17 @@ def test_binomial_errors():
 
     for row in table("reading-the-report.md", "validation images"):
         count = int(row[0].split()[0])
-        assert row[1:] == [f"{100 * stats.binom.std(count, p) / count:.2f}" for p in (0.5, 0.8, 0.9)]
+        assert row[1:] == [
+            f"{100 * stats.binom.std(count, p) / count:.2f}" for p in (0.5, 0.8, 0.9)
+        ]
 
 
 # configs
 
 
-@pytest.mark.parametrize(("name", "grid"), [("deit_small_imagenette", (10, 10)), ("deit_small_cifar100", (8, 8))])
+@pytest.mark.parametrize(
+    ("name", "grid"), [("deit_small_imagenette", (10, 10)), ("deit_small_cifar100", (8, 8))]
+)
 def test_recipes(name, grid):
     """Every field is one of the recipe's own, the model takes them, and the rate is DeiT's by the batch."""
     from mixbench.attention import ClassAttention

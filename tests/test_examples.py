@@ -1,4 +1,5 @@
 """The examples run as they stand."""
+
 import math
 import runpy
 from pathlib import Path
@@ -13,7 +14,9 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 def test_plugin(monkeypatch):
     import mixbench.registry as registry
 
-    monkeypatch.setattr(registry, "_registered", {k: v for k, v in registry._registered.items() if k != "halves"})
+    monkeypatch.setattr(
+        registry, "_registered", {k: v for k, v in registry._registered.items() if k != "halves"}
+    )
     load_plugin(EXAMPLES / "halves.py")
     check_strategy(create_strategy("halves"))
 

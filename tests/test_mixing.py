@@ -1,4 +1,5 @@
 """The strategies against hand-worked cases, closed forms, timm and torchvision."""
+
 import math
 
 import numpy as np
@@ -11,13 +12,27 @@ from mixbench.mix import beta, box_mask, cut_box, mirrored, paste_boxes
 from mixbench.strategies.transmix import TransMix, attention_lam, downsample_mask
 from mixbench.testing import MEAN, STD, check_strategy
 
-SPECS = ["none", "mixup", "cutmix", "cutmix(per_sample=True)", "alternate", "transmix",
-         "transmix(base=alternate, downsample=area)", "transmix(base=mixup, renormalise=False)"]
+SPECS = [
+    "none",
+    "mixup",
+    "cutmix",
+    "cutmix(per_sample=True)",
+    "alternate",
+    "transmix",
+    "transmix(base=alternate, downsample=area)",
+    "transmix(base=mixup, renormalise=False)",
+]
 
 
 def mix(spec, images, labels, step=0, seed=0):
     strategy = create_strategy(spec)
-    return strategy.mix(images, labels, make_context(strategy, torch.nn.Identity(), images, seed=seed, step=step, mean=MEAN, std=STD))
+    return strategy.mix(
+        images,
+        labels,
+        make_context(
+            strategy, torch.nn.Identity(), images, seed=seed, step=step, mean=MEAN, std=STD
+        ),
+    )
 
 
 @pytest.fixture
@@ -28,7 +43,12 @@ def batch():
 
 def with_mask(mask, batch=1):
     labels = torch.arange(batch)
-    return MixedBatch(images=torch.zeros(batch, 3, *mask.shape[-2:]), labels=labels, partner=labels.flip(0), mask=mask)
+    return MixedBatch(
+        images=torch.zeros(batch, 3, *mask.shape[-2:]),
+        labels=labels,
+        partner=labels.flip(0),
+        mask=mask,
+    )
 
 
 @pytest.mark.parametrize("spec", SPECS)
@@ -37,17 +57,26 @@ def test_every_strategy_passes_the_kit(spec):
 
 
 def test_mixup_targets_by_hand():
-    mixed = MixedBatch(images=torch.zeros(2, 3, 1, 1), labels=torch.tensor([0, 1]), partner=torch.tensor([1, 0]),
-                       mask=torch.full((1, 1, 1, 1), 0.3))
+    mixed = MixedBatch(
+        images=torch.zeros(2, 3, 1, 1),
+        labels=torch.tensor([0, 1]),
+        partner=torch.tensor([1, 0]),
+        mask=torch.full((1, 1, 1, 1), 0.3),
+    )
     targets = soft_targets(mixed, mixed.lam, 4, smoothing=0.1)
-    assert torch.allclose(targets, torch.tensor([[0.295, 0.655, 0.025, 0.025], [0.655, 0.295, 0.025, 0.025]]))
+    assert torch.allclose(
+        targets, torch.tensor([[0.295, 0.655, 0.025, 0.025], [0.655, 0.295, 0.025, 0.025]])
+    )
 
 
 def test_soft_targets_equal_the_two_smoothed_losses(batch):
     mixed = mix("cutmix(per_sample=True)", *batch)
     logits = torch.randn(6, 5)
     ours = -(soft_targets(mixed, mixed.lam, 5, 0.1) * logits.log_softmax(1)).sum(1)
-    one, other = (F.cross_entropy(logits, y, label_smoothing=0.1, reduction="none") for y in (batch[1], batch[1].flip(0)))
+    one, other = (
+        F.cross_entropy(logits, y, label_smoothing=0.1, reduction="none")
+        for y in (batch[1], batch[1].flip(0))
+    )
     assert torch.allclose(ours, mixed.lam * one + (1 - mixed.lam) * other, atol=1e-6)
 
 
@@ -83,7 +112,9 @@ def test_cutmix_equals_timm_given_the_box(batch, monkeypatch):
     mixed = mix("cutmix", images, labels)
     rows, cols = torch.where(mixed.mask[0, 0] == 0)
     box = int(rows.min()), int(rows.max()) + 1, int(cols.min()), int(cols.max()) + 1
-    monkeypatch.setattr(timm_mixup, "cutmix_bbox_and_lam", lambda shape, lam, **_: (box, float(mixed.lam[0])))
+    monkeypatch.setattr(
+        timm_mixup, "cutmix_bbox_and_lam", lambda shape, lam, **_: (box, float(mixed.lam[0]))
+    )
     theirs = timm_mixup.Mixup(mixup_alpha=0, cutmix_alpha=1.0, label_smoothing=0.1, num_classes=5)
     x, y = theirs(images.clone(), labels)
     assert mixed.images.equal(x)
@@ -103,7 +134,10 @@ def test_cut_box_equals_torchvision():
         assert cut_box(33, 47, lam, (r_y, r_x)) == (y1, x1, y2, x2)
 
 
-@pytest.mark.parametrize(("lam", "side", "share"), [(0.5, 130.138393, 0.6624681), (0.9, 64.53125, None), (0.1, 161.8392857, 0.4779984)])
+@pytest.mark.parametrize(
+    ("lam", "side", "share"),
+    [(0.5, 130.138393, 0.6624681), (0.9, 64.53125, None), (0.1, 161.8392857, 0.4779984)],
+)
 def test_mean_box_over_all_centers(lam, side, share):
     """2h - h^2 / N for a centre uniform on 0 .. N - 1, and the corrected lam it gives."""
     boxes = [cut_box(224, 224, lam, (c, 0)) for c in range(224)]
@@ -126,7 +160,9 @@ def test_pasting_slices_equals_selecting_by_mask(batch):
     images, _ = batch
     for boxes in ([(3, 5, 20, 40)], [(i, i, 2 * i, 3 * i) for i in range(6)], [(4, 4, 4, 9)]):
         mixed, mask = paste_boxes(images, torch.tensor(boxes))
-        assert mask.equal(box_mask(boxes, images)) and mixed.equal(torch.where(mask.bool(), images, images.flip(0)))
+        assert mask.equal(box_mask(boxes, images)) and mixed.equal(
+            torch.where(mask.bool(), images, images.flip(0))
+        )
 
 
 def test_an_inf_never_reaches_its_partner(batch):
@@ -146,7 +182,12 @@ def test_beta_is_beta():
 
 
 def test_neighbouring_steps_draw_apart():
-    draws = {float(torch.rand((), generator=step_rng(seed, step, shard))) for seed in range(4) for step in range(4) for shard in range(4)}
+    draws = {
+        float(torch.rand((), generator=step_rng(seed, step, shard)))
+        for seed in range(4)
+        for step in range(4)
+        for shard in range(4)
+    }
     assert len(draws) == 64
 
 
@@ -165,33 +206,51 @@ ATTN = torch.tensor([[[0.4, 0.3], [0.2, 0.05]]])
 
 @pytest.mark.parametrize(
     ("fields", "lam_of_b"),
-    [({}, 0.3355263), ({"renormalise": False}, 0.325), ({"renormalise": False, "attention_weight": 1.0}, 0.4),
-     ({"attention_weight": 1.0}, 0.4210526), ({"attention_weight": 0.0}, 0.25), ({"downsample": "area"}, 0.3355263)],
+    [
+        ({}, 0.3355263),
+        ({"renormalise": False}, 0.325),
+        ({"renormalise": False, "attention_weight": 1.0}, 0.4),
+        ({"attention_weight": 1.0}, 0.4210526),
+        ({"attention_weight": 0.0}, 0.25),
+        ({"downsample": "area"}, 0.3355263),
+    ],
 )
 def test_transmix_by_hand(fields, lam_of_b):
-    lam = TransMix(**fields).relabel(with_mask(hand_mask(0, 0, 16, 16)), ModelOutput(torch.zeros(1, 2), ATTN))
+    lam = TransMix(**fields).relabel(
+        with_mask(hand_mask(0, 0, 16, 16)), ModelOutput(torch.zeros(1, 2), ATTN)
+    )
     assert 1 - float(lam) == pytest.approx(lam_of_b, abs=1e-6)
 
 
 def test_transmix_aliasing_by_hand():
     output = ModelOutput(torch.zeros(1, 2), ATTN)
-    assert 1 - float(TransMix().relabel(with_mask(hand_mask(1, 1, 16, 16)), output)) == pytest.approx(0.1098633, abs=1e-6)
+    assert 1 - float(
+        TransMix().relabel(with_mask(hand_mask(1, 1, 16, 16)), output)
+    ) == pytest.approx(0.1098633, abs=1e-6)
     dot = TransMix().relabel(with_mask(hand_mask(0, 0, 1, 1)), output)
     assert 1 - float(dot) == pytest.approx((0.0009765625 + 0.4210526) / 2, abs=1e-6)
 
 
 def test_transmix_leaves_constant_masks_alone():
     for renormalise in (True, False):
-        for mask in (torch.full((1, 1, 1, 1), 0.3), torch.full((1, 1, 32, 32), 0.3), torch.ones(1, 1, 32, 32)):
+        for mask in (
+            torch.full((1, 1, 1, 1), 0.3),
+            torch.full((1, 1, 32, 32), 0.3),
+            torch.ones(1, 1, 32, 32),
+        ):
             mixed = with_mask(mask)
-            lam = TransMix(renormalise=renormalise).relabel(mixed, ModelOutput(torch.zeros(1, 2), ATTN))
+            lam = TransMix(renormalise=renormalise).relabel(
+                mixed, ModelOutput(torch.zeros(1, 2), ATTN)
+            )
             assert torch.equal(lam, mixed.lam)
 
 
 def test_transmix_survives_broken_attention():
     mixed = with_mask(hand_mask(0, 0, 16, 16))
     for attn in (ATTN * math.nan, ATTN * 0):
-        assert torch.equal(TransMix().relabel(mixed, ModelOutput(torch.zeros(1, 2), attn)), mixed.lam)
+        assert torch.equal(
+            TransMix().relabel(mixed, ModelOutput(torch.zeros(1, 2), attn)), mixed.lam
+        )
 
 
 def test_transmix_extremes():
@@ -207,7 +266,12 @@ def test_nearest_takes_the_top_left_pixel(side, cells):
     mask = torch.arange(side).float().reshape(1, 1, side, 1).expand(1, 1, side, side)
     down = downsample_mask(mask, (cells, cells))[0, :, 0]
     assert down.tolist() == [math.floor(i * side / cells) for i in range(cells)]
-    assert torch.equal(downsample_mask(mask, (cells, cells)), F.interpolate(mask, (cells, cells))[:, 0]) or side == 230
+    assert (
+        torch.equal(
+            downsample_mask(mask, (cells, cells)), F.interpolate(mask, (cells, cells))[:, 0]
+        )
+        or side == 230
+    )
 
 
 def test_alternate_relabels_with_what_it_drew(batch):
@@ -215,7 +279,12 @@ def test_alternate_relabels_with_what_it_drew(batch):
     output = ModelOutput(torch.zeros(6, 5), torch.rand(6, 2, 3))
     seen = set()
     for step in range(20):
-        mixed = strategy.mix(*batch, make_context(strategy, torch.nn.Identity(), batch[0], seed=0, step=step, mean=MEAN, std=STD))
+        mixed = strategy.mix(
+            *batch,
+            make_context(
+                strategy, torch.nn.Identity(), batch[0], seed=0, step=step, mean=MEAN, std=STD
+            ),
+        )
         drawn = mixed.memo[0]
         seen.add(type(drawn).__name__)
         expected = drawn.relabel(with_mask(mixed.mask, 6), output)
@@ -230,7 +299,9 @@ def test_partner_is_the_mirror():
 def test_input_gradient_is_the_gradient_and_leaves_no_trace():
     from mixbench.mix import input_gradient
 
-    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Dropout(0.5), torch.nn.Linear(12, 4)).train()
+    model = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Dropout(0.5), torch.nn.Linear(12, 4)
+    ).train()
     images, labels = torch.randn(3, 3, 2, 2), torch.tensor([0, 1, 2])
     state = torch.random.get_rng_state()
     gradient = input_gradient(model, images, labels)

@@ -1,4 +1,5 @@
 """Puzzle-Mix against its literal NumPy form, brute force, maximum flow, assignment, and closed forms."""
+
 import copy
 import itertools
 import math
@@ -15,7 +16,14 @@ import torch.nn.functional as F
 from baselines.reference import puzzlemix as literal
 from mixbench import MixContext, create_strategy, make_context, puzzle, step_rng
 from mixbench.mix import beta, randint
-from mixbench.puzzle import block_saliency, mask_cost, mask_energy, move_blocks, solve_mask, transport
+from mixbench.puzzle import (
+    block_saliency,
+    mask_cost,
+    mask_energy,
+    move_blocks,
+    solve_mask,
+    transport,
+)
 from mixbench.strategies.puzzlemix import BLOCKS, block_numbers, cell_size
 from mixbench.testing import MEAN, STD, check_strategy
 
@@ -42,7 +50,9 @@ def problem(batch, n, num_labels, seed=0, weight=1.0, dtype=torch.float64):
 
 def smooth(*shape, seed, blur):
     """Noise blurred over `blur` pixels, scaled to [0, 1] in each image, like the large shapes of photographs."""
-    noise = torch.randn(*shape[:-2], shape[-2] + blur - 1, shape[-1] + blur - 1, generator=generator(seed))
+    noise = torch.randn(
+        *shape[:-2], shape[-2] + blur - 1, shape[-1] + blur - 1, generator=generator(seed)
+    )
     blurred = F.avg_pool2d(noise, blur, 1)
     low, high = blurred.amin((-2, -1), keepdim=True), blurred.amax((-2, -1), keepdim=True)
     return (blurred - low) / (high - low)
@@ -58,7 +68,9 @@ def photographs(batch, seed, height=64, width=64):
 
 def energies(batch, n, alpha, seed=0, num_labels=3):
     images, _, gradient = photographs(batch, seed)
-    return mask_energy(block_saliency(gradient, n), images, STD, alpha, **{**DEFAULTS, "num_labels": num_labels})
+    return mask_energy(
+        block_saliency(gradient, n), images, STD, alpha, **{**DEFAULTS, "num_labels": num_labels}
+    )
 
 
 def all_labels(n, num_labels, batch=1):
@@ -72,7 +84,9 @@ def least_by_flow(unary, vertical, horizontal):
     from scipy.sparse.csgraph import maximum_flow
 
     n, _, num_labels = unary.shape
-    node = np.arange(n * n * (num_labels - 1)).reshape(n, n, num_labels - 1)  # on the sink's side: label > k
+    node = np.arange(n * n * (num_labels - 1)).reshape(
+        n, n, num_labels - 1
+    )  # on the sink's side: label > k
     source, sink, forbidden = node.size, node.size + 1, 10**9
     arcs, constant = [], int(unary[:, :, 0].sum())
     for r, c in np.ndindex(n, n):
@@ -92,14 +106,18 @@ def least_by_flow(unary, vertical, horizontal):
                 for i, j in ((one, other), (other, one)):
                     arcs.append((node[i][k], node[j][m], unit * (1 if k == m else 2)))
     heads, tails, capacity = np.array(arcs, dtype=np.int64).T
-    graph = coo_array((capacity.astype(np.int32), (heads, tails)), shape=(node.size + 2,) * 2).tocsr()
+    graph = coo_array(
+        (capacity.astype(np.int32), (heads, tails)), shape=(node.size + 2,) * 2
+    ).tocsr()
     return constant + maximum_flow(graph, source, sink).flow_value
 
 
 def whole(unary, vertical, horizontal, scale):
     """The problem in whole numbers, near enough to scale times itself."""
     square = (unary.shape[-1] - 1) ** 2
-    return (unary * scale).round(), *((edges * scale / square).round() * square for edges in (vertical, horizontal))
+    return (unary * scale).round(), *(
+        (edges * scale / square).round() * square for edges in (vertical, horizontal)
+    )
 
 
 # The mask.
@@ -114,7 +132,9 @@ def test_dynamic_programming_equals_brute_force(n, num_labels, dtype):
         least = mask_cost(all_labels(n, num_labels, 7), *terms).min(0).values
         assert torch.allclose(energy, least, rtol=1e-12, atol=1e-12) and torch.equal(bound, energy)
         for b in range(7):
-            assert literal.cost(labels[b].numpy(), *(t[b].double().numpy() for t in terms)) == pytest.approx(energy[b].item(), rel=1e-12)
+            assert literal.cost(
+                labels[b].numpy(), *(t[b].double().numpy() for t in terms)
+            ) == pytest.approx(energy[b].item(), rel=1e-12)
 
 
 @pytest.mark.parametrize(("n", "num_labels"), [(2, 2), (2, 3), (2, 4), (3, 2), (3, 3)])
@@ -132,7 +152,9 @@ def test_dynamic_programming_equals_maximum_flow(n, num_labels):
     terms = whole(*problem(4, n, num_labels, seed=n), 1000)
     assert num_labels**n <= puzzle.EXACT_STATES
     _, energy, _ = solve_mask(*terms)
-    assert energy.tolist() == [least_by_flow(*(t[b].long().numpy() for t in terms)) for b in range(4)]
+    assert energy.tolist() == [
+        least_by_flow(*(t[b].long().numpy() for t in terms)) for b in range(4)
+    ]
 
 
 @pytest.mark.parametrize(("n", "num_labels"), [(8, 3), (16, 2), (16, 3), (8, 4)])
@@ -142,16 +164,35 @@ def test_dual_solver_is_within_its_certificate_and_near_the_optimum(n, num_label
     for alpha in (0.2, 0.5, 0.9):
         terms = whole(*(t.double() for t in energies(4, n, alpha, num_labels=num_labels)), 1e7)
         labels, energy, bound = solve_mask(*terms)
-        least = torch.tensor([least_by_flow(*(t[b].long().numpy() for t in terms)) for b in range(4)]).double()
+        least = torch.tensor(
+            [least_by_flow(*(t[b].long().numpy() for t in terms)) for b in range(4)]
+        ).double()
         assert len(labels.unique()) > 1
-        assert (bound <= least).all() and (least <= energy).all() and torch.equal(energy, mask_cost(labels, *terms))
+        assert (
+            (bound <= least).all()
+            and (least <= energy).all()
+            and torch.equal(energy, mask_cost(labels, *terms))
+        )
         gaps.append(((energy - least) / least).mean())
         distances.append(((least - bound) / least).mean())
     assert sum(gaps) / 3 <= 1e-5 and sum(distances) / 3 <= 1e-4
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("kind", ["huge edges", "tiny edges", "no edges", "equal", "heavy tails", "tiny", "huge", "sparse", "zero"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "huge edges",
+        "tiny edges",
+        "no edges",
+        "equal",
+        "heavy tails",
+        "tiny",
+        "huge",
+        "sparse",
+        "zero",
+    ],
+)
 def test_certificate_holds_for_odd_energies(kind, dtype):
     unary, vertical, horizontal = problem(3, 8, 3, seed=5)
     unary, vertical, horizontal = {
@@ -177,7 +218,9 @@ def test_certificate_holds_for_odd_energies(kind, dtype):
     others += [torch.randint(3, labels.shape, generator=generator(k)) for k in range(20)]
     assert all((energy <= mask_cost(other, *exact)).all() for other in others)
     if kind in ("no edges", "tiny edges", "equal", "zero"):
-        assert torch.allclose(energy, exact[0].amin(3).sum((1, 2)), rtol=1e-6) and torch.allclose(bound, energy, rtol=1e-6)
+        assert torch.allclose(energy, exact[0].amin(3).sum((1, 2)), rtol=1e-6) and torch.allclose(
+            bound, energy, rtol=1e-6
+        )
 
 
 @pytest.mark.parametrize("num_labels", [2, 3])
@@ -193,7 +236,9 @@ def test_any_flow_gives_a_bound(num_labels):
         flow = torch.randn(2, arcs, 9, 5, generator=generator(1), dtype=torch.float64) * scale
         assert (puzzle._bound(unary, weight, flow, 3) <= least).all()
     assert torch.allclose(puzzle._bound(unary, weight, flow * 0, 3), unary.amin(3).sum((1, 2)))
-    stiffer = puzzle._flow(unary.diff(dim=3).permute(3, 1, 2, 0).flatten(1, 2).contiguous(), weight * 5, 3)[1]
+    stiffer = puzzle._flow(
+        unary.diff(dim=3).permute(3, 1, 2, 0).flatten(1, 2).contiguous(), weight * 5, 3
+    )[1]
     assert (puzzle._bound(unary, weight * 5, stiffer, 3) > least + 0.1).any()
     assert (puzzle._bound(unary, weight, stiffer, 3) <= least).all()
 
@@ -203,7 +248,9 @@ def test_swapping_the_labels_of_the_optimum_is_symmetric(cut):
     unary, vertical, horizontal = problem(4, 5, 4, weight=0.5)
     _, energy, _ = solve_mask(unary, vertical, horizontal)
     assert torch.allclose(solve_mask(unary.flip(3), vertical, horizontal)[1], energy)
-    assert torch.allclose(solve_mask(unary.flip(1), vertical.flip(1), horizontal.flip(1))[1], energy)
+    assert torch.allclose(
+        solve_mask(unary.flip(1), vertical.flip(1), horizontal.flip(1))[1], energy
+    )
     assert torch.allclose(solve_mask(unary.transpose(1, 2), horizontal.mT, vertical.mT)[1], energy)
 
 
@@ -212,13 +259,22 @@ def test_a_large_batch_is_solved_image_by_image():
     together = solve_mask(*terms)
     for b in (0, puzzle.CACHE_IMAGES - 1, puzzle.CACHE_IMAGES, puzzle.CACHE_IMAGES + 2):
         alone = solve_mask(*(t[b : b + 1] for t in terms))
-        assert torch.equal(alone[0][0], together[0][b]) and torch.allclose(alone[2][0], together[2][b])
+        assert torch.equal(alone[0][0], together[0][b]) and torch.allclose(
+            alone[2][0], together[2][b]
+        )
 
 
-@pytest.mark.parametrize("change", [
-    lambda u, v, h: (u[:, :1], v, h), lambda u, v, h: (u[..., :1], v, h), lambda u, v, h: (u, h, v), lambda u, v, h: (u, v, h[:1]),
-    lambda u, v, h: (u, -v, h), lambda u, v, h: (u, v, h * math.nan),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda u, v, h: (u[:, :1], v, h),
+        lambda u, v, h: (u[..., :1], v, h),
+        lambda u, v, h: (u, h, v),
+        lambda u, v, h: (u, v, h[:1]),
+        lambda u, v, h: (u, -v, h),
+        lambda u, v, h: (u, v, h * math.nan),
+    ],
+)
 def test_wrong_energies_are_refused(change):
     with pytest.raises(ValueError, match=r"unary|vertical|horizontal"):
         solve_mask(*change(*problem(2, 3, 3)))
@@ -231,7 +287,13 @@ def test_energy_equals_the_literal_form():
     images, _, gradient = photographs(3, seed=1, height=48, width=32)
     pixels = (images * STD + MEAN).double().numpy()
     for n, num_labels, alpha in ((2, 2, 0.3), (4, 3, 0.7), (8, 4, 0.5)):
-        ours = mask_energy(block_saliency(gradient, n), images, STD, alpha, **{**DEFAULTS, "num_labels": num_labels})
+        ours = mask_energy(
+            block_saliency(gradient, n),
+            images,
+            STD,
+            alpha,
+            **{**DEFAULTS, "num_labels": num_labels},
+        )
         for a, b in ((0, 2), (1, 1), (2, 0)):
             saliency = [literal.block_saliency(gradient[k].double().numpy(), n) for k in (a, b)]
             assert np.allclose(block_saliency(gradient, n)[a], saliency[0], rtol=1e-5)
@@ -242,7 +304,9 @@ def test_energy_equals_the_literal_form():
 
 def test_reparametrised_energy_equals_the_four_costs_of_each_edge():
     images, _, gradient = photographs(2, seed=2, height=16, width=16)
-    unary, vertical, horizontal = mask_energy(block_saliency(gradient, 2), images, STD, 0.3, **{**DEFAULTS, "num_labels": 2})
+    unary, vertical, horizontal = mask_energy(
+        block_saliency(gradient, 2), images, STD, 0.3, **{**DEFAULTS, "num_labels": 2}
+    )
     pixels = (images * STD + MEAN).double().numpy()
     smoothness = 1.2 / 2 / 16
     costs = literal.pairwise(pixels[0], pixels[1], 2, 2, smoothness * 0.5)
@@ -250,13 +314,21 @@ def test_reparametrised_energy_equals_the_four_costs_of_each_edge():
     offsets = []
     for labels in all_labels(2, 2)[:, 0].numpy():
         share = 1 - labels  # of A
-        direct = (share * s_b + (1 - share) * s_a).sum() + sum(0.2 / 4 * literal.prior(k, 2, 0.3) for k in labels.ravel())
+        direct = (share * s_b + (1 - share) * s_a).sum() + sum(
+            0.2 / 4 * literal.prior(k, 2, 0.3) for k in labels.ravel()
+        )
         for r, c in np.ndindex(2, 2):
             if r == 0:
-                direct += costs[share[0, c], share[1, c]][0][0, c] + smoothness * (share[0, c] != share[1, c])
+                direct += costs[share[0, c], share[1, c]][0][0, c] + smoothness * (
+                    share[0, c] != share[1, c]
+                )
             if c == 0:
-                direct += costs[share[r, 0], share[r, 1]][1][r, 0] + smoothness * (share[r, 0] != share[r, 1])
-        reparametrised = mask_cost(torch.from_numpy(labels)[None], unary[:1], vertical[:1], horizontal[:1])
+                direct += costs[share[r, 0], share[r, 1]][1][r, 0] + smoothness * (
+                    share[r, 0] != share[r, 1]
+                )
+        reparametrised = mask_cost(
+            torch.from_numpy(labels)[None], unary[:1], vertical[:1], horizontal[:1]
+        )
         offsets.append(direct - reparametrised.item())
     assert np.ptp(offsets) < 1e-6 and costs[0, 1][0].min() > 1e-3
 
@@ -265,18 +337,34 @@ def test_without_smoothness_each_block_shows_the_more_salient_image():
     images, _, gradient = photographs(4, seed=3)
     saliency = block_saliency(gradient, 4)
     for alpha in (0.5, 0.9):
-        terms = mask_energy(saliency, images, STD, alpha, num_labels=2, beta=0.0, gamma=0.0, eta=0.2, cell=2)
+        terms = mask_energy(
+            saliency, images, STD, alpha, num_labels=2, beta=0.0, gamma=0.0, eta=0.2, cell=2
+        )
         shown = solve_mask(*terms)[0] == 0  # A
-        assert torch.equal(shown, saliency.flip(0) - saliency < 0.2 / 16 * math.log(alpha / (1 - alpha)))
+        assert torch.equal(
+            shown, saliency.flip(0) - saliency < 0.2 / 16 * math.log(alpha / (1 - alpha))
+        )
         assert 0 < shown.float().mean() < 1
     assert 0.2 / 4 * math.log(9) == pytest.approx(0.109861, abs=1e-6)
 
 
-@pytest.mark.parametrize(("alpha", "label", "least"), [(0.2, 2, 1.08926), (0.5, 1, 1.13863), (0.8, 0, 1.08926)])
+@pytest.mark.parametrize(
+    ("alpha", "label", "least"), [(0.2, 2, 1.08926), (0.5, 1, 1.13863), (0.8, 0, 1.08926)]
+)
 @pytest.mark.parametrize("n", [2, 8])
 def test_stiff_masks_follow_the_prior_alone(alpha, label, least, n):
     images, _, gradient = photographs(2, seed=4)
-    terms = mask_energy(block_saliency(gradient, n), images, STD, alpha, num_labels=3, beta=1e7, gamma=0.0, eta=0.2, cell=2)
+    terms = mask_energy(
+        block_saliency(gradient, n),
+        images,
+        STD,
+        alpha,
+        num_labels=3,
+        beta=1e7,
+        gamma=0.0,
+        eta=0.2,
+        cell=2,
+    )
     labels, energy, _ = solve_mask(*terms)
     assert (labels == label).all()
     assert energy.tolist() == pytest.approx([least] * 2, abs=2e-5)
@@ -285,14 +373,19 @@ def test_stiff_masks_follow_the_prior_alone(alpha, label, least, n):
 def test_exchanging_the_images_mirrors_the_mask():
     images, _, gradient = photographs(2, seed=5)
     saliency = block_saliency(gradient, 8)
-    masks = [solve_mask(*mask_energy(saliency, images, STD, alpha, **DEFAULTS))[0] for alpha in (0.3, 0.7)]
+    masks = [
+        solve_mask(*mask_energy(saliency, images, STD, alpha, **DEFAULTS))[0]
+        for alpha in (0.3, 0.7)
+    ]
     assert torch.equal(masks[0], 2 - masks[1].flip(0)) and len(masks[0].unique()) > 1
 
 
 def test_equal_images_have_equal_edges():
     images, _, gradient = photographs(1, seed=6)
     _, vertical, horizontal = mask_energy(block_saliency(gradient, 8), images, STD, 0.5, **DEFAULTS)
-    assert torch.allclose(vertical, torch.tensor(1.2 / 8 / 16)) and torch.allclose(horizontal, torch.tensor(1.2 / 8 / 16))
+    assert torch.allclose(vertical, torch.tensor(1.2 / 8 / 16)) and torch.allclose(
+        horizontal, torch.tensor(1.2 / 8 / 16)
+    )
 
 
 def test_saliency_survives_bad_gradients():
@@ -302,7 +395,9 @@ def test_saliency_survives_bad_gradients():
         assert torch.allclose(block_saliency(gradient * scale, 4), good, rtol=1e-5)
     gradient[0], gradient[1, 0, 0, 0], gradient[2, 0, 0, 0] = 0, math.nan, math.inf
     broken = block_saliency(gradient, 4)
-    assert torch.equal(broken[:3], torch.full((3, 4, 4), 1 / 16)) and torch.equal(broken[3:], good[3:])
+    assert torch.equal(broken[:3], torch.full((3, 4, 4), 1 / 16)) and torch.equal(
+        broken[3:], good[3:]
+    )
 
 
 # The transport.
@@ -313,7 +408,9 @@ def test_saliency_survives_bad_gradients():
 def test_transport_equals_the_literal_loop_where_it_shows(n, kind):
     rng = generator(n)
     mask = torch.randint(3, (6, n, n), generator=rng).double() / 2
-    saliency = torch.rand(6, n, n, generator=rng, dtype=torch.float64) ** (8 if kind == "peaks" else 1)
+    saliency = torch.rand(6, n, n, generator=rng, dtype=torch.float64) ** (
+        8 if kind == "peaks" else 1
+    )
     saliency = saliency * 4 if kind == "above 1" else saliency / saliency.sum((1, 2), keepdim=True)
     if kind == "holes":
         saliency = saliency * (torch.rand(6, n, n, generator=rng) > 0.4)
@@ -323,7 +420,12 @@ def test_transport_equals_the_literal_loop_where_it_shows(n, kind):
         assert source.shape == (6, n * n)
         for b in range(6):
             shown = (mask[b] > 0).flatten()
-            assert torch.equal(source[b][shown], torch.from_numpy(literal.transport(mask[b].numpy(), saliency[b].numpy(), eps))[shown])
+            assert torch.equal(
+                source[b][shown],
+                torch.from_numpy(literal.transport(mask[b].numpy(), saliency[b].numpy(), eps))[
+                    shown
+                ],
+            )
     assert torch.equal(mask, before[0]) and torch.equal(saliency, before[1])
 
 
@@ -348,7 +450,15 @@ def test_transport_by_hand():
 
 def assignment_cost(source, mask, saliency, eps):
     n = mask.shape[-1]
-    away = np.array([[(i // n - j // n) ** 2 + (i % n - j % n) ** 2 for j in range(n * n)] for i in range(n * n)]) / (n - 1) ** 2
+    away = (
+        np.array(
+            [
+                [(i // n - j // n) ** 2 + (i % n - j % n) ** 2 for j in range(n * n)]
+                for i in range(n * n)
+            ]
+        )
+        / (n - 1) ** 2
+    )
     price = (eps * away - saliency.reshape(-1, 1)) * (mask.ravel() > 0)
     return price, price[source, np.arange(n * n)].sum()
 
@@ -381,7 +491,10 @@ def test_moving_blocks_equals_the_loop_and_keeps_pixels():
     assert torch.equal(move_blocks(images, torch.arange(16).expand(3, -1)), images)
 
 
-@pytest.mark.parametrize(("mask", "saliency", "eps"), [((2, 3, 4), (2, 3, 4), 0.8), ((2, 3, 3), (2, 4, 4), 0.8), ((2, 3, 3), (2, 3, 3), -1.0)])
+@pytest.mark.parametrize(
+    ("mask", "saliency", "eps"),
+    [((2, 3, 4), (2, 3, 4), 0.8), ((2, 3, 3), (2, 4, 4), 0.8), ((2, 3, 3), (2, 3, 3), -1.0)],
+)
 def test_wrong_transports_are_refused(mask, saliency, eps):
     with pytest.raises(ValueError, match=r"mask and saliency|eps"):
         transport(torch.ones(mask), torch.ones(saliency), eps)
@@ -391,23 +504,36 @@ def test_wrong_transports_are_refused(mask, saliency, eps):
 
 
 def context(gradient, step=0):
-    return MixContext(rng=step_rng(0, step), mean=MEAN, std=STD, input_gradient=lambda images, labels: gradient)
+    return MixContext(
+        rng=step_rng(0, step), mean=MEAN, std=STD, input_gradient=lambda images, labels: gradient
+    )
 
 
-@pytest.mark.parametrize("spec", [
-    "puzzlemix", "puzzlemix(num_labels=2, transport=False)", "puzzlemix(num_labels=4, neigh_size=4, clean_lam=0.5)",
-    "puzzlemix(adv_p=1.0)", "transmix(base=puzzlemix)", "alternate(first=puzzlemix, second=mixup)",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "puzzlemix",
+        "puzzlemix(num_labels=2, transport=False)",
+        "puzzlemix(num_labels=4, neigh_size=4, clean_lam=0.5)",
+        "puzzlemix(adv_p=1.0)",
+        "transmix(base=puzzlemix)",
+        "alternate(first=puzzlemix, second=mixup)",
+    ],
+)
 def test_puzzlemix_passes_the_kit(spec):
     check_strategy(create_strategy(spec), moves_pixels=True)
 
 
-@pytest.mark.parametrize("spec", ["puzzlemix(transport=False)", "puzzlemix(transport=False, num_labels=2)"])
+@pytest.mark.parametrize(
+    "spec", ["puzzlemix(transport=False)", "puzzlemix(transport=False, num_labels=2)"]
+)
 def test_without_transport_every_pixel_is_where_it_was(spec):
     check_strategy(create_strategy(spec))
 
 
-@pytest.mark.parametrize("fields", [{}, {"num_labels": 2, "transport_eps": 0.05}, {"num_labels": 4, "transport": False}])
+@pytest.mark.parametrize(
+    "fields", [{}, {"num_labels": 2, "transport_eps": 0.05}, {"num_labels": 4, "transport": False}]
+)
 def test_mix_equals_the_literal_form(fields):
     """Draws replayed, then image by image: pixels, mask and lam."""
     images, labels, gradient = photographs(3, seed=8, height=64, width=32)
@@ -426,10 +552,16 @@ def test_mix_equals_the_literal_form(fields):
         for a in range(3):
             b = 2 - a
             expected, mask, lam = literal.puzzlemix(
-                pixels[a], pixels[b], *(gradient[k].double().numpy() for k in (a, b)), alpha, n,
-                num_labels=strategy.num_labels, cell=cell_size(64 // n, 32 // n, 2),
-                transport_eps=strategy.transport_eps if strategy.transport else None, solve=literal.brute_force if n == 2 else solve,
-            )  # fmt: skip
+                pixels[a],
+                pixels[b],
+                *(gradient[k].double().numpy() for k in (a, b)),
+                alpha,
+                n,
+                num_labels=strategy.num_labels,
+                cell=cell_size(64 // n, 32 // n, 2),
+                transport_eps=strategy.transport_eps if strategy.transport else None,
+                solve=literal.brute_force if n == 2 else solve,
+            )
             assert np.allclose(mixed.mask[a, 0], mask, atol=1e-6)
             assert mixed.lam[a].item() == pytest.approx(lam, abs=1e-6)
             assert np.allclose((mixed.images * STD + MEAN)[a], expected, atol=1e-5)
@@ -443,11 +575,26 @@ def test_block_numbers_are_those_that_divide():
     assert block_numbers(224, 160, 2) == [2, 4, 8, 16] and block_numbers(36, 48, 2) == [2]
     assert block_numbers(230, 230, 2) == [2] and cell_size(115, 115, 2) == 1
     for size in ((33, 32), (32, 35)):
-        with pytest.raises(ValueError, match=rf"{size[0]}x{size[1]}.*{size[0] + size[0] % 2}x{size[1] + size[1] % 2}"):
+        with pytest.raises(
+            ValueError,
+            match=rf"{size[0]}x{size[1]}.*{size[0] + size[0] % 2}x{size[1] + size[1] % 2}",
+        ):
             block_numbers(*size, 2)
 
 
-@pytest.mark.parametrize("spec", ["alpha=0", "num_labels=5", "gamma=1.5", "neigh_size=0", "transport_eps=-1", "adv_p=2", "clean_lam=-1", "beta=-1"])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "alpha=0",
+        "num_labels=5",
+        "gamma=1.5",
+        "neigh_size=0",
+        "transport_eps=-1",
+        "adv_p=2",
+        "clean_lam=-1",
+        "beta=-1",
+    ],
+)
 def test_wrong_parameters_are_refused(spec):
     with pytest.raises(ValueError, match=rf"puzzlemix {spec.split('=')[0]} must be"):
         create_strategy(f"puzzlemix({spec})")
@@ -466,17 +613,31 @@ def test_adversarial_noise_is_bounded_and_climbs():
     gradient = gradient.abs() + 1e-9
     largest = 0.0
     for step in range(8):
-        clean = create_strategy("puzzlemix(transport=False)").mix(images, labels, context(gradient, step))
-        noisy = create_strategy("puzzlemix(transport=False, adv_p=1.0)").mix(images, labels, context(gradient, step))
+        clean = create_strategy("puzzlemix(transport=False)").mix(
+            images, labels, context(gradient, step)
+        )
+        noisy = create_strategy("puzzlemix(transport=False, adv_p=1.0)").mix(
+            images, labels, context(gradient, step)
+        )
         assert torch.equal(clean.mask, noisy.mask)
         pixels = noisy.images * STD + MEAN
         change = pixels - (clean.images * STD + MEAN)
         assert pixels.min() >= -1e-5 and pixels.max() <= 1 + 1e-5
-        assert change.min() >= -1e-5 and change.max() <= 10 / 255 + 1e-5  # adv_eps + 2 outweighs any random start
+        assert (
+            change.min() >= -1e-5 and change.max() <= 10 / 255 + 1e-5
+        )  # adv_eps + 2 outweighs any random start
         largest = max(largest, change.max().item())
     assert largest > 7 / 255
-    half = [create_strategy("puzzlemix(transport=False, adv_p=0.5)").mix(images, labels, context(gradient, step)) for step in range(12)]
-    plain = [create_strategy("puzzlemix(transport=False)").mix(images, labels, context(gradient, step)) for step in range(12)]
+    half = [
+        create_strategy("puzzlemix(transport=False, adv_p=0.5)").mix(
+            images, labels, context(gradient, step)
+        )
+        for step in range(12)
+    ]
+    plain = [
+        create_strategy("puzzlemix(transport=False)").mix(images, labels, context(gradient, step))
+        for step in range(12)
+    ]
     same = [torch.equal(a.images, b.images) for a, b in zip(half, plain, strict=True)]
     assert 0 < sum(same) < 12
 
@@ -486,7 +647,11 @@ class Small(torch.nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.norm, self.drop, self.head = torch.nn.BatchNorm2d(3), torch.nn.Dropout(0.5), torch.nn.Linear(3 * 16 * 16, 5)
+        self.norm, self.drop, self.head = (
+            torch.nn.BatchNorm2d(3),
+            torch.nn.Dropout(0.5),
+            torch.nn.Linear(3 * 16 * 16, 5),
+        )
         self.norm.bias.requires_grad_(False)
 
     def forward(self, images):
@@ -502,11 +667,18 @@ def test_saliency_pass_leaves_the_model_as_it_was():
     grads = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     flags = [(m.training) for m in model.modules()], [p.requires_grad for p in model.parameters()]
     strategy = create_strategy("puzzlemix")
-    mixed = strategy.mix(images, labels, make_context(strategy, model, images, seed=0, step=0, mean=MEAN, std=STD))
+    mixed = strategy.mix(
+        images, labels, make_context(strategy, model, images, seed=0, step=0, mean=MEAN, std=STD)
+    )
     assert not mixed.images.requires_grad and not images.requires_grad and images.grad is None
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
-    assert all(torch.equal(p.grad, grads[name]) for name, p in model.named_parameters() if name in grads)
-    assert flags == ([m.training for m in model.modules()], [p.requires_grad for p in model.parameters()])
+    assert all(
+        torch.equal(p.grad, grads[name]) for name, p in model.named_parameters() if name in grads
+    )
+    assert flags == (
+        [m.training for m in model.modules()],
+        [p.requires_grad for p in model.parameters()],
+    )
 
 
 def step_of(spec, model):
@@ -515,15 +687,37 @@ def step_of(spec, model):
 
     images, labels, _ = photographs(2, seed=12, height=32, width=32)
     strategy = create_strategy(spec)
-    learner = Learner(strategy=strategy, mixing=strategy, model=model, net=forward_pass(model, None, False))
-    return mixed_loss(learner, strategy, images, labels, num_classes=10, smoothing=0.1, amp=False, seed=0, step=1, mean=MEAN, std=STD).loss
+    learner = Learner(
+        strategy=strategy, mixing=strategy, model=model, net=forward_pass(model, None, False)
+    )
+    return mixed_loss(
+        learner,
+        strategy,
+        images,
+        labels,
+        num_classes=10,
+        smoothing=0.1,
+        amp=False,
+        seed=0,
+        step=1,
+        mean=MEAN,
+        std=STD,
+    ).loss
 
 
 def vit():
     import timm
 
     torch.manual_seed(0)
-    return timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=96, depth=4, num_heads=3, num_classes=10)
+    return timm.create_model(
+        "vit_tiny_patch16_224",
+        img_size=32,
+        patch_size=8,
+        embed_dim=96,
+        depth=4,
+        num_heads=3,
+        num_classes=10,
+    )
 
 
 def test_clean_lam_adds_the_loss_of_the_unmixed_batch():
@@ -554,7 +748,11 @@ def test_an_inf_or_nan_pixel_harms_no_other_row():
         spoiled[0, 1, 3, 4] = bad
         strategy = create_strategy("puzzlemix")
         for step in range(6):
-            mixed = strategy.mix(spoiled, labels, make_context(strategy, vit(), spoiled, seed=1, step=step, mean=MEAN, std=STD))
+            mixed = strategy.mix(
+                spoiled,
+                labels,
+                make_context(strategy, vit(), spoiled, seed=1, step=step, mean=MEAN, std=STD),
+            )
             assert mixed.images[1:3].isfinite().all() and mixed.lam.isfinite().all()
 
 
@@ -565,14 +763,20 @@ def drawn_flow_problem(levels, n, batch):
     rng = torch.Generator().manual_seed(levels)
     weight = torch.zeros(2, 1, n, n, batch)
     weight[0, 0, :, :-1] = 2 * torch.rand(n, n - 1, batch, generator=rng)
-    weight[1, 0, :-1] = 3 * torch.rand(n - 1, n, batch, generator=rng) * (torch.rand(n - 1, n, batch, generator=rng) > 0.3)
+    weight[1, 0, :-1] = (
+        3
+        * torch.rand(n - 1, n, batch, generator=rng)
+        * (torch.rand(n - 1, n, batch, generator=rng) > 0.3)
+    )
     return torch.randn(levels, n * n, batch, generator=rng), weight.flatten(2, 3)
 
 
 def usable_triton():
     triton = pytest.importorskip("triton", reason="triton is not installed: pip install triton")
     if not hasattr(triton.language, "gather"):
-        pytest.skip("Triton 3.2, of torch 2.6, has no gather: there the masks are solved by the loop")
+        pytest.skip(
+            "Triton 3.2, of torch 2.6, has no gather: there the masks are solved by the loop"
+        )
     return triton
 
 
@@ -592,9 +796,18 @@ def test_the_kernel_equals_the_loop(tmp_path, monkeypatch):
         problems = torch.load(folder + "/problems.pt")
         solved = [flow(*p, n, 30 * max(levels, 2), 1.25 / (8 * levels)) for p, (levels, n, _) in zip(problems, cases)]
         torch.save(solved, folder + "/solved.pt")"""
-    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
-    subprocess.run([sys.executable, "-c", script, str(KERNEL_CASES), str(tmp_path)], check=True, env=environment)
-    for problem, (levels, n, batch), (x, flow) in zip(problems, KERNEL_CASES, torch.load(tmp_path / "solved.pt"), strict=True):
+    environment = os.environ | {
+        "TRITON_INTERPRET": "1",
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+    }
+    subprocess.run(
+        [sys.executable, "-c", script, str(KERNEL_CASES), str(tmp_path)],
+        check=True,
+        env=environment,
+    )
+    for problem, (levels, n, batch), (x, flow) in zip(
+        problems, KERNEL_CASES, torch.load(tmp_path / "solved.pt"), strict=True
+    ):
         expected_x, expected_flow = puzzle._flow(*problem, n)
         assert flow.shape == (2, levels**2, n * n, batch) and expected_flow.abs().max() > 0.1
         torch.testing.assert_close(x, expected_x, atol=1e-4, rtol=1e-4)
@@ -613,17 +826,30 @@ def test_the_kernel_compiles_for_gpus(capability, levels, warps):
     from mixbench.puzzle_triton import _loop
 
     constants = {"steps": 240, "levels": levels, "arcs": levels**2}
-    constants |= {"LEVELS": triton.next_power_of_2(levels), "ARCS": triton.next_power_of_2(levels**2), "N": 256}
+    constants |= {
+        "LEVELS": triton.next_power_of_2(levels),
+        "ARCS": triton.next_power_of_2(levels**2),
+        "N": 256,
+    }
     kinds = {"batch": "i32", "n": "i32", "step": "fp32"}
-    signature = {name: "constexpr" if name in constants else kinds.get(name, "*fp32") for name in _loop.arg_names}
-    made = triton.compile(ASTSource(_loop, signature, constants), target=GPUTarget("cuda", capability, 32), options={"num_warps": warps})
+    signature = {
+        name: "constexpr" if name in constants else kinds.get(name, "*fp32")
+        for name in _loop.arg_names
+    }
+    made = triton.compile(
+        ASTSource(_loop, signature, constants),
+        target=GPUTarget("cuda", capability, 32),
+        options={"num_warps": warps},
+    )
     assert made.asm["cubin"] and made.metadata.shared <= 48 * 1024
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="Triton works here")
 def test_a_machine_where_triton_does_not_work_is_told():
     puzzle._triton_flow.cache_clear()
-    with pytest.warns(UserWarning, match="thousands of launches instead of one: Triton cannot be used"):
+    with pytest.warns(
+        UserWarning, match="thousands of launches instead of one: Triton cannot be used"
+    ):
         assert puzzle._triton_flow(torch.device("cpu")) is None
 
 
@@ -633,7 +859,11 @@ def test_a_machine_where_triton_does_not_work_is_told():
 @pytest.mark.parametrize("n", [8, 16])
 def test_a_gpu_solves_masks_as_well_without_a_wait(n, labels):
     rng = torch.Generator().manual_seed(n)
-    terms = torch.rand(32, n, n, labels, generator=rng), torch.rand(32, n - 1, n, generator=rng), torch.rand(32, n, n - 1, generator=rng)
+    terms = (
+        torch.rand(32, n, n, labels, generator=rng),
+        torch.rand(32, n - 1, n, generator=rng),
+        torch.rand(32, n, n - 1, generator=rng),
+    )
     there = [term.cuda() for term in terms]
     assert puzzle._triton_flow(there[0].device) is not None
     solve_mask(*there)  # compiles the kernel

@@ -1,4 +1,5 @@
 """Both DeiT-S recipes against the table of what the two repositories do, cell by cell."""
+
 import pytest
 import torch
 
@@ -6,23 +7,89 @@ from mixbench.data import eval_transform, train_transform
 from mixbench.recipe import Recipe, load_recipe, parse_value, recipe_hash, recipe_text
 from mixbench.train import build_optimizer, build_scheduler, recipe_model, schedule
 
-SHARED = {"model": "deit_small_patch16_224", "image_size": 224, "drop_rate": 0, "drop_path": 0.1, "batch_size": 1024, "lr": 1e-3,
-          "opt": "adamw", "opt_eps": 1e-8, "opt_betas": (0.9, 0.999), "epochs": 300, "warmup_lr": 1e-6, "min_lr": 1e-5,
-          "clip_grad": None, "model_ema": True, "model_ema_decay": 0.99996, "smoothing": 0.1, "mixup_alpha": 0.8, "mix_prob": 1,
-          "switch_prob": 0.5, "compose": "alternate", "aa": "rand-m9-mstd0.5-inc1", "scale": (0.08, 1), "hflip": 0.5,
-          "interpolation": "bicubic", "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+SHARED = {
+    "model": "deit_small_patch16_224",
+    "image_size": 224,
+    "drop_rate": 0,
+    "drop_path": 0.1,
+    "batch_size": 1024,
+    "lr": 1e-3,
+    "opt": "adamw",
+    "opt_eps": 1e-8,
+    "opt_betas": (0.9, 0.999),
+    "epochs": 300,
+    "warmup_lr": 1e-6,
+    "min_lr": 1e-5,
+    "clip_grad": None,
+    "model_ema": True,
+    "model_ema_decay": 0.99996,
+    "smoothing": 0.1,
+    "mixup_alpha": 0.8,
+    "mix_prob": 1,
+    "switch_prob": 0.5,
+    "compose": "alternate",
+    "aa": "rand-m9-mstd0.5-inc1",
+    "scale": (0.08, 1),
+    "hflip": 0.5,
+    "interpolation": "bicubic",
+    "mean": (0.485, 0.456, 0.406),
+    "std": (0.229, 0.224, 0.225),
+}
 OWN = {
-    "deit_small": {"weight_decay": 0.03, "warmup_epochs": 20, "cooldown_epochs": 10, "total_epochs": 310, "amp": False, "headline": "ema",
-                   "reprob": 0, "aug_repeats": 0, "train_interpolation": "random", "crop_pct": 0.9, "color_jitter": 0.4, "seed": 42},
-    "deit_small_deit": {"weight_decay": 0.05, "warmup_epochs": 5, "cooldown_epochs": 0, "total_epochs": 300, "amp": True, "headline": "raw",
-                        "reprob": 0.25, "remode": "pixel", "recount": 1, "aug_repeats": 3, "train_interpolation": "bicubic",
-                        "crop_pct": 0.875, "color_jitter": 0.3, "seed": 0},
+    "deit_small": {
+        "weight_decay": 0.03,
+        "warmup_epochs": 20,
+        "cooldown_epochs": 10,
+        "total_epochs": 310,
+        "amp": False,
+        "headline": "ema",
+        "reprob": 0,
+        "aug_repeats": 0,
+        "train_interpolation": "random",
+        "crop_pct": 0.9,
+        "color_jitter": 0.4,
+        "seed": 42,
+    },
+    "deit_small_deit": {
+        "weight_decay": 0.05,
+        "warmup_epochs": 5,
+        "cooldown_epochs": 0,
+        "total_epochs": 300,
+        "amp": True,
+        "headline": "raw",
+        "reprob": 0.25,
+        "remode": "pixel",
+        "recount": 1,
+        "aug_repeats": 3,
+        "train_interpolation": "bicubic",
+        "crop_pct": 0.875,
+        "color_jitter": 0.3,
+        "seed": 0,
+    },
 }
 RATES = {
-    "deit_small": {0: 1e-6, 10: 5.005e-4, 19: 9.5005e-4, 20: 9.8918e-4, 150: 5.05e-4, 299: 1.00271e-5, 309: 1e-5},
+    "deit_small": {
+        0: 1e-6,
+        10: 5.005e-4,
+        19: 9.5005e-4,
+        20: 9.8918e-4,
+        150: 5.05e-4,
+        299: 1.00271e-5,
+        309: 1e-5,
+    },
     # one epoch late: 1e-5 + 4.95e-4 * (1 + cos(pi * (epoch - 1) / 300)); epoch 309 is not reached
-    "deit_small_deit": {0: 1e-6, 1: 1e-6, 2: 2.008e-4, 6: 9.9932e-4, 10: 9.9780e-4, 19: 9.9123e-4, 20: 9.9023e-4, 150: 5.10184e-4,
-                        151: 5.05e-4, 299: 1.010856e-5},
+    "deit_small_deit": {
+        0: 1e-6,
+        1: 1e-6,
+        2: 2.008e-4,
+        6: 9.9932e-4,
+        10: 9.9780e-4,
+        19: 9.9123e-4,
+        20: 9.9023e-4,
+        150: 5.10184e-4,
+        151: 5.05e-4,
+        299: 1.010856e-5,
+    },
 }
 
 
@@ -50,7 +117,9 @@ def test_parameters_without_weight_decay():
     groups = build_optimizer(model, recipe).param_groups
     named = {id(p): n for n, p in model.named_parameters()}
     free = {named[id(p)] for g in groups if g["weight_decay"] == 0 for p in g["params"]}
-    assert free == {n for n, p in model.named_parameters() if p.ndim == 1 or n in ("pos_embed", "cls_token")}
+    assert free == {
+        n for n, p in model.named_parameters() if p.ndim == 1 or n in ("pos_embed", "cls_token")
+    }
     assert {g["weight_decay"] for g in groups} == {0, 0.03}
     assert all(g["betas"] == (0.9, 0.999) and g["eps"] == 1e-8 for g in groups)
 
@@ -67,14 +136,21 @@ def test_a_fused_optimizer_makes_the_same_step():
         optimizer.step()
         weights[fused] = list(model.parameters())
     torch.testing.assert_close(weights[True], weights[False], atol=1e-7, rtol=1e-6)
-    assert build_optimizer(model, load_recipe("deit_small", {"opt": "lamb"})).param_groups  # timm's own has no such argument
+    assert build_optimizer(
+        model, load_recipe("deit_small", {"opt": "lamb"})
+    ).param_groups  # timm's own has no such argument
 
 
 def test_transforms_of_both_recipes():
     ours, deit = (load_recipe(name) for name in OWN)
     assert "size=248" in str(eval_transform(ours)) and "size=256" in str(eval_transform(deit))
     text = str(train_transform(ours))
-    assert "RandAugment" in text and "RandomErasing" not in text and "bilinear" in text and "bicubic" in text
+    assert (
+        "RandAugment" in text
+        and "RandomErasing" not in text
+        and "bilinear" in text
+        and "bicubic" in text
+    )
     assert "RandomErasing(p=0.25, mode=pixel" in str(train_transform(deit))
     assert "PosterizeIncreasing" in str(train_transform(deit))
 
@@ -103,10 +179,20 @@ def test_hash_follows_what_changes_numbers():
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("mixup-switch-probb: 0.8", "did you mean"), ("lr: fast", "lr must be a number"), ("epochs: 1.5", "whole number"),
-     ("- 1", "name: value"), ("lr: [", "cannot read"), ("headline: best", "one of raw, ema"), ("batch_size: 0", "above 0"),
-     ("{lr: 1, l-r: 2}", "unknown key"), ("{min-lr: 1, min_lr: 2}", "twice"), ("micro_batch: 7", "must divide"),
-     ("{model_ema: false}", "headline ema needs"), ("amp: 1", "true or false")],
+    [
+        ("mixup-switch-probb: 0.8", "did you mean"),
+        ("lr: fast", "lr must be a number"),
+        ("epochs: 1.5", "whole number"),
+        ("- 1", "name: value"),
+        ("lr: [", "cannot read"),
+        ("headline: best", "one of raw, ema"),
+        ("batch_size: 0", "above 0"),
+        ("{lr: 1, l-r: 2}", "unknown key"),
+        ("{min-lr: 1, min_lr: 2}", "twice"),
+        ("micro_batch: 7", "must divide"),
+        ("{model_ema: false}", "headline ema needs"),
+        ("amp: 1", "true or false"),
+    ],
 )
 def test_mistakes_in_yaml(tmp_path, text, message):
     path = tmp_path / "r.yaml"
@@ -121,15 +207,31 @@ def test_numbers_that_yaml_reads_as_text():
 
 
 def test_the_parts_of_a_files_model_do_not_hold_for_another():
-    assert load_recipe("quick").embed_dim == 96 and load_recipe("quick", {"model": "vit_tiny_patch16_224"}).depth == 4
+    assert (
+        load_recipe("quick").embed_dim == 96
+        and load_recipe("quick", {"model": "vit_tiny_patch16_224"}).depth == 4
+    )
     other = load_recipe("quick", {"model": "pvt_tiny", "depth": 2})
-    assert (other.patch_size, other.embed_dim, other.depth, other.num_heads, other.epochs) == (None, None, 2, None, 7)
+    assert (other.patch_size, other.embed_dim, other.depth, other.num_heads, other.epochs) == (
+        None,
+        None,
+        2,
+        None,
+        7,
+    )
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
-    [({"clip_grad": -1}, "clip_grad must be above 0"), ({"mixup_alpha": float("nan")}, "finite"), ({"min_lr": float("inf")}, "finite"),
-     ({"std": [0, 0, 0]}, "std must be above 0"), ({"crop_pct": 0}, "above 0"), ({"scale": [1.0, 0.08]}, "in order"), ({"opt_eps": -1}, "above 0")],
+    [
+        ({"clip_grad": -1}, "clip_grad must be above 0"),
+        ({"mixup_alpha": float("nan")}, "finite"),
+        ({"min_lr": float("inf")}, "finite"),
+        ({"std": [0, 0, 0]}, "std must be above 0"),
+        ({"crop_pct": 0}, "above 0"),
+        ({"scale": [1.0, 0.08]}, "in order"),
+        ({"opt_eps": -1}, "above 0"),
+    ],
 )
 def test_values_that_cannot_be_meant_are_refused(values, message):
     with pytest.raises(ValueError, match=message):

@@ -1,4 +1,5 @@
 """Each strategy against a slow, literal form of its publication that shares no code with it."""
+
 import numpy as np
 import pytest
 import torch
@@ -17,17 +18,23 @@ LABELS = torch.tensor([3, 0, 2, 2, 1])
 @pytest.fixture
 def pixels():
     """Smooth noise, so that maps have shape."""
-    coarse = torch.randint(256, (BATCH, 3, 6, 8), generator=torch.Generator().manual_seed(2)).float()
+    coarse = torch.randint(
+        256, (BATCH, 3, 6, 8), generator=torch.Generator().manual_seed(2)
+    ).float()
     return torch.nn.functional.interpolate(coarse, SIZE, mode="bilinear").to(torch.uint8)
 
 
 @pytest.fixture
 def images(pixels):
-    return (pixels.float() / 255 - torch.tensor(MEAN).reshape(3, 1, 1)) / torch.tensor(STD).reshape(3, 1, 1)
+    return (pixels.float() / 255 - torch.tensor(MEAN).reshape(3, 1, 1)) / torch.tensor(STD).reshape(
+        3, 1, 1
+    )
 
 
 def context(strategy, images, step):
-    return make_context(strategy, torch.nn.Identity(), images, seed=0, step=step, mean=MEAN, std=STD)
+    return make_context(
+        strategy, torch.nn.Identity(), images, seed=0, step=step, mean=MEAN, std=STD
+    )
 
 
 def draws(step, count):
@@ -63,8 +70,16 @@ def test_cutmix(step, per_sample, images):
 
 
 def test_fine_grained_saliency(pixels):
-    pixels = torch.cat([pixels, torch.randint(256, (1, 3, *SIZE), dtype=torch.uint8), torch.full((1, 3, *SIZE), 9, dtype=torch.uint8)])
-    literal = np.stack([saliencymix.saliency(image) for image in pixels.permute(0, 2, 3, 1).numpy()])
+    pixels = torch.cat(
+        [
+            pixels,
+            torch.randint(256, (1, 3, *SIZE), dtype=torch.uint8),
+            torch.full((1, 3, *SIZE), 9, dtype=torch.uint8),
+        ]
+    )
+    literal = np.stack(
+        [saliencymix.saliency(image) for image in pixels.permute(0, 2, 3, 1).numpy()]
+    )
     assert np.array_equal((fine_grained(pixels) * 255).round().numpy(), literal)
 
 
@@ -72,7 +87,9 @@ def test_fine_grained_saliency(pixels):
 @pytest.mark.parametrize("scope", ["sample", "batch"])
 def test_saliencymix(step, scope, pixels):
     pixels[3] = 50  # a flat image: its box goes where it was drawn
-    images = (pixels.float() / 255 - torch.tensor(MEAN).reshape(3, 1, 1)) / torch.tensor(STD).reshape(3, 1, 1)
+    images = (pixels.float() / 255 - torch.tensor(MEAN).reshape(3, 1, 1)) / torch.tensor(
+        STD
+    ).reshape(3, 1, 1)
     strategy = create_strategy(f"saliencymix(scope={scope})")
     mixed = strategy.mix(images, LABELS, context(strategy, images, step))
     boxes = []
@@ -86,9 +103,16 @@ def test_saliencymix(step, scope, pixels):
 @pytest.mark.parametrize("channel", ["mean", "last"])
 @pytest.mark.parametrize("k", [0, 1, 6, 35])
 def test_attentivecutmix(k, channel, images):
-    features = torch.randint(4, (BATCH, 3, 7, 5), generator=torch.Generator().manual_seed(k)).float()  # many ties
+    features = torch.randint(
+        4, (BATCH, 3, 7, 5), generator=torch.Generator().manual_seed(k)
+    ).float()  # many ties
     strategy = create_strategy(f"attentivecutmix(k={k}, channel={channel})")
-    ctx = MixContext(rng=step_rng(0, 0), mean=torch.zeros(3, 1, 1), std=torch.ones(3, 1, 1), features=lambda x: features)
+    ctx = MixContext(
+        rng=step_rng(0, 0),
+        mean=torch.zeros(3, 1, 1),
+        std=torch.ones(3, 1, 1),
+        features=lambda x: features,
+    )
     mixed = strategy.mix(images, LABELS, ctx)
     rows = []
     for row, other in enumerate(PARTNER):
@@ -100,14 +124,21 @@ def test_attentivecutmix(k, channel, images):
 @pytest.mark.parametrize("base", ["cutmix", "saliencymix", "mixup"])
 @pytest.mark.parametrize("fields", [{}, {"attention_weight": 1.0}, {"renormalise": False}])
 def test_transmix(base, fields, images):
-    strategy = create_strategy(f"transmix(base={base}, {', '.join(f'{key}={value}' for key, value in fields.items())})")
+    strategy = create_strategy(
+        f"transmix(base={base}, {', '.join(f'{key}={value}' for key, value in fields.items())})"
+    )
     for step in range(3):
         mixed = strategy.mix(images, LABELS, context(strategy, images, step))
         attn = torch.rand((BATCH, 3, 5), generator=torch.Generator().manual_seed(step))
         attn /= attn.sum((1, 2), keepdim=True) * 1.1  # the rest lies on the class token itself
         mask = mixed.mask.expand(BATCH, 1, *SIZE)[:, 0].double().numpy()
-        lams = [transmix.lam(one, a, **fields) for one, a in zip(mask, attn.double().numpy(), strict=True)]
-        if base == "mixup":  # Differs from a literal equation 7: a constant mask keeps its label by area
+        lams = [
+            transmix.lam(one, a, **fields)
+            for one, a in zip(mask, attn.double().numpy(), strict=True)
+        ]
+        if (
+            base == "mixup"
+        ):  # Differs from a literal equation 7: a constant mask keeps its label by area
             lams = mask.mean((1, 2))
         lam = strategy.relabel(mixed, ModelOutput(torch.zeros(BATCH, 4), attn))
         assert_same(mixed, lam, mixed.images.numpy(), mask, np.array(lams))

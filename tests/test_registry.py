@@ -1,11 +1,19 @@
 """Spec text both ways, plug-ins, and errors that name the way out."""
+
 import subprocess
 import sys
 
 import pytest
 
 import mixbench
-from mixbench import MixStrategy, create_strategies, create_strategy, list_strategies, register_strategy, strategy_spec
+from mixbench import (
+    MixStrategy,
+    create_strategies,
+    create_strategy,
+    list_strategies,
+    register_strategy,
+    strategy_spec,
+)
 from mixbench.registry import load_plugin
 
 ROUND_TRIPS = {
@@ -27,10 +35,21 @@ def test_round_trip(text, canonical):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("cutmx", "did you mean 'cutmix'"), ("cutmix(alpa=1)", "did you mean 'alpha'"), ("cutmix(alpha=-1)", "above 0, not -1"),
-     ("cutmix(alpha=nan)", "a number"), ("cutmix(1)", "name=value"), ("cutmix(", "cannot read"), ("transmix(base=3)", "a strategy"),
-     ("cutmix(alpha=True)", "a number"), ("__import__('os')", "unknown strategy|name=value"), ("transmix(attention_weight=2)", "between 0 and 1"),
-     ("alternate(first=transmix, second=transmix(attention=3))", "two kinds of attention"), ("", "no strategy"), ("none(a=1)", "it has none")],
+    [
+        ("cutmx", "did you mean 'cutmix'"),
+        ("cutmix(alpa=1)", "did you mean 'alpha'"),
+        ("cutmix(alpha=-1)", "above 0, not -1"),
+        ("cutmix(alpha=nan)", "a number"),
+        ("cutmix(1)", "name=value"),
+        ("cutmix(", "cannot read"),
+        ("transmix(base=3)", "a strategy"),
+        ("cutmix(alpha=True)", "a number"),
+        ("__import__('os')", "unknown strategy|name=value"),
+        ("transmix(attention_weight=2)", "between 0 and 1"),
+        ("alternate(first=transmix, second=transmix(attention=3))", "two kinds of attention"),
+        ("", "no strategy"),
+        ("none(a=1)", "it has none"),
+    ],
 )
 def test_mistakes_are_explained(text, message):
     with pytest.raises(ValueError, match=message):
@@ -38,8 +57,9 @@ def test_mistakes_are_explained(text, message):
 
 
 def test_lists():
-    assert [strategy_spec(s) for s in create_strategies("cutmix, transmix(base=mixup, attention=3)")] == [
-        "cutmix", "transmix(base=mixup, attention=3)"]
+    assert [
+        strategy_spec(s) for s in create_strategies("cutmix, transmix(base=mixup, attention=3)")
+    ] == ["cutmix", "transmix(base=mixup, attention=3)"]
     with pytest.raises(ValueError, match="twice"):
         create_strategies("cutmix,cutmix(alpha=1)")
 
@@ -49,7 +69,9 @@ def test_duplicate_and_unfit_registrations():
         def mix(self, images, labels, ctx): ...
 
     with pytest.raises(ValueError, match="taken"):
-        register_strategy("cutmix")(type("Other", (type(create_strategy("mixup")),), {"__dataclass_fields__": {}}))
+        register_strategy("cutmix")(
+            type("Other", (type(create_strategy("mixup")),), {"__dataclass_fields__": {}})
+        )
     with pytest.raises(ValueError, match="frozen dataclass"):
         register_strategy("plain")(Plain)
     with pytest.raises(ValueError, match="derived from MixStrategy"):
@@ -86,7 +108,12 @@ class Halves(MixStrategy):
 def test_public_names_exist_and_importing_is_light():
     assert all(getattr(mixbench, name) for name in mixbench.__all__)
     code = "import sys, mixbench.cli, mixbench.registry as r; r.create_strategy('transmix'); print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        == "False\n"
+    )
 
 
 def test_the_kit_catches_wrong_strategies():
@@ -125,7 +152,10 @@ class Mine(CutMix):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "mine.py").write_text(code.replace("NAME", name))
     load_plugin(tmp_path / "a" / "mine.py")
-    assert strategy_spec(create_strategy("postponed(base=mixup, kind=two)")) == "postponed(base=mixup, kind=two)"
+    assert (
+        strategy_spec(create_strategy("postponed(base=mixup, kind=two)"))
+        == "postponed(base=mixup, kind=two)"
+    )
     with pytest.raises(ValueError, match="one of one, two"):
         create_strategy("postponed(kind=three)")
     with pytest.raises(ValueError, match="taken"):
@@ -141,7 +171,9 @@ def test_text_that_looks_like_a_word_comes_back(text):
     assert create_strategy(strategy_spec(strategy)) == strategy
 
 
-@pytest.mark.parametrize("text", ["cutmix(alpha={[]:1})", "cutmix(alpha={[]})", "cutmix(alpha={{}})"])
+@pytest.mark.parametrize(
+    "text", ["cutmix(alpha={[]:1})", "cutmix(alpha={[]})", "cutmix(alpha={{}})"]
+)
 def test_values_that_python_cannot_make_are_explained(text):
     with pytest.raises(ValueError, match="a number"):
         create_strategy(text)
@@ -149,8 +181,13 @@ def test_values_that_python_cannot_make_are_explained(text):
 
 @pytest.mark.parametrize(
     ("body", "message"),
-    [("k = torch.rand(()); return self.blend(images, labels, k)", "same generator"),
-     ("k = torch.zeros(1, 1, 1, images.shape[3]); k[..., :3] = 1; return self.blend(images, labels, k)", "copied")],
+    [
+        ("k = torch.rand(()); return self.blend(images, labels, k)", "same generator"),
+        (
+            "k = torch.zeros(1, 1, 1, images.shape[3]); k[..., :3] = 1; return self.blend(images, labels, k)",
+            "copied",
+        ),
+    ],
 )
 def test_the_kit_catches_global_draws_and_multiplied_masks(body, message, tmp_path):
     from mixbench.testing import check_strategy
@@ -197,7 +234,11 @@ def test_yamls_words_are_known():
 
     from mixbench.strategies.cutmix import CutMix
 
-    assert create_strategy("cutmix(per_sample=true)") == create_strategy("cutmix(per_sample=True)") != create_strategy("cutmix(per_sample=false)")
+    assert (
+        create_strategy("cutmix(per_sample=true)")
+        == create_strategy("cutmix(per_sample=True)")
+        != create_strategy("cutmix(per_sample=false)")
+    )
     assert strategy_spec(create_strategy("cutmix(per_sample=true)")) == "cutmix(per_sample=True)"
     with pytest.raises(ValueError, match="true or false, not 'yes'"):
         create_strategy("cutmix(per_sample=yes)")
@@ -209,6 +250,10 @@ def test_yamls_words_are_known():
         name: str = ""
 
     found = create_strategy("mayskip(every=null, name=null)")
-    assert found.every is None and found.name == "null" and create_strategy(strategy_spec(found)) == found
+    assert (
+        found.every is None
+        and found.name == "null"
+        and create_strategy(strategy_spec(found)) == found
+    )
     with pytest.raises(ValueError, match="cutmix per_sample must be true or false, not None"):
         create_strategy("cutmix(per_sample=null)")

@@ -1,4 +1,5 @@
 """A run that is killed, damaged or out of disk goes on to the figures of one that was left alone."""
+
 import fcntl
 import json
 from pathlib import Path
@@ -141,18 +142,32 @@ class Late(CutMix):
     plugin.write_text(PLUGIN + code + KILLERS["in a step"].replace("50", "80"))
     assert not kills.run(out, "late,cutmix", "0", "--plugin", str(plugin), "--mix-prob", "1")
     kept = torch.load(out / "state-seed0.pt", weights_only=True)["learners"]["late"]
-    assert kept["status"] == "diverged at step 24" and all(value.isfinite().all() for value in kept["model"].values())
+    assert kept["status"] == "diverged at step 24" and all(
+        value.isfinite().all() for value in kept["model"].values()
+    )
     plugin.write_text(PLUGIN + code)
-    with pytest.raises(RuntimeError, match="diverged at step 24"):  # the status of the command is not 0
+    with pytest.raises(
+        RuntimeError, match="diverged at step 24"
+    ):  # the status of the command is not 0
         kills.run(out, "late,cutmix", "0", "--plugin", str(plugin), "--mix-prob", "1")
     rows = {row["strategy"]: row for row in kills.figures(out)}
-    assert rows["late"]["status"] == "diverged at step 24" and rows["late"]["top1"] == "" and rows["cutmix"]["status"] == "ok"
+    assert (
+        rows["late"]["status"] == "diverged at step 24"
+        and rows["late"]["top1"] == ""
+        and rows["cutmix"]["status"] == "ok"
+    )
 
 
 @pytest.mark.parametrize(
     ("code", "extra", "message"),
-    [("import torch\ndef full(*_): raise OSError(28, 'No space left on device')\ntorch.save = full\n", (), "No space left on device"),
-     (DEAD_WORKER, ("--workers", "1"), "worker")],
+    [
+        (
+            "import torch\ndef full(*_): raise OSError(28, 'No space left on device')\ntorch.save = full\n",
+            (),
+            "No space left on device",
+        ),
+        (DEAD_WORKER, ("--workers", "1"), "worker"),
+    ],
 )
 def test_a_full_disk_or_a_dead_worker_ends_the_run_resumably(code, extra, message, tmp_path, whole):
     out, plugin = tmp_path / "run", tmp_path / "fault.py"
@@ -175,8 +190,20 @@ def test_two_processes_cannot_share_a_directory(tmp_path, capsys):
 def test_speed_is_not_measured_again(tmp_path, monkeypatch):
     import mixbench.comparison as comparison
 
-    argv = ["--mode", "speed", "--rounds", "2", "--speed-model", "deit_tiny_patch16_224", "--speed-image-size", "32", "--speed-batch-size", "2",
-            "--out", str(tmp_path / "run")]
+    argv = [
+        "--mode",
+        "speed",
+        "--rounds",
+        "2",
+        "--speed-model",
+        "deit_tiny_patch16_224",
+        "--speed-image-size",
+        "32",
+        "--speed-batch-size",
+        "2",
+        "--out",
+        str(tmp_path / "run"),
+    ]
     assert main(argv) == 0
     before = (tmp_path / "run" / "comparison.csv").read_text()
     monkeypatch.setattr(comparison, "measure", None)
@@ -188,7 +215,17 @@ def test_speed_is_not_measured_again(tmp_path, monkeypatch):
 def test_an_interrupt_does_not_wipe_the_comparison(tmp_path, monkeypatch):
     import mixbench.comparison as comparison
 
-    argv = ["--strategies", "cutmix", "--mode", "accuracy", "--out", str(tmp_path / "run"), *kills.TINY, "--epochs", "1"]
+    argv = [
+        "--strategies",
+        "cutmix",
+        "--mode",
+        "accuracy",
+        "--out",
+        str(tmp_path / "run"),
+        *kills.TINY,
+        "--epochs",
+        "1",
+    ]
     assert main(argv) == 0
     before = (tmp_path / "run" / "comparison.csv").read_text()
 
@@ -212,4 +249,7 @@ class Eights(CutMix):
     out, plugin = tmp_path / "run", tmp_path / "eights.py"
     plugin.write_text(PLUGIN + code)
     assert kills.run(out, "eights,cutmix", "0", "--plugin", str(plugin))
-    assert [row["status"] for row in kills.figures(out)] == ["ok", "ok"] and "no label error of eights" in said(out)
+    assert [row["status"] for row in kills.figures(out)] == [
+        "ok",
+        "ok",
+    ] and "no label error of eights" in said(out)

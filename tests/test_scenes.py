@@ -1,4 +1,5 @@
 """The drawn data set is what it says: deterministic, masked, and with backgrounds that say nothing of the class."""
+
 import numpy as np
 import pytest
 
@@ -17,11 +18,20 @@ def test_mask_and_box_agree(size):
     for index in range(30):
         scene = draw_scene(3, index, size)
         top, left, bottom, right = scene.box
-        assert scene.image.shape == (size, size, 3) and scene.image.dtype == np.uint8 and scene.label == index % len(CLASSES)
+        assert (
+            scene.image.shape == (size, size, 3)
+            and scene.image.dtype == np.uint8
+            and scene.label == index % len(CLASSES)
+        )
         inside = np.zeros_like(scene.mask)
         inside[top:bottom, left:right] = True
         assert not scene.mask[~inside].any()
-        assert scene.mask[top].any() and scene.mask[bottom - 1].any() and scene.mask[:, left].any() and scene.mask[:, right - 1].any()
+        assert (
+            scene.mask[top].any()
+            and scene.mask[bottom - 1].any()
+            and scene.mask[:, left].any()
+            and scene.mask[:, right - 1].any()
+        )
         assert 0.02 < scene.mask.mean() < 0.45
 
 
@@ -33,5 +43,8 @@ def test_backgrounds_say_nothing_of_the_class():
 
 
 def test_objects_stand_out():
-    gaps = [np.abs(s.image[s.mask].mean(0) - s.image[~s.mask].mean(0)).max() for s in (draw_scene(5, i) for i in range(100))]
+    gaps = [
+        np.abs(s.image[s.mask].mean(0) - s.image[~s.mask].mean(0)).max()
+        for s in (draw_scene(5, i) for i in range(100))
+    ]
     assert np.median(gaps) > 40

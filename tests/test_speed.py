@@ -1,4 +1,5 @@
 """What the speed part counts: arithmetic by strategy, paired ratios, parts of the step."""
+
 from contextlib import ExitStack
 
 import numpy as np
@@ -23,7 +24,9 @@ def flops(specs, **changes):
     strategies = {strategy_spec(s): s for s in create_strategies(specs)}
     counts = {}
     with ExitStack() as stack:
-        stack.enter_context(sdpa_kernel(SDPBackend.MATH))  # the counter does not know the CPU's fused attention
+        stack.enter_context(
+            sdpa_kernel(SDPBackend.MATH)
+        )  # the counter does not know the CPU's fused attention
         step = timed_step(recipe, CPU)
         for spec, learner in speed_learners(strategies, recipe, CPU, stack).items():
             with FlopCounterMode(display=False) as counter:
@@ -52,20 +55,44 @@ def test_attentivecutmix_costs_the_forward_pass_of_its_network(tmp_path):
 
 def test_interval_of_the_median():
     rng = np.random.default_rng(0)
-    covered = [low <= 1.0 <= high for _, low, high in (median_interval(rng.normal(1, 0.1, 41), 500) for _ in range(200))]
+    covered = [
+        low <= 1.0 <= high
+        for _, low, high in (median_interval(rng.normal(1, 0.1, 41), 500) for _ in range(200))
+    ]
     assert 0.88 <= np.mean(covered) <= 1
     assert median_interval(np.ones(5)) == (1.0, 1.0, 1.0)
 
 
 def test_figures_hang_together():
     recipe, heard = load_recipe("quick", SMALL), []
-    speeds, failed = measure(create_strategies("transmix,none"), recipe, CPU, 3, lambda done, total: heard.append((done, total)))
-    assert heard == [(1, 3), (2, 3), (3, 3)] and not failed and list(speeds) == ["cutmix", "transmix", "none"]
-    assert speeds["cutmix"].ratio_to_cutmix == speeds["cutmix"].ratio_lo == speeds["cutmix"].ratio_hi == 1
+    speeds, failed = measure(
+        create_strategies("transmix,none"),
+        recipe,
+        CPU,
+        3,
+        lambda done, total: heard.append((done, total)),
+    )
+    assert (
+        heard == [(1, 3), (2, 3), (3, 3)]
+        and not failed
+        and list(speeds) == ["cutmix", "transmix", "none"]
+    )
+    assert (
+        speeds["cutmix"].ratio_to_cutmix
+        == speeds["cutmix"].ratio_lo
+        == speeds["cutmix"].ratio_hi
+        == 1
+    )
     for speed in speeds.values():
-        assert speed.im_per_sec_lo <= speed.im_per_sec <= speed.im_per_sec_hi and speed.rounds == 3 and speed.peak_memory_mb is None
+        assert (
+            speed.im_per_sec_lo <= speed.im_per_sec <= speed.im_per_sec_hi
+            and speed.rounds == 3
+            and speed.peak_memory_mb is None
+        )
         parts = [getattr(speed, f"{part}_ms") for part in PARTS]
-        assert min(parts) >= 0 and sum(parts[:3]) == pytest.approx(1000 * 2 / speed.im_per_sec, rel=0.5)
+        assert min(parts) >= 0 and sum(parts[:3]) == pytest.approx(
+            1000 * 2 / speed.im_per_sec, rel=0.5
+        )
 
 
 def test_a_strategy_that_fails_is_named_and_the_others_are_timed():
@@ -80,8 +107,16 @@ def test_a_strategy_that_fails_is_named_and_the_others_are_timed():
         def relabel(self, mixed, output):
             raise RuntimeError("not today")
 
-    speeds, failed = measure([create_strategy("late_failure"), create_strategy("mixup")], load_recipe("quick", SMALL), CPU, 1)
-    assert failed == {"late_failure": "failed: RuntimeError: not today"} and list(speeds) == ["cutmix", "mixup"]
+    speeds, failed = measure(
+        [create_strategy("late_failure"), create_strategy("mixup")],
+        load_recipe("quick", SMALL),
+        CPU,
+        1,
+    )
+    assert failed == {"late_failure": "failed: RuntimeError: not today"} and list(speeds) == [
+        "cutmix",
+        "mixup",
+    ]
 
 
 def test_what_is_timed_is_what_trains():
@@ -99,12 +134,35 @@ def test_what_is_timed_is_what_trains():
         from mixbench import ClassAttention
 
         rng = torch.Generator().manual_seed(0)
-        images, labels = torch.randn(2, 3, 32, 32, generator=rng), torch.randint(1000, (2,), generator=rng)
+        images, labels = (
+            torch.randn(2, 3, 32, 32, generator=rng),
+            torch.randint(1000, (2,), generator=rng),
+        )
         with ClassAttention(model) as tap:
             strategy = create_strategy("transmix")
-            own = Learner(strategy, strategy, model, forward_pass(model, tap, False), tap, build_optimizer(model, recipe))
+            own = Learner(
+                strategy,
+                strategy,
+                model,
+                forward_pass(model, tap, False),
+                tap,
+                build_optimizer(model, recipe),
+            )
             torch.manual_seed(hashed_seed("elsewhere"))
-            mixed_loss(own, strategy, images, labels, num_classes=1000, smoothing=recipe.smoothing, amp=False, seed=0, step=5,
-                       mean=torch.tensor(recipe.mean).reshape(-1, 1, 1), std=torch.tensor(recipe.std).reshape(-1, 1, 1)).loss.backward()
+            mixed_loss(
+                own,
+                strategy,
+                images,
+                labels,
+                num_classes=1000,
+                smoothing=recipe.smoothing,
+                amp=False,
+                seed=0,
+                step=5,
+                mean=torch.tensor(recipe.mean).reshape(-1, 1, 1),
+                std=torch.tensor(recipe.std).reshape(-1, 1, 1),
+            ).loss.backward()
             own.optimizer.step()
-    assert all(torch.equal(a, b) for a, b in zip(timed.model.parameters(), model.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(timed.model.parameters(), model.parameters(), strict=True)
+    )

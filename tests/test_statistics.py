@@ -1,4 +1,5 @@
 """The statistics are scipy's own, claim no more than they may, and say in plain words what they cannot."""
+
 import itertools
 import re
 import warnings
@@ -26,7 +27,10 @@ pytestmark = pytest.mark.filterwarnings("error")
 
 def one(differences):
     """The difference of one strategy whose seeds lie `differences` above cutmix."""
-    figures = {"cutmix": dict.fromkeys(range(len(differences)), 0.0), "new": dict(enumerate(differences))}
+    figures = {
+        "cutmix": dict.fromkeys(range(len(differences)), 0.0),
+        "new": dict(enumerate(differences)),
+    }
     [result] = compare(figures).differences
     return result
 
@@ -34,11 +38,20 @@ def one(differences):
 def test_equals_scipy_on_the_same_numbers():
     values = np.random.default_rng(1).normal(0.3, 1, 9)
     result = one(values)
-    interval = stats.bootstrap((values,), np.mean, method="BCa", n_resamples=9999, rng=0).confidence_interval
+    interval = stats.bootstrap(
+        (values,), np.mean, method="BCa", n_resamples=9999, rng=0
+    ).confidence_interval
     assert (result.low, result.high) == pytest.approx((interval.low, interval.high), abs=1e-9)
-    assert result.p == stats.permutation_test((values,), np.mean, permutation_type="samples", n_resamples=np.inf).pvalue
+    assert (
+        result.p
+        == stats.permutation_test(
+            (values,), np.mean, permutation_type="samples", n_resamples=np.inf
+        ).pvalue
+    )
     [_, new] = compare({"cutmix": {0: 1.0}, "new": dict(enumerate(values))}).summaries
-    assert (new.low, new.high) == pytest.approx(stats.t.interval(0.95, 8, values.mean(), stats.sem(values)))
+    assert (new.low, new.high) == pytest.approx(
+        stats.t.interval(0.95, 8, values.mean(), stats.sem(values))
+    )
     assert new.spread == pytest.approx(stats.tstd(values))
 
 
@@ -72,7 +85,10 @@ def test_the_smallest_difference_is_found_about_four_times_in_five(seeds, compar
     unit = np.random.default_rng(0).normal(0, 1, seeds)
     unit = (unit - unit.mean()) / unit.std(ddof=1)
     effect = smallest_difference(unit, comparisons)
-    found = [sign_flip_p(v) * comparisons < 0.05 for v in np.random.default_rng(1).normal(effect, 1, (300, seeds))]
+    found = [
+        sign_flip_p(v) * comparisons < 0.05
+        for v in np.random.default_rng(1).normal(effect, 1, (300, seeds))
+    ]
     assert 0.72 <= np.mean(found) <= 0.88
 
 
@@ -80,7 +96,10 @@ def test_too_few_seeds_can_show_nothing():
     assert [seeds_needed(k) for k in (1, 2, 5)] == [6, 7, 8]
     result = one([1.0, 1.1, 1.2, 0.9, 1.0])
     assert not result.claimed and result.smallest is None and result.low > 0
-    assert "not resolvable with 5 seeds" in result.sentence and "p cannot be below 2/2^5: it takes 6 seeds" in result.sentence
+    assert (
+        "not resolvable with 5 seeds" in result.sentence
+        and "p cannot be below 2/2^5: it takes 6 seeds" in result.sentence
+    )
     assert one([1.0, 1.1, 1.2, 0.9, 1.0, 1.1]).claimed
 
 
@@ -91,26 +110,54 @@ def test_a_claim_needs_the_interval_and_the_corrected_p():
     assert one(values).claimed and "new is higher than cutmix: +1.00 points" in one(values).sentence
     assert "new is lower than cutmix" in one([-v for v in values]).sentence
     doubtful = one([1.0, 0.8, 3.1, 2.1, 2.3, 2.8, -3.0, 2.8, 2.2])
-    assert doubtful.corrected < 0.05 and doubtful.low < 0 and not doubtful.claimed and "not resolvable with 9 seeds" in doubtful.sentence
+    assert (
+        doubtful.corrected < 0.05
+        and doubtful.low < 0
+        and not doubtful.claimed
+        and "not resolvable with 9 seeds" in doubtful.sentence
+    )
     two = compare({"cutmix": base, "a": shifted, "b": shifted}).differences
-    assert [d.corrected for d in two] == pytest.approx([2 * 2 / 64] * 2) and not any(d.claimed for d in two)
+    assert [d.corrected for d in two] == pytest.approx([2 * 2 / 64] * 2) and not any(
+        d.claimed for d in two
+    )
     assert "corrected for 2 comparisons" in two[0].sentence
 
 
 @pytest.mark.parametrize(
     ("figures", "words"),
     [
-        ({"cutmix": {0: 70.0}, "new": {0: 71.0}}, "one seed, which cannot tell the strategies apart"),
+        (
+            {"cutmix": {0: 70.0}, "new": {0: 71.0}},
+            "one seed, which cannot tell the strategies apart",
+        ),
         ({"cutmix": {0: 70.0, 1: 71.0}, "new": {0: 70.0, 1: 71.0}}, "equal in each of 2 seeds"),
-        ({"cutmix": {0: 70.0, 1: 70.5}, "new": {0: 71.0, 1: 71.0}}, "p cannot be below 2/2^2: it takes 6 seeds"),
+        (
+            {"cutmix": {0: 70.0, 1: 70.5}, "new": {0: 71.0, 1: 71.0}},
+            "p cannot be below 2/2^2: it takes 6 seeds",
+        ),
         ({"cutmix": {0: 70.0, 1: 70.5}, "new": {0: 70.3, 1: 70.8}}, "not resolvable with 2 seeds"),
-        ({"cutmix": {0: 70.0, 1: 70.5, 2: 71.0}, "new": {0: 71.0, 1: None, 2: 70.0}}, "on both sides: seed 1."),
-        ({"cutmix": {0: 70.0, 1: 70.5, 2: 71.0}, "new": {0: 71.0, 1: float("nan"), 2: float("inf")}}, "on both sides: seeds 1, 2."),
+        (
+            {"cutmix": {0: 70.0, 1: 70.5, 2: 71.0}, "new": {0: 71.0, 1: None, 2: 70.0}},
+            "on both sides: seed 1.",
+        ),
+        (
+            {
+                "cutmix": {0: 70.0, 1: 70.5, 2: 71.0},
+                "new": {0: 71.0, 1: float("nan"), 2: float("inf")},
+            },
+            "on both sides: seeds 1, 2.",
+        ),
         ({"cutmix": {0: None}, "new": {0: 71.0}}, "no seed in common that gave a figure"),
         ({"cutmix": {0: 70.0}, "new": {1: 71.0}}, "no seed in common"),
         ({"cutmix": {}, "new": {}}, "no seed in common"),
-        ({"cutmix": dict.fromkeys(range(8), 70.0), "new": dict.fromkeys(range(8), 70.1)}, "new is higher than cutmix: +0.10 points [+0.10, +0.10]"),
-        ({"cutmix": dict.fromkeys(range(8), 70.0), "new": dict.fromkeys(range(8), 70.0)}, "equal in each of 8 seeds: no difference"),
+        (
+            {"cutmix": dict.fromkeys(range(8), 70.0), "new": dict.fromkeys(range(8), 70.1)},
+            "new is higher than cutmix: +0.10 points [+0.10, +0.10]",
+        ),
+        (
+            {"cutmix": dict.fromkeys(range(8), 70.0), "new": dict.fromkeys(range(8), 70.0)},
+            "equal in each of 8 seeds: no difference",
+        ),
     ],
 )
 def test_degenerate_runs_give_a_plain_sentence(figures, words):
@@ -141,7 +188,10 @@ def test_one_seed_gets_mcnemar_over_the_images():
     correct = {("new", 4): ours, ("cutmix", 4): theirs}
     [result] = compare({"cutmix": {4: 55.0}, "new": {4: 80.0}}, correct=correct).differences
     assert result.p == p and not result.claimed
-    assert "12 images right with new alone, 2 images with cutmix alone" in result.sentence and "Another seed may say otherwise" in result.sentence
+    assert (
+        "12 images right with new alone, 2 images with cutmix alone" in result.sentence
+        and "Another seed may say otherwise" in result.sentence
+    )
     with pytest.raises(ValueError, match="40 and 39 images"):
         mcnemar(ours, theirs[1:])
 
@@ -165,20 +215,32 @@ def test_calibration_equals_torchmetrics():
     from torchmetrics.functional.classification import multiclass_calibration_error
 
     generator = torch.Generator().manual_seed(0)
-    logits, labels = 3 * torch.randn(500, 7, generator=generator), torch.randint(7, (500,), generator=generator)
+    logits, labels = (
+        3 * torch.randn(500, 7, generator=generator),
+        torch.randint(7, (500,), generator=generator),
+    )
     confidence, predicted = logits.double().softmax(-1).max(-1)
-    expected = multiclass_calibration_error(logits.double().softmax(-1), labels, num_classes=7, n_bins=15, norm="l1")
-    assert calibration_error(confidence.numpy(), (predicted == labels).numpy()) == pytest.approx(100 * expected.item(), rel=1e-6)
+    expected = multiclass_calibration_error(
+        logits.double().softmax(-1), labels, num_classes=7, n_bins=15, norm="l1"
+    )
+    assert calibration_error(confidence.numpy(), (predicted == labels).numpy()) == pytest.approx(
+        100 * expected.item(), rel=1e-6
+    )
 
 
 def test_calibration_by_hand():
     # two images at confidence 3/4, one right: |1/2 - 3/4|; two at 1, both right: 0
-    assert calibration_error(np.array([0.75, 0.75, 1, 1]), np.array([True, False, True, True])) == pytest.approx(12.5)
+    assert calibration_error(
+        np.array([0.75, 0.75, 1, 1]), np.array([True, False, True, True])
+    ) == pytest.approx(12.5)
 
 
 def test_the_baseline():
     figures = {"none": {0: 1.0}, "cutmix": {0: 1.0}, "new": {0: 1.0}}
-    assert compare(figures).baseline == "cutmix" and compare({"none": {0: 1.0}, "new": {}}).baseline == "none"
+    assert (
+        compare(figures).baseline == "cutmix"
+        and compare({"none": {0: 1.0}, "new": {}}).baseline == "none"
+    )
     assert [d.strategy for d in compare(figures, baseline="new").differences] == ["none", "cutmix"]
     with pytest.raises(ValueError, match="'other' is not among"):
         compare(figures, baseline="other")
@@ -203,13 +265,17 @@ def test_what_too_few_seeds_means_depends_on_the_comparisons():
     def sentences(seeds, fewer):
         figures = {"cutmix": dict.fromkeys(range(seeds), 70.0)}
         for i in range(7):
-            figures[f"s{i}"] = {s: 70.0 + rng.normal(0, 1) for s in range(fewer if i == 0 else seeds)}
+            figures[f"s{i}"] = {
+                s: 70.0 + rng.normal(0, 1) for s in range(fewer if i == 0 else seeds)
+            }
         return [d.sentence for d in compare(figures).differences]
 
     assert all("below 7 x 2/2^8: it takes 9 seeds" in text for text in sentences(8, 8)[1:])
     assert "below 2/2^5: it takes 9 seeds" in sentences(9, 5)[0]
     first, *others = sentences(9, 7)
-    assert "So few" not in first and all("would be found by 9 seeds four times in five" in text for text in others)
+    assert "So few" not in first and all(
+        "would be found by 9 seeds four times in five" in text for text in others
+    )
 
 
 def test_images_and_seeds_are_corrected_apart():
@@ -217,4 +283,7 @@ def test_images_and_seeds_are_corrected_apart():
     figures = {"cutmix": {0: 50.0, 1: 50.0}, "a": {0: 100.0}, "b": {0: 51.0, 1: 52.0}}
     a, b = compare(figures, correct={("cutmix", 0): flags, ("a", 0): np.ones(40, bool)}).differences
     assert a.corrected == a.p == 2 / 2**20 and b.corrected == b.p == 0.5
-    assert "differ beyond the chance of these images: 20 images right with a alone" in a.sentence and not a.claimed
+    assert (
+        "differ beyond the chance of these images: 20 images right with a alone" in a.sentence
+        and not a.claimed
+    )

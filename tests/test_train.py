@@ -1,4 +1,5 @@
 """Side-by-side training: bit-identical, independent of its neighbours, and robust to a strategy that fails."""
+
 from collections import Counter
 from dataclasses import dataclass, replace
 
@@ -16,7 +17,17 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def tiny():
-    recipe = load_recipe("quick", {"embed_dim": 24, "depth": 1, "epochs": 2, "batch_size": 16, "micro_batch": 8, "drop_path": 0.2})
+    recipe = load_recipe(
+        "quick",
+        {
+            "embed_dim": 24,
+            "depth": 1,
+            "epochs": 2,
+            "batch_size": 16,
+            "micro_batch": 8,
+            "drop_path": 0.2,
+        },
+    )
     return recipe, open_data(image_size=32, limit_train=50, limit_val=20)
 
 
@@ -26,7 +37,9 @@ def weights(learner):
 
 def run(tiny, text, **changes):
     recipe, data = tiny
-    return {x.spec: x for x in train(create_strategies(text), replace(recipe, **changes), data, 3, CPU)}
+    return {
+        x.spec: x for x in train(create_strategies(text), replace(recipe, **changes), data, 3, CPU)
+    }
 
 
 def test_figures_do_not_depend_on_company_order_or_time(tiny):
@@ -36,12 +49,14 @@ def test_figures_do_not_depend_on_company_order_or_time(tiny):
         again = run(tiny, text)
         assert torch.equal(weights(alone["cutmix"]), weights(again["cutmix"]))
         assert [{k: v for k, v in r.items() if k != "seconds"} for r in alone["cutmix"].log] == [
-            {k: v for k, v in r.items() if k != "seconds"} for r in again["cutmix"].log]
+            {k: v for k, v in r.items() if k != "seconds"} for r in again["cutmix"].log
+        ]
 
 
 def test_each_strategy_is_first_after_the_loader_as_often(tiny):
     calls = []
     for name in ("former", "latter", "third"):
+
         def mix(self, images, labels, ctx, name=name):
             calls.append(name)
             return CutMix.mix(self, images, labels, ctx)
@@ -70,7 +85,10 @@ def test_a_failing_strategy_leaves_the_others_alone(tiny, tmp_path):
         def relabel(self, mixed, output):
             return mixed.lam * float("nan")
 
-    alone, all_three = run(tiny, "cutmix", mix_prob=1.0), run(tiny, "raises,cutmix,diverges", mix_prob=1.0)
+    alone, all_three = (
+        run(tiny, "cutmix", mix_prob=1.0),
+        run(tiny, "raises,cutmix,diverges", mix_prob=1.0),
+    )
     assert all_three["raises"].status == "failed: RuntimeError: no such luck"
     assert all_three["diverges"].status == "diverged at step 0"
     assert torch.equal(weights(alone["cutmix"]), weights(all_three["cutmix"]))
@@ -83,7 +101,9 @@ def test_loss_falls(tiny):
 
 def test_accumulation_is_the_mean_of_the_micro_batches(tiny):
     """Without mixing and drop path, the size of the micro-batch changes rounding alone."""
-    whole, parts = (run(tiny, "none", micro_batch=m, drop_path=0.0, epochs=1)["none"] for m in (16, 4))
+    whole, parts = (
+        run(tiny, "none", micro_batch=m, drop_path=0.0, epochs=1)["none"] for m in (16, 4)
+    )
     assert torch.allclose(weights(whole), weights(parts), atol=1e-5)
 
 
@@ -93,7 +113,9 @@ def test_files_are_written_and_load_in_timm(tiny, tmp_path):
     recipe, data = tiny
     recipe = replace(recipe, epochs=1, model_ema=True, headline="ema")
     [learner] = train(create_strategies("cutmix"), recipe, data, 0, CPU, out=tmp_path)
-    model = timm.create_model(recipe.model, img_size=32, patch_size=8, embed_dim=24, depth=1, num_heads=3, num_classes=10)
+    model = timm.create_model(
+        recipe.model, img_size=32, patch_size=8, embed_dim=24, depth=1, num_heads=3, num_classes=10
+    )
     timm.models.load_checkpoint(model, str(tmp_path / "cutmix/seed0/last.pt"))
     for name, value in model.state_dict().items():
         assert torch.equal(value, learner.ema.module.state_dict()[name])
@@ -110,18 +132,26 @@ def test_compiled_learners_keep_their_own_attention(monkeypatch):
     from mixbench.attention import ClassAttention
     from mixbench.train import forward_pass
 
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager", fullgraph=True))
+    monkeypatch.setattr(
+        torch, "compile", functools.partial(torch.compile, backend="eager", fullgraph=True)
+    )
     images = torch.randn(2, 3, 32, 32)
     for number in range(9):
         torch.manual_seed(number)
-        model = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=24, depth=3, num_classes=5)
+        model = timm.create_model(
+            "vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=24, depth=3, num_classes=5
+        )
         tap = ClassAttention(model, (1, 3)[number % 2]) if number % 3 else None
         if tap is None:
-            assert torch.allclose(forward_pass(model, None, True)(images).logits, model(images), atol=1e-6)
+            assert torch.allclose(
+                forward_pass(model, None, True)(images).logits, model(images), atol=1e-6
+            )
             continue
         with tap:
             compiled, eager = forward_pass(model, tap, True)(images), tap(images)
-        assert torch.allclose(compiled.logits, eager.logits, atol=1e-6) and torch.allclose(compiled.attn, eager.attn, atol=1e-6)
+        assert torch.allclose(compiled.logits, eager.logits, atol=1e-6) and torch.allclose(
+            compiled.attn, eager.attn, atol=1e-6
+        )
 
 
 def test_compose_is_the_recipe_of_deit():
@@ -144,11 +174,17 @@ def test_micro_batches_divide_the_batch():
 def test_evaluate_counts_like_torchmetrics_would():
     logits = torch.randn(23, 7)
     labels = torch.randint(7, (23,))
-    found = evaluate(torch.nn.Identity(), [(logits[:16], labels[:16]), (logits[16:], labels[16:])], CPU, False)
+    found = evaluate(
+        torch.nn.Identity(), [(logits[:16], labels[:16]), (logits[16:], labels[16:])], CPU, False
+    )
     order = logits.argsort(1, descending=True)
     assert found.top(1) == pytest.approx(100 * (order[:, 0] == labels).float().mean().item())
-    assert found.top(5) == pytest.approx(100 * sum(int(y) in row[:5].tolist() for row, y in zip(order, labels, strict=True)) / 23)
-    assert torch.allclose(found.nll, torch.nn.functional.cross_entropy(logits, labels, reduction="none"), atol=1e-6)
+    assert found.top(5) == pytest.approx(
+        100 * sum(int(y) in row[:5].tolist() for row, y in zip(order, labels, strict=True)) / 23
+    )
+    assert torch.allclose(
+        found.nll, torch.nn.functional.cross_entropy(logits, labels, reduction="none"), atol=1e-6
+    )
     assert torch.allclose(found.confidence, logits.softmax(1).amax(1))
 
 
@@ -160,12 +196,18 @@ def test_ties_and_scores_that_are_not_finite_are_no_hits():
 
 def test_augmentation_belongs_to_the_sample(tiny):
     _, data = tiny
-    train_set = TrainSet(data.train, train_transform(load_recipe("deit_small_deit", {"image_size": 32})), 0)
+    train_set = TrainSet(
+        data.train, train_transform(load_recipe("deit_small_deit", {"image_size": 32})), 0
+    )
     first = train_set[(0, 5, 0)][0]
     state = torch.random.get_rng_state()
     train_set[(0, 6, 0)]
-    assert torch.equal(train_set[(0, 5, 0)][0], first) and torch.equal(torch.random.get_rng_state(), state)
-    assert not torch.equal(train_set[(1, 5, 0)][0], first) and not torch.equal(train_set[(0, 5, 1)][0], first)
+    assert torch.equal(train_set[(0, 5, 0)][0], first) and torch.equal(
+        torch.random.get_rng_state(), state
+    )
+    assert not torch.equal(train_set[(1, 5, 0)][0], first) and not torch.equal(
+        train_set[(0, 5, 1)][0], first
+    )
 
 
 def test_repeated_augmentation_gives_each_image_three_times():
@@ -183,7 +225,9 @@ def test_subsets_are_class_balanced():
 
 def test_weights_that_the_last_step_ruins_are_not_ok(tiny, tmp_path):
     recipe, data = tiny
-    recipe = replace(recipe, epochs=1, lr=1e30, min_lr=1e30, warmup_epochs=0.0, batch_size=32, micro_batch=32)
+    recipe = replace(
+        recipe, epochs=1, lr=1e30, min_lr=1e30, warmup_epochs=0.0, batch_size=32, micro_batch=32
+    )
     [learner] = train(create_strategies("none"), recipe, data, 0, CPU, out=tmp_path)
     assert learner.status == "diverged at step 0" and not (tmp_path / "none/seed0/last.pt").exists()
 
@@ -204,7 +248,11 @@ def test_validation_images_are_loaded_once_for_all(tiny, monkeypatch):
 
     loaded = []
     load = data_module.SceneSource.load
-    monkeypatch.setattr(data_module.SceneSource, "load", lambda self, index: loaded.append(index) or load(self, index))
+    monkeypatch.setattr(
+        data_module.SceneSource,
+        "load",
+        lambda self, index: loaded.append(index) or load(self, index),
+    )
     run(tiny, "none,cutmix,transmix", epochs=1, model_ema=True)
     assert len(loaded) == 48 + 20
 
@@ -215,7 +263,9 @@ def test_an_unreadable_validation_image_is_one_sentence(tiny):
 
     def loader():
         yield 1
-        raise UnreadableImage("Caught UnreadableImage in DataLoader worker process 0.\nTraceback ...\nmixbench.data.UnreadableImage: cannot read image x.png: no")
+        raise UnreadableImage(
+            "Caught UnreadableImage in DataLoader worker process 0.\nTraceback ...\nmixbench.data.UnreadableImage: cannot read image x.png: no"
+        )
 
     with pytest.raises(UnreadableImage, match=r"^cannot read image x\.png: no$"):
         list(readable(loader()))
@@ -225,7 +275,9 @@ def test_throughput_with_the_loader_counts_this_process_alone(tiny, tmp_path, mo
     """An epoch is 48 images in 6 micro-batches of 2 s each, after 6 waits of 3 s: 48 / 30 = 1.6 images a second, resumed or not."""
     recipe, data = tiny
     monkeypatch.setattr("mixbench.train.Clock.seconds", lambda self: {"micro-batch": 2.0})
-    monkeypatch.setattr("mixbench.train.Waiting.add", lambda self, seconds: setattr(self, "waited", self.waited + 3))
+    monkeypatch.setattr(
+        "mixbench.train.Waiting.add", lambda self, seconds: setattr(self, "waited", self.waited + 3)
+    )
     [whole] = train(create_strategies("cutmix"), recipe, data, 0, CPU)
 
     def killed(done, steps):
@@ -236,5 +288,8 @@ def test_throughput_with_the_loader_counts_this_process_alone(tiny, tmp_path, mo
         train(create_strategies("cutmix"), recipe, data, 0, CPU, out=tmp_path, tick=killed)
     [resumed] = train(create_strategies("cutmix"), recipe, data, 0, CPU, out=tmp_path, resume=True)
     [again] = train(create_strategies("cutmix"), recipe, data, 0, CPU, out=tmp_path, resume=True)
-    assert (whole.train_im_per_sec, whole.seconds) == (1.6, 24) and (resumed.train_im_per_sec, resumed.seconds) == (1.6, 24)
+    assert (whole.train_im_per_sec, whole.seconds) == (1.6, 24) and (
+        resumed.train_im_per_sec,
+        resumed.seconds,
+    ) == (1.6, 24)
     assert again.train_im_per_sec is None  # nothing was left to train

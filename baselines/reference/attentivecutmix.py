@@ -1,11 +1,14 @@
 """Attentive CutMix as published (Walawalkar et al., 2020), one image at a time: the tests' oracle."""
+
 import numpy as np
 
 
 def best_cells(features, k, channel="mean"):
     """Row and column of the k highest cells of one feature map (C, h, w), its channels averaged or the last alone; ties in raster order."""
     attention = features.mean(0) if channel == "mean" else features[-1]
-    cells = sorted(np.ndindex(attention.shape), key=lambda cell: -attention[cell])  # sorted keeps the order of equals
+    cells = sorted(
+        np.ndindex(attention.shape), key=lambda cell: -attention[cell]
+    )  # sorted keeps the order of equals
     return cells[:k]
 
 

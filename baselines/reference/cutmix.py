@@ -1,4 +1,5 @@
 """CutMix as published (Yun et al., 2019), one image at a time: the tests' oracle."""
+
 import numpy as np
 
 

@@ -1,4 +1,5 @@
 """Mixup as published (Zhang et al., 2018), one image at a time: the tests' oracle."""
+
 import numpy as np
 
 

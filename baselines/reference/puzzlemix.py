@@ -3,6 +3,7 @@
 Source: snu-mllab/PuzzleMix at e2dbf3a, imagenet/train.py and imagenet/mixup.py. Energies stay float64: no integer truncation.
 Differs: the grid is n x n over images of any shape, and a place that nobody wins in the transport keeps its own block.
 """
+
 from __future__ import annotations
 
 import itertools
@@ -41,13 +42,19 @@ def penalty(before: Array, after: Array, n: int) -> tuple[Array, Array]:
     for i in range(n - 1):
         for j in range(n):
             cols = slice(j * wide, (j + 1) * wide)
-            vertical[i, j] = np.abs(before[:, (i + 1) * tall - 1, cols] - after[:, (i + 1) * tall, cols]).mean()
+            vertical[i, j] = np.abs(
+                before[:, (i + 1) * tall - 1, cols] - after[:, (i + 1) * tall, cols]
+            ).mean()
             rows = slice(j * tall, (j + 1) * tall)
-            horizontal[j, i] = np.abs(before[:, rows, (i + 1) * wide - 1] - after[:, rows, (i + 1) * wide]).mean()
+            horizontal[j, i] = np.abs(
+                before[:, rows, (i + 1) * wide - 1] - after[:, rows, (i + 1) * wide]
+            ).mean()
     return vertical, horizontal
 
 
-def pairwise(pixels_a: Array, pixels_b: Array, n: int, cell: int, weight: float) -> dict[tuple[int, int], tuple[Array, Array]]:
+def pairwise(
+    pixels_a: Array, pixels_b: Array, n: int, cell: int, weight: float
+) -> dict[tuple[int, int], tuple[Array, Array]]:
     """The cost of each edge for 1 (A) or 0 (B) before it and after it; pixels (C, H, W) in [0, 1]."""
     pooled = {1: pool(pixels_a, cell, cell), 0: pool(pixels_b, cell, cell)}
     costs = {}
@@ -59,14 +66,25 @@ def pairwise(pixels_a: Array, pixels_b: Array, n: int, cell: int, weight: float)
 
 def prior(label: int, num_labels: int, alpha: float) -> float:
     """-log of the binomial chance of a label, where A has the share alpha; label 0 is all A."""
-    chance = math.comb(num_labels - 1, label) * (1 - alpha) ** label * alpha ** (num_labels - 1 - label)
+    chance = (
+        math.comb(num_labels - 1, label) * (1 - alpha) ** label * alpha ** (num_labels - 1 - label)
+    )
     return -math.log(chance + 1e-8)
 
 
 def energy(
-    saliency_a: Array, saliency_b: Array, pixels_a: Array, pixels_b: Array, alpha: float, *,
-    num_labels: int = 3, beta: float = 1.2, gamma: float = 0.5, eta: float = 0.2, cell: int = 2,
-) -> Energy:  # fmt: skip
+    saliency_a: Array,
+    saliency_b: Array,
+    pixels_a: Array,
+    pixels_b: Array,
+    alpha: float,
+    *,
+    num_labels: int = 3,
+    beta: float = 1.2,
+    gamma: float = 0.5,
+    eta: float = 0.2,
+    cell: int = 2,
+) -> Energy:
     """The energy with each edge's four costs reparametrised as unary terms and one symmetric weight."""
     n = len(saliency_a)
     beta = beta / n / 16
@@ -88,7 +106,9 @@ def energy(
     unary = np.zeros((n, n, num_labels))
     for label in range(num_labels):
         t = label / (num_labels - 1)
-        unary[:, :, label] = (1 - t) * hide_b + t * hide_a + eta / n**2 * prior(label, num_labels, alpha)
+        unary[:, :, label] = (
+            (1 - t) * hide_b + t * hide_a + eta / n**2 * prior(label, num_labels, alpha)
+        )
     return unary, weights[0], weights[1]
 
 
@@ -107,7 +127,10 @@ def cost(labels: NDArray[np.int64], unary: Array, vertical: Array, horizontal: A
 def brute_force(unary: Array, vertical: Array, horizontal: Array) -> NDArray[np.int64]:
     """The labels (n, n) of least energy, by trying all."""
     n, num_labels = len(unary), unary.shape[2]
-    every = (np.array(labels).reshape(n, n) for labels in itertools.product(range(num_labels), repeat=n * n))
+    every = (
+        np.array(labels).reshape(n, n)
+        for labels in itertools.product(range(num_labels), repeat=n * n)
+    )
     return min(every, key=lambda labels: cost(labels, unary, vertical, horizontal))
 
 
@@ -150,13 +173,35 @@ def move_blocks(image: Array, source: NDArray[np.int64]) -> Array:
 
 
 def puzzlemix(
-    pixels_a: Array, pixels_b: Array, gradient_a: Array, gradient_b: Array, alpha: float, n: int, *,
-    num_labels: int = 3, beta: float = 1.2, gamma: float = 0.5, eta: float = 0.2, cell: int = 2,
-    transport_eps: float | None = 0.8, solve: Callable[[Array, Array, Array], NDArray[np.int64]] = brute_force,
-) -> tuple[Array, Array, float]:  # fmt: skip
+    pixels_a: Array,
+    pixels_b: Array,
+    gradient_a: Array,
+    gradient_b: Array,
+    alpha: float,
+    n: int,
+    *,
+    num_labels: int = 3,
+    beta: float = 1.2,
+    gamma: float = 0.5,
+    eta: float = 0.2,
+    cell: int = 2,
+    transport_eps: float | None = 0.8,
+    solve: Callable[[Array, Array, Array], NDArray[np.int64]] = brute_force,
+) -> tuple[Array, Array, float]:
     """The mixed pixels (C, H, W), the mask (H, W) and the share of A, for a prior share alpha and n x n blocks; eps None moves nothing."""
     saliency_a, saliency_b = block_saliency(gradient_a, n), block_saliency(gradient_b, n)
-    terms = energy(saliency_a, saliency_b, pixels_a, pixels_b, alpha, num_labels=num_labels, beta=beta, gamma=gamma, eta=eta, cell=cell)
+    terms = energy(
+        saliency_a,
+        saliency_b,
+        pixels_a,
+        pixels_b,
+        alpha,
+        num_labels=num_labels,
+        beta=beta,
+        gamma=gamma,
+        eta=eta,
+        cell=cell,
+    )
     mask = 1 - solve(*terms) / (num_labels - 1)
     if transport_eps is not None:
         pixels_a = move_blocks(pixels_a, transport(mask, saliency_a, transport_eps))

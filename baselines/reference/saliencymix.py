@@ -2,6 +2,7 @@
 
 The map is the fine-grained saliency of Montabone and Soto (2010) with the roundings of OpenCV's implementation.
 """
+
 import numpy as np
 
 SCALES = 12, 24, 48, 28, 56, 112
@@ -40,8 +41,14 @@ def saliency(image):
     on, off = np.zeros(gray.shape, int), np.zeros(gray.shape, int)
     for y, x in np.ndindex(gray.shape):
         for n in SCALES:
-            window = gray[max(y - n + 1, 0) : min(y + n + 1, height), max(x - n + 1, 0) : min(x + n + 1, width)]
-            difference, others = (int(window.sum()) - gray[y, x]) - gray[y, x] * (window.size - 1), window.size - 1
+            window = gray[
+                max(y - n + 1, 0) : min(y + n + 1, height),
+                max(x - n + 1, 0) : min(x + n + 1, width),
+            ]
+            difference, others = (
+                (int(window.sum()) - gray[y, x]) - gray[y, x] * (window.size - 1),
+                window.size - 1,
+            )
             off[y, x] += max(difference, 0) // others
             on[y, x] += max(-difference, 0) // others
     bytes_ = []

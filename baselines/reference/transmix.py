@@ -1,4 +1,5 @@
 """TransMix as published (Chen et al., CVPR 2022), one image at a time: the tests' oracle."""
+
 import numpy as np
 
 

@@ -1,4 +1,5 @@
 """The networks timm lacks (PVT v1, CA-Swin), the paper's table of models, and checkpoints of every kind."""
+
 from __future__ import annotations
 
 import importlib
@@ -41,10 +42,14 @@ class _AfterTimm(MetaPathFinder):
     `import mixbench` wait seconds for torch; so this finder lets the others find timm and adds one call after its loader.
     """
 
-    def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(
+        self, name: str, path: Any = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         if name != "timm":
             return None
-        found = (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self)
+        found = (
+            finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self
+        )
         spec = next(filter(None, found), None)
         if spec is None or spec.loader is None:
             return spec

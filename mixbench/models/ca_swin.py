@@ -1,4 +1,5 @@
 """CA-Swin (section 4.5 of TransMix): Swin whose last block is a class-attention block of CaiT."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -21,7 +22,9 @@ class ClassAttentionSwin(SwinTransformer):
 
     def __init__(self, ca_layer_scale: float = 1.0, global_pool: str = "token", **kwargs: Any):
         if global_pool != "token":
-            raise ValueError(f"CA-Swin classifies by its class token: global_pool is 'token', not {global_pool!r}")
+            raise ValueError(
+                f"CA-Swin classifies by its class token: global_pool is 'token', not {global_pool!r}"
+            )
         super().__init__(**kwargs)
         self.global_pool, self.num_prefix_tokens = global_pool, 1
         blocks: Any = self.layers[-1].blocks
@@ -30,9 +33,13 @@ class ClassAttentionSwin(SwinTransformer):
         dim = self.num_features
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.cls_block = LayerScaleBlockClassAttn(
-            dim, removed.attn.num_heads, mlp_ratio=4, qkv_bias=True, init_values=ca_layer_scale,
+            dim,
+            removed.attn.num_heads,
+            mlp_ratio=4,
+            qkv_bias=True,
+            init_values=ca_layer_scale,
             drop_path=getattr(removed.drop_path1, "drop_prob", 0.0),
-        )  # fmt: skip
+        )
         trunc_normal_(self.cls_token, std=0.02)
         for module in self.cls_block.modules():
             if isinstance(module, nn.Linear):
@@ -66,28 +73,46 @@ class ClassAttentionSwin(SwinTransformer):
 
 def _cfg() -> dict[str, Any]:
     return {
-        "url": "", "num_classes": 1000, "input_size": (3, 224, 224), "pool_size": None, "crop_pct": 0.875,
-        "interpolation": "bicubic", "fixed_input_size": True, "mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD,
-        "first_conv": "patch_embed.proj", "classifier": "head.fc",
-    }  # fmt: skip
+        "url": "",
+        "num_classes": 1000,
+        "input_size": (3, 224, 224),
+        "pool_size": None,
+        "crop_pct": 0.875,
+        "interpolation": "bicubic",
+        "fixed_input_size": True,
+        "mean": IMAGENET_DEFAULT_MEAN,
+        "std": IMAGENET_DEFAULT_STD,
+        "first_conv": "patch_embed.proj",
+        "classifier": "head.fc",
+    }
 
 
 default_cfgs = generate_default_cfgs({f"ca_swin_{size}": _cfg() for size in ("tiny", "small")})
 
 
-def _create(variant: str, pretrained: bool, defaults: dict[str, Any], kwargs: dict[str, Any]) -> ClassAttentionSwin:
+def _create(
+    variant: str, pretrained: bool, defaults: dict[str, Any], kwargs: dict[str, Any]
+) -> ClassAttentionSwin:
     return build_model_with_cfg(
-        ClassAttentionSwin, variant, pretrained, pretrained_filter_fn=checkpoint_filter_fn, **(defaults | kwargs)
+        ClassAttentionSwin,
+        variant,
+        pretrained,
+        pretrained_filter_fn=checkpoint_filter_fn,
+        **(defaults | kwargs),
     )
 
 
 @register_model
 def ca_swin_tiny(pretrained: bool = False, **kwargs: Any) -> ClassAttentionSwin:
     """CA-Swin-T, 28.3 M parameters; drop path 0.2 as Swin-T's own recipe."""
-    return _create("ca_swin_tiny", pretrained, {"depths": (2, 2, 6, 2), "drop_path_rate": 0.2}, kwargs)
+    return _create(
+        "ca_swin_tiny", pretrained, {"depths": (2, 2, 6, 2), "drop_path_rate": 0.2}, kwargs
+    )
 
 
 @register_model
 def ca_swin_small(pretrained: bool = False, **kwargs: Any) -> ClassAttentionSwin:
     """CA-Swin-S, 49.6 M parameters; drop path 0.3 as Swin-S's own recipe."""
-    return _create("ca_swin_small", pretrained, {"depths": (2, 2, 18, 2), "drop_path_rate": 0.3}, kwargs)
+    return _create(
+        "ca_swin_small", pretrained, {"depths": (2, 2, 18, 2), "drop_path_rate": 0.3}, kwargs
+    )

@@ -1,4 +1,5 @@
 """PVT v1 (Wang et al., ICCV 2021) with the official parameter names, for any image size, and as a feature pyramid."""
+
 from __future__ import annotations
 
 from functools import partial
@@ -12,7 +13,9 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import Tensor, nn
 
 STRIDES = (4, 2, 2, 2)
-BlockNorm = partial(nn.LayerNorm, eps=1e-6)  # the norms of patch embedding and spatial reduction keep torch's 1e-5
+BlockNorm = partial(
+    nn.LayerNorm, eps=1e-6
+)  # the norms of patch embedding and spatial reduction keep torch's 1e-5
 
 
 class SpatialReductionAttention(nn.Module):
@@ -37,7 +40,9 @@ class SpatialReductionAttention(nn.Module):
             maps = tokens.transpose(1, 2).unflatten(2, grid)  # (B, C, h, w)
             source = self.norm(self.sr(maps).flatten(2).transpose(1, 2))
         q = self.q(tokens).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, N, d)
-        k, v = self.kv(source).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        k, v = (
+            self.kv(source).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        )
         return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
@@ -94,24 +99,39 @@ class PyramidVisionTransformer(nn.Module):
     ):
         super().__init__()
         if global_pool != "token":
-            raise ValueError(f"PVT v1 classifies by its class token: global_pool is 'token', not {global_pool!r}")
+            raise ValueError(
+                f"PVT v1 classifies by its class token: global_pool is 'token', not {global_pool!r}"
+            )
         size = to_2tuple(img_size)
         if min(size) < 32:
-            raise ValueError(f"PVT's strides multiply to 32: img_size must be 32 or more, not {img_size}")
+            raise ValueError(
+                f"PVT's strides multiply to 32: img_size must be 32 or more, not {img_size}"
+            )
         self.num_classes, self.in_chans, self.global_pool = num_classes, in_chans, global_pool
         self.num_features = self.head_hidden_size = self.embed_dim = embed_dims[-1]
         self.num_prefix_tokens = 1
-        rates = torch.linspace(0, drop_path_rate, sum(depths), device="cpu").tolist()  # grows with depth
+        rates = torch.linspace(
+            0, drop_path_rate, sum(depths), device="cpu"
+        ).tolist()  # grows with depth
         channels = in_chans
         for stage, (dim, stride) in enumerate(zip(embed_dims, STRIDES, strict=True), 1):
             embed = PatchEmbed(size, stride, channels, dim)
             size, channels = embed.grid_size, dim
             blocks = [
-                Block(dim, num_heads[stage - 1], mlp_ratios[stage - 1], sr_ratios[stage - 1], rates.pop(0))
+                Block(
+                    dim,
+                    num_heads[stage - 1],
+                    mlp_ratios[stage - 1],
+                    sr_ratios[stage - 1],
+                    rates.pop(0),
+                )
                 for _ in range(depths[stage - 1])
             ]
             self.add_module(f"patch_embed{stage}", embed)
-            self.register_parameter(f"pos_embed{stage}", nn.Parameter(torch.zeros(1, size[0] * size[1] + (stage == 4), dim)))
+            self.register_parameter(
+                f"pos_embed{stage}",
+                nn.Parameter(torch.zeros(1, size[0] * size[1] + (stage == 4), dim)),
+            )
             self.add_module(f"block{stage}", nn.ModuleList(blocks))
         self.cls_token = nn.Parameter(torch.zeros(1, 1, self.embed_dim))
         self.norm = BlockNorm(self.embed_dim)
@@ -132,7 +152,11 @@ class PyramidVisionTransformer(nn.Module):
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         self.num_classes = num_classes
         weight = self.cls_token
-        head = nn.Linear(self.embed_dim, num_classes, device=weight.device, dtype=weight.dtype) if num_classes > 0 else nn.Identity()
+        head = (
+            nn.Linear(self.embed_dim, num_classes, device=weight.device, dtype=weight.dtype)
+            if num_classes > 0
+            else nn.Identity()
+        )
         self.head = head.apply(_init_linear)
 
     def attention_grid(self, height: int, width: int) -> tuple[int, int]:
@@ -149,10 +173,15 @@ class PyramidVisionTransformer(nn.Module):
         own = getattr(self, f"patch_embed{stage}").grid_size
         if grid == own:
             return embedding
-        prefix, patches = embedding[:, : embedding.shape[1] - own[0] * own[1]], embedding[:, embedding.shape[1] - own[0] * own[1] :]
+        prefix, patches = (
+            embedding[:, : embedding.shape[1] - own[0] * own[1]],
+            embedding[:, embedding.shape[1] - own[0] * own[1] :],
+        )
         return torch.cat([prefix, resample(patches, own, grid)], 1)
 
-    def _tokens(self, stage: int, maps: Tensor, class_token: bool = False) -> tuple[Tensor, tuple[int, int]]:
+    def _tokens(
+        self, stage: int, maps: Tensor, class_token: bool = False
+    ) -> tuple[Tensor, tuple[int, int]]:
         """The tokens after one stage, (B, N, D), and the grid of its patches."""
         tokens, grid = getattr(self, f"patch_embed{stage}")(maps)
         position = self._position(stage, grid)
@@ -203,7 +232,9 @@ def resample(patches: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Ten
     return F.interpolate(maps, size=new, mode="bilinear").flatten(2).transpose(1, 2)
 
 
-def checkpoint_filter_fn(state: dict[str, Tensor], model: PyramidVisionTransformer) -> dict[str, Tensor]:
+def checkpoint_filter_fn(
+    state: dict[str, Tensor], model: PyramidVisionTransformer
+) -> dict[str, Tensor]:
     """A state dict with its position embeddings on the model's grids; what cannot be resampled stays as it is."""
     state = dict(state)
     for stage in range(1, 5):
@@ -221,18 +252,34 @@ def checkpoint_filter_fn(state: dict[str, Tensor], model: PyramidVisionTransform
 
 def _cfg() -> dict[str, Any]:
     return {
-        "url": "", "num_classes": 1000, "input_size": (3, 224, 224), "pool_size": None, "crop_pct": 0.875,
-        "interpolation": "bicubic", "fixed_input_size": False, "mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD,
-        "first_conv": "patch_embed1.proj", "classifier": "head",
-    }  # fmt: skip
+        "url": "",
+        "num_classes": 1000,
+        "input_size": (3, 224, 224),
+        "pool_size": None,
+        "crop_pct": 0.875,
+        "interpolation": "bicubic",
+        "fixed_input_size": False,
+        "mean": IMAGENET_DEFAULT_MEAN,
+        "std": IMAGENET_DEFAULT_STD,
+        "first_conv": "patch_embed1.proj",
+        "classifier": "head",
+    }
 
 
-default_cfgs = generate_default_cfgs({f"pvt_{size}": _cfg() for size in ("tiny", "small", "medium", "large")})
+default_cfgs = generate_default_cfgs(
+    {f"pvt_{size}": _cfg() for size in ("tiny", "small", "medium", "large")}
+)
 
 
-def _create(variant: str, pretrained: bool, depths: tuple[int, ...], kwargs: dict[str, Any]) -> PyramidVisionTransformer:
+def _create(
+    variant: str, pretrained: bool, depths: tuple[int, ...], kwargs: dict[str, Any]
+) -> PyramidVisionTransformer:
     return build_model_with_cfg(
-        PyramidVisionTransformer, variant, pretrained, pretrained_filter_fn=checkpoint_filter_fn, **({"depths": depths} | kwargs)
+        PyramidVisionTransformer,
+        variant,
+        pretrained,
+        pretrained_filter_fn=checkpoint_filter_fn,
+        **({"depths": depths} | kwargs),
     )
 
 

@@ -1,4 +1,5 @@
 """The paper's models under one name each, counted here and set beside the paper's figures: `mixbench zoo`."""
+
 from __future__ import annotations
 
 import functools
@@ -57,7 +58,9 @@ def count(model: torch.nn.Module, image_size: int = 224) -> tuple[int, int]:
     from torch.utils.flop_counter import FlopCounterMode
 
     image = torch.empty(1, 3, image_size, image_size, device=next(model.parameters()).device)
-    with FlopCounterMode(display=False) as counter:  # not under no_grad: the counter fails there on CaiT
+    with FlopCounterMode(
+        display=False
+    ) as counter:  # not under no_grad: the counter fails there on CaiT
         model(image)
     return sum(p.numel() for p in model.parameters()), counter.get_total_flops() // 2
 
@@ -74,33 +77,64 @@ def zoo_table() -> list[dict[str, Any]]:
         model = blank_model(entry.name, entry.num_classes)
         params, macs = count(model)
         try:
-            blocks, grid = len(class_attention_modules(model)), "{}x{}".format(*attention_grid(model, 224, 224))
+            blocks, grid = (
+                len(class_attention_modules(model)),
+                "{}x{}".format(*attention_grid(model, 224, 224)),
+            )
         except NoClassAttention:
             blocks, grid = 0, ""
         column = {"table6": "provider", "table10": "backbone"}.get(entry.table, "model")
         paper = next(row for row in published_table(entry.table) if row[column] == entry.row)
-        rows.append({
-            "name": entry.name, "table": entry.table, "row": entry.row, "params": params, "macs": macs, "blocks": blocks, "grid": grid,
-            "paper_params_m": paper.get("params_m", ""), "paper_flops_g": paper.get("flops_g", ""),
-        })  # fmt: skip
+        rows.append(
+            {
+                "name": entry.name,
+                "table": entry.table,
+                "row": entry.row,
+                "params": params,
+                "macs": macs,
+                "blocks": blocks,
+                "grid": grid,
+                "paper_params_m": paper.get("params_m", ""),
+                "paper_flops_g": paper.get("flops_g", ""),
+            }
+        )
     return rows
 
 
 def zoo_text(rows: list[dict[str, Any]]) -> str:
     """The zoo as a table of plain text."""
-    header = ("model", "paper", "row", "params", "paper", "GMACs", "paper", "class attention", "grid")
+    header = (
+        "model",
+        "paper",
+        "row",
+        "params",
+        "paper",
+        "GMACs",
+        "paper",
+        "class attention",
+        "grid",
+    )
     cells = [header] + [
         (
-            row["name"], "Table " + row["table"].removeprefix("table"), row["row"], f"{row['params']:,}",
-            f"{row['paper_params_m']}M" if row["paper_params_m"] else "-", f"{row['macs'] / 1e9:.2f}", row["paper_flops_g"] or "-",
-            str(row["blocks"] or "none"), row["grid"] or "-",
+            row["name"],
+            "Table " + row["table"].removeprefix("table"),
+            row["row"],
+            f"{row['params']:,}",
+            f"{row['paper_params_m']}M" if row["paper_params_m"] else "-",
+            f"{row['macs'] / 1e9:.2f}",
+            row["paper_flops_g"] or "-",
+            str(row["blocks"] or "none"),
+            row["grid"] or "-",
         )
         for row in rows
-    ]  # fmt: skip
+    ]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     right = {3, 4, 5, 6, 7}
     lines = [
-        "  ".join(cell.rjust(width) if i in right else cell.ljust(width) for i, (cell, width) in enumerate(zip(line, widths, strict=True)))
+        "  ".join(
+            cell.rjust(width) if i in right else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
         for line in cells
     ]
     return "\n".join(line.rstrip() for line in lines)

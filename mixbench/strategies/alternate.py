@@ -1,4 +1,5 @@
 """Alternate two strategies from batch to batch, as DeiT's recipe does with CutMix and Mixup."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
@@ -20,7 +21,9 @@ class Alternate(MixStrategy):
 
     def __post_init__(self):
         if not 0 <= self.switch_prob <= 1:
-            raise ValueError(f"alternate switch_prob must be between 0 and 1, not {self.switch_prob}")
+            raise ValueError(
+                f"alternate switch_prob must be between 0 and 1, not {self.switch_prob}"
+            )
         self.needs  # noqa: B018  two different attentions are refused here, not at the first step
 
     @property
@@ -30,7 +33,10 @@ class Alternate(MixStrategy):
     @property
     def clean_weight(self):
         """The mean over the draws: the clean loss is added to every batch, so its expectation is the published one."""
-        return self.switch_prob * self.first.clean_weight + (1 - self.switch_prob) * self.second.clean_weight
+        return (
+            self.switch_prob * self.first.clean_weight
+            + (1 - self.switch_prob) * self.second.clean_weight
+        )
 
     def mix(self, images, labels, ctx):
         drawn = self.first if uniform(ctx.rng) < self.switch_prob else self.second

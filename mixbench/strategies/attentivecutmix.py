@@ -1,4 +1,5 @@
 """Attentive CutMix (Walawalkar et al., 2020): the cells that a pretrained network attends to most are pasted onto the partner."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -16,7 +17,9 @@ DTYPES = ("float32", "bfloat16")
 
 def top_cells(attention: Tensor, k: int) -> Tensor:
     """1 in the k cells of each map (B, h, w) that are highest, else 0, float32; of equal cells the first in raster order."""
-    order = attention.flatten(1).argsort(dim=1, descending=True, stable=True)[:, :k]  # topk breaks ties at will
+    order = attention.flatten(1).argsort(dim=1, descending=True, stable=True)[
+        :, :k
+    ]  # topk breaks ties at will
     cells = attention.new_zeros(attention.shape).float()
     cells.flatten(1).scatter_(1, order, 1)
     return cells
@@ -58,16 +61,22 @@ class AttentiveCutMix(MixStrategy):
 
     def __post_init__(self):
         if self.k != "beta" and (isinstance(self.k, str) or self.k < 0):
-            raise ValueError(f"attentivecutmix k must be a number of cells, 0 or more, or 'beta', not {self.k!r}")
+            raise ValueError(
+                f"attentivecutmix k must be a number of cells, 0 or more, or 'beta', not {self.k!r}"
+            )
         for name, known in (("channel", CHANNELS), ("dtype", DTYPES)):
             if getattr(self, name) not in known:
-                raise ValueError(f"attentivecutmix {name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
+                raise ValueError(
+                    f"attentivecutmix {name} must be one of {', '.join(known)}, not {getattr(self, name)!r}"
+                )
         if not self.network:
             raise ValueError("attentivecutmix network must name a network, such as resnet50")
 
     @property
     def needs(self):
-        return Needs(network=self.network if self.dtype == "float32" else f"{self.network} {self.dtype}")
+        return Needs(
+            network=self.network if self.dtype == "float32" else f"{self.network} {self.dtype}"
+        )
 
     def mix(self, images, labels, ctx):
         features = ctx.features(images)  # (B, C, h, w)
@@ -75,6 +84,8 @@ class AttentiveCutMix(MixStrategy):
         cells = attention[0].numel()
         k = min(max(int(cells * beta(ctx.rng, 2.0)), 1), cells) if self.k == "beta" else self.k
         if k > cells:
-            raise ValueError(f"attentivecutmix k must be at most {cells}, the cells of {self.network}'s map, not {k}")
+            raise ValueError(
+                f"attentivecutmix k must be at most {cells}, the cells of {self.network}'s map, not {k}"
+            )
         mixed, mask = ctx.tensor_half(keep_cells)(images, attention, k)
         return MixedBatch(images=mixed, labels=labels, partner=mirrored(images), mask=mask)

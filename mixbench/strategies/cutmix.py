@@ -1,10 +1,20 @@
 """CutMix (Yun et al., 2019): a box of the partner is pasted into the image."""
+
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-from mixbench.mix import MixedBatch, MixStrategy, beta, cut_box, mirrored, paste_boxes, randint, send
+from mixbench.mix import (
+    MixedBatch,
+    MixStrategy,
+    beta,
+    cut_box,
+    mirrored,
+    paste_boxes,
+    randint,
+    send,
+)
 from mixbench.registry import register_strategy
 
 

@@ -1,4 +1,5 @@
 """Mixup (Zhang et al., 2018): a convex combination of two whole images."""
+
 from __future__ import annotations
 
 import math

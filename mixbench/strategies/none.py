@@ -1,4 +1,5 @@
 """No mixing: the floor of every comparison."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -14,5 +15,8 @@ class NoMix(MixStrategy):
 
     def mix(self, images, labels, ctx):
         return MixedBatch(
-            images=images, labels=labels, partner=mirrored(images), mask=ctx.mean.new_ones(1, 1, 1, 1)
+            images=images,
+            labels=labels,
+            partner=mirrored(images),
+            mask=ctx.mean.new_ones(1, 1, 1, 1),
         )

@@ -1,11 +1,22 @@
 """Puzzle-Mix (Kim et al., ICML 2020): show each image where it is salient, and move what is salient to where it shows."""
+
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mixbench.mix import MixedBatch, MixStrategy, Needs, beta, blend, mirrored, randint, send, uniform
+from mixbench.mix import (
+    MixedBatch,
+    MixStrategy,
+    Needs,
+    beta,
+    blend,
+    mirrored,
+    randint,
+    send,
+    uniform,
+)
 from mixbench.registry import register_strategy
 
 if TYPE_CHECKING:
@@ -32,10 +43,14 @@ def block_numbers(height: int, width: int, neigh_size: int) -> list[int]:
             f"both sides must be even, such as {height + height % 2}x{width + width % 2}"
         )
     sizes = {n: (height // n, width // n) for n in numbers}
-    return [n for n, size in sizes.items() if cell_size(*size, neigh_size) == min(*size, neigh_size)] or numbers
+    return [
+        n for n, size in sizes.items() if cell_size(*size, neigh_size) == min(*size, neigh_size)
+    ] or numbers
 
 
-def compose_blocks(ours: Tensor, theirs: Tensor, mask: Tensor, saliency: Tensor, eps: float | None) -> tuple[Tensor, Tensor]:
+def compose_blocks(
+    ours: Tensor, theirs: Tensor, mask: Tensor, saliency: Tensor, eps: float | None
+) -> tuple[Tensor, Tensor]:
     """Images (B, C, H, W) blended by the shares `mask` (B, n, n) of blocks, and the mask of their pixels, (B, 1, H, W).
 
     With eps each side's salient blocks, by saliency (B, n, n) of `ours`, move where they show.
@@ -45,8 +60,12 @@ def compose_blocks(ours: Tensor, theirs: Tensor, mask: Tensor, saliency: Tensor,
     from mixbench.puzzle import move_blocks, transport
 
     if eps is not None:  # both sides at once: half the launches on a GPU
-        sources = transport(torch.cat((mask, 1 - mask)), torch.cat((saliency, saliency.flip(0))), eps).chunk(2)
-        ours, theirs = (move_blocks(side, source) for side, source in zip((ours, theirs), sources, strict=True))
+        sources = transport(
+            torch.cat((mask, 1 - mask)), torch.cat((saliency, saliency.flip(0))), eps
+        ).chunk(2)
+        ours, theirs = (
+            move_blocks(side, source) for side, source in zip((ours, theirs), sources, strict=True)
+        )
     n, (height, width) = mask.shape[1], ours.shape[-2:]
     mask = mask.repeat_interleave(height // n, 1).repeat_interleave(width // n, 2)[:, None]
     return blend(ours, theirs, mask), mask
@@ -87,9 +106,14 @@ class PuzzleMix(MixStrategy):
         for name in ("beta", "eta", "transport_eps", "clean_lam", "adv_eps"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"puzzlemix {name} must be 0 or more, not {getattr(self, name)}")
-        for name in ("gamma", "adv_p"):  # gamma above 1 could make edges negative, and the mask's problem hard
+        for name in (
+            "gamma",
+            "adv_p",
+        ):  # gamma above 1 could make edges negative, and the mask's problem hard
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"puzzlemix {name} must be between 0 and 1, not {getattr(self, name)}")
+                raise ValueError(
+                    f"puzzlemix {name} must be between 0 and 1, not {getattr(self, name)}"
+                )
 
     @property
     def needs(self):
@@ -103,7 +127,9 @@ class PuzzleMix(MixStrategy):
         from mixbench.puzzle import block_saliency, mask_energy, solve_mask
 
         if ctx.input_gradient is None:
-            raise ValueError("puzzlemix needs MixContext.input_gradient: make the context with mixbench.make_context")
+            raise ValueError(
+                "puzzlemix needs MixContext.input_gradient: make the context with mixbench.make_context"
+            )
         height, width = images.shape[-2:]
         numbers = block_numbers(height, width, self.neigh_size)
         n = numbers[randint(ctx.rng, len(numbers))]
@@ -112,15 +138,25 @@ class PuzzleMix(MixStrategy):
         perturbed = self.adv_p > 0 and [uniform(ctx.rng) < self.adv_p for _ in "AB"]
         if perturbed and any(perturbed):
             gradient, noisy = self._perturb(images, labels, ctx)
-            ours, theirs = noisy if perturbed[0] else ours, noisy.flip(0) if perturbed[1] else theirs
+            ours, theirs = (
+                noisy if perturbed[0] else ours,
+                noisy.flip(0) if perturbed[1] else theirs,
+            )
         else:
             gradient = ctx.input_gradient(images, labels)
         saliency = ctx.tensor_half(block_saliency)(gradient, n)
         cell = cell_size(height // n, width // n, self.neigh_size)
         terms = ctx.tensor_half(mask_energy)(
-            saliency, images, ctx.std, send(share, images),
-            num_labels=self.num_labels, beta=self.beta, gamma=self.gamma, eta=self.eta, cell=cell,
-        )  # fmt: skip
+            saliency,
+            images,
+            ctx.std,
+            send(share, images),
+            num_labels=self.num_labels,
+            beta=self.beta,
+            gamma=self.gamma,
+            eta=self.eta,
+            cell=cell,
+        )
         mask = 1 - solve_mask(*terms)[0].float() / (self.num_labels - 1)  # (B, n, n) share of A
         eps = self.transport_eps if self.transport else None
         mixed, mask = ctx.tensor_half(compose_blocks)(ours, theirs, mask, saliency, eps)

@@ -1,11 +1,22 @@
 """SaliencyMix (Uddin et al., 2021): CutMix whose box is centred on the most salient pixel of the pasted image."""
+
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mixbench.mix import MixedBatch, MixStrategy, Needs, beta, cut_box, mirrored, paste_boxes, randint, send
+from mixbench.mix import (
+    MixedBatch,
+    MixStrategy,
+    Needs,
+    beta,
+    cut_box,
+    mirrored,
+    paste_boxes,
+    randint,
+    send,
+)
 from mixbench.registry import register_strategy
 
 if TYPE_CHECKING:
@@ -57,7 +68,9 @@ class SaliencyMix(MixStrategy):
             raise ValueError(f"saliencymix alpha must be above 0, not {self.alpha}")
         for name, known in (("scope", SCOPES), ("source", SOURCES)):
             if getattr(self, name) not in known:
-                raise ValueError(f"saliencymix {name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
+                raise ValueError(
+                    f"saliencymix {name} must be one of {', '.join(known)}, not {getattr(self, name)!r}"
+                )
 
     @property
     def needs(self):
@@ -71,9 +84,13 @@ class SaliencyMix(MixStrategy):
         for _ in range(len(images) if self.scope == "sample" else 1):
             lam = beta(ctx.rng, self.alpha)
             center = randint(ctx.rng, height), randint(ctx.rng, width)
-            top, left, _, _ = cut_box(height, width, lam, (height, width))  # half a box up and left of the corner
+            top, left, _, _ = cut_box(
+                height, width, lam, (height, width)
+            )  # half a box up and left of the corner
             draws.append((height - top, width - left, *center))
-        detect = {"uint8": fine_grained, "opencv": opencv_saliency, "official": official_saliency}[self.source]
+        detect = {"uint8": fine_grained, "opencv": opencv_saliency, "official": official_saliency}[
+            self.source
+        ]
         shown = images if self.source == "official" else ctx.pixels
         detect = detect if self.source == "opencv" else ctx.tensor_half(detect)
         saliency = detect(shown[-len(draws) :].flip(0))  # of each row's partner

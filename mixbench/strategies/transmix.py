@@ -1,4 +1,5 @@
 """TransMix (Chen et al., CVPR 2022): the pixels of another strategy, labels by the class attention that falls on each image."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -24,12 +25,15 @@ def downsample_mask(mask: Tensor, grid: tuple[int, int], how: str = "nearest") -
     if how == "area":
         return torch.nn.functional.adaptive_avg_pool2d(mask, grid)[:, 0]
     rows, cols = (  # floor(i * side / cells)
-        torch.arange(cells, device=mask.device) * side // cells for side, cells in zip(mask.shape[-2:], grid, strict=True)
+        torch.arange(cells, device=mask.device) * side // cells
+        for side, cells in zip(mask.shape[-2:], grid, strict=True)
     )
     return mask[:, 0][:, rows[:, None], cols]
 
 
-def attention_lam(mask: Tensor, attn: Tensor, downsample: str = "nearest", renormalise: bool = True) -> Tensor:
+def attention_lam(
+    mask: Tensor, attn: Tensor, downsample: str = "nearest", renormalise: bool = True
+) -> Tensor:
     """A's share of the attention, (B,) float32; mask (B or 1, 1, H, W), attn (B, h, w). Source: equation 7.
 
     `renormalise=False` is the literal equation, in which the class token's attention to itself counts for A.
@@ -61,9 +65,13 @@ class TransMix(MixStrategy):
 
     def __post_init__(self):
         if not 0 <= self.attention_weight <= 1:
-            raise ValueError(f"transmix attention_weight must be between 0 and 1, not {self.attention_weight}")
+            raise ValueError(
+                f"transmix attention_weight must be between 0 and 1, not {self.attention_weight}"
+            )
         if self.downsample not in DOWNSAMPLE:
-            raise ValueError(f"transmix downsample must be one of {', '.join(DOWNSAMPLE)}, not {self.downsample!r}")
+            raise ValueError(
+                f"transmix downsample must be one of {', '.join(DOWNSAMPLE)}, not {self.downsample!r}"
+            )
         self.needs  # noqa: B018  two different attentions are refused here, not at the first step
 
     @property
@@ -79,7 +87,9 @@ class TransMix(MixStrategy):
 
     def relabel(self, mixed, output):
         if output.attn is None:
-            raise ValueError("transmix needs ModelOutput.attn: run the model inside mixbench.attention_tap")
+            raise ValueError(
+                "transmix needs ModelOutput.attn: run the model inside mixbench.attention_tap"
+            )
         area = mixed.lam
         lam = attention_lam(mixed.mask, output.attn, self.downsample, self.renormalise)
         lam = (area + self.attention_weight * (lam - area)).clamp(0, 1)
