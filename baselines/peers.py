@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from mixbench import create_strategy, make_context
-from mixbench.speed import median_interval
+from mixbench.evaluations.speed import median_interval
 
 BATCH, SIZE, CLASSES = 128, 224, 1000
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -64,7 +64,7 @@ def mixing(name: str) -> Calls:
 
 def _photographs(count: int) -> torch.Tensor:
     """Smooth coloured pictures with objects, uint8 RGB (count, 3, 224, 224): the drawn data set's."""
-    from mixbench.scenes import draw_scene
+    from mixbench.data.scenes import draw_scene
 
     scenes = np.stack([draw_scene(0, index, SIZE).image for index in range(count)])
     return torch.from_numpy(scenes).permute(0, 3, 1, 2).contiguous()
@@ -72,7 +72,7 @@ def _photographs(count: int) -> torch.Tensor:
 
 def saliency() -> Calls:
     """The fine-grained map of each image, and OpenCV's own in a loop."""
-    from mixbench.saliency import fine_grained
+    from mixbench.services.saliency import fine_grained
 
     pixels = _photographs(BATCH)
     calls: Calls = {"mixbench": lambda: fine_grained(pixels)}
@@ -88,7 +88,8 @@ def saliency() -> Calls:
 
 def mask() -> Calls:
     """Masks of 128 pairs, 16 x 16 blocks and 3 labels; an exact maximum flow and the official swaps where installed."""
-    from mixbench.puzzle import mask_energy, solve_mask
+    from mixbench.puzzle.energy import mask_energy
+    from mixbench.puzzle.mask import solve_mask
 
     rng = torch.Generator().manual_seed(0)
     images = _photographs(BATCH).float() / 255
@@ -125,7 +126,7 @@ def mask() -> Calls:
 
 def transport() -> Calls:
     """Puzzle-Mix's transport of 128 images on 16 x 16 blocks, and its published rounds on whole one-hot plans."""
-    from mixbench.puzzle import transport as ours
+    from mixbench.puzzle.transport import transport as ours
 
     rng = torch.Generator().manual_seed(0)
     mask = torch.randint(3, (BATCH, 16, 16), generator=rng) / 2
@@ -276,7 +277,8 @@ def report(rows: list[tuple[str, str, float, float, float, float]]) -> str:
 
 
 if __name__ == "__main__":  # python -m baselines.peers
-    from mixbench.environment import choose_device, device_name, versions
+    from mixbench.runs.environment import device_name, versions
+    from mixbench.runtime import choose_device
 
     names = [f"{peer} {version(package)}" for peer, package in PACKAGES.items() if has(peer)]
     print(

@@ -15,11 +15,15 @@ from pathlib import Path
 import torch
 
 from mixbench import create_strategies
-from mixbench.augment import augment
-from mixbench.data import Data, keep_in_memory, open_data, train_loader
-from mixbench.environment import choose_device, device_name, versions
+from mixbench.data.augment import augment
+from mixbench.data.datasets import open_data
+from mixbench.data.loaders import train_loader
+from mixbench.data.memory import keep_in_memory
+from mixbench.data.sources import Data
 from mixbench.recipe import Recipe, load_recipe
-from mixbench.train import train
+from mixbench.runs.environment import device_name, versions
+from mixbench.runtime import choose_device
+from mixbench.training.loop import train
 
 STRATEGIES = "none,mixup,cutmix,transmix"
 RECIPE = {

@@ -12,17 +12,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mixbench.plan import Plan, check_out, check_splits, numbered
+from mixbench.comparison.plan import Plan
+from mixbench.data.folders import check_splits
 from mixbench.recipe import HINTS, Recipe, load_recipe, recipe_hash, recipe_text
-from mixbench.registry import (
-    BUILTIN,
-    create_strategies,
-    did_you_mean,
-    list_strategies,
-    load_plugin,
-    strategy_class,
-    strategy_spec,
-)
+from mixbench.registry import BUILTIN, list_strategies, load_plugin, strategy_class
+from mixbench.runs.directory import check_out, numbered
+from mixbench.spec import create_strategies, strategy_spec
+from mixbench.values import did_you_mean
 
 DATASETS = ("scenes", "cifar10", "cifar100", "fashionmnist")
 ROUNDS = 5
@@ -243,7 +239,7 @@ def bench(argv: list[str]) -> int:
     if options.dry_run:
         _describe(plan)
         return 0
-    from mixbench.comparison import Bench
+    from mixbench.comparison.comparison import Bench
 
     return Bench(plan).run()
 
@@ -298,7 +294,7 @@ def speed(argv: list[str]) -> int:
 
 def report(argv: list[str]) -> int:
     """Write report.html of one run, or of several that are merged: `mixbench report RUN... --out DIR`."""
-    from mixbench.report import report_runs
+    from mixbench.report.page import report_runs
 
     parser = _Parser(prog="mixbench report", allow_abbrev=False, description=report.__doc__)
     parser.add_argument(
@@ -323,7 +319,7 @@ def report(argv: list[str]) -> int:
 def sweep(argv: list[str]) -> int:
     """Send every strategy and seed to Slurm as a job of its own and collect the rows; the same command again goes on."""
     try:
-        from mixbench.sweep import Sweep, add_options
+        from mixbench.commands.sweep import Sweep, add_options
     except ModuleNotFoundError as error:
         if error.name != "submitit":
             raise
@@ -356,7 +352,7 @@ def sweep(argv: list[str]) -> int:
 def zoo(argv: list[str]) -> int:
     """List the paper's models: parameters, multiply-adds, class attention, and the paper's figures beside them."""
     _Parser(prog="mixbench zoo", allow_abbrev=False, description=zoo.__doc__).parse_args(argv)
-    from mixbench.models import zoo_table, zoo_text
+    from mixbench.models.zoo import zoo_table, zoo_text
 
     print(zoo_text(zoo_table()))
     return 0
@@ -388,7 +384,7 @@ def _default_text(value: Any) -> str:
 
 
 def _describe(plan: Plan) -> None:
-    from mixbench.comparison import training_cost
+    from mixbench.comparison.comparison import training_cost
 
     recipe = plan.recipe
     print(f"would run   {', '.join(map(strategy_spec, plan.strategies))}")

@@ -8,15 +8,15 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor, nn
+    from torch import Tensor
+
 
 Box = tuple[int, int, int, int]  # top, left, bottom, right; half-open
 
@@ -260,94 +260,3 @@ def to_pixels(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     import torch
 
     return ((images.float() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
-
-
-@contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
-    """Hold `model` in eval mode without parameter gradients; every flag is restored on the way out."""
-    training = [(module, module.training) for module in model.modules()]
-    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    model.eval()
-    for parameter in learning:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in learning:
-            parameter.requires_grad_(True)
-        for module, flag in training:
-            module.training = flag
-
-
-def input_gradient(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    amp: bool = False,
-    net: Callable[[Tensor], Tensor] | None = None,
-) -> Tensor:
-    """The gradient of the mean cross-entropy by the images, (B, C, H, W), from one forward pass on frozen weights.
-
-    `amp` takes bfloat16 autocast; `net` calls the model where it is compiled. Source: Puzzle-Mix's saliency. The model's gradients,
-    flags and random state stay as they were.
-    """
-    import torch
-    import torch.nn.functional as F
-
-    devices = [images.device] if images.is_cuda else []
-    # `+ 0` keeps the input a non-leaf, which FLOP counters need
-    with frozen(model), torch.enable_grad(), torch.random.fork_rng(devices):
-        inputs = images.detach().requires_grad_()
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=amp):
-            logits = (net or model)(inputs + 0)
-        loss = F.cross_entropy(logits.float(), labels.long())
-        return torch.autograd.grad(loss, inputs)[0]
-
-
-def make_context(
-    strategy: MixStrategy,
-    model: nn.Module,
-    images: Tensor,
-    *,
-    seed: int,
-    step: int,
-    shard: int = 0,
-    mean: Tensor | Sequence[float],
-    std: Tensor | Sequence[float],
-    progress: float = 0.0,
-    amp: bool = False,
-    compile: bool = False,
-    net: Callable[[Tensor], Tensor] | None = None,
-) -> MixContext:
-    """The context that `strategy.mix` needs for this batch in anyone's own loop.
-
-    images (B, C, H, W) normalised by mean and std, each (C,) or (C, 1, 1); seed, step and shard name the draws; `amp` takes the
-    input gradient in bfloat16, `net` is as in input_gradient; `compile` compiles the tensor half of the mix.
-    """
-    import torch
-
-    mean, std = (
-        torch.as_tensor(v, dtype=torch.float32, device=images.device).reshape(-1, 1, 1)
-        for v in (mean, std)
-    )
-    needs = strategy.needs
-    features = None
-    if needs.network:
-        from mixbench.saliency import (
-            external_network,
-        )  # above this module; a network is rarely asked for
-
-        network = external_network(needs.network, images.device)
-        features = lambda x: network(x, mean, std)  # noqa: E731
-    return MixContext(
-        rng=step_rng(seed, step, shard),
-        mean=mean,
-        std=std,
-        pixels=to_pixels(images, mean, std) if needs.pixels else None,
-        input_gradient=(lambda x, y: input_gradient(model, x, y, amp, net))
-        if needs.input_gradient
-        else None,
-        features=features,
-        progress=progress,
-        compile=compile,
-    )

@@ -9,7 +9,7 @@ import math
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from mixbench.registry import coerce, did_you_mean
+from mixbench.values import coerce, did_you_mean
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CHOICES = {

@@ -78,8 +78,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _write_readme()
     import torch
 
-    from mixbench.environment import choose_device, device_name
     from mixbench.files import replace_file
+    from mixbench.runs.environment import device_name
+    from mixbench.runtime import choose_device
 
     device = choose_device("auto")
     gpu = device.type == "cuda"
@@ -128,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _peers(rounds: int) -> tuple[int, str]:
-    from mixbench.comparison import peers
+    from mixbench.comparison.comparison import peers
 
     return 0, f"# Peers\n\nOne thread, CPU seconds of the thread, interleaved.\n\n{peers(rounds)}\n"
 
@@ -207,7 +208,8 @@ def _write_readme() -> int:
 
 def _top1_lines() -> list[str]:
     """The newest comparison of top-1 in results/, of those the one with most seeds, as a table; nothing where there is none."""
-    from mixbench.report import compare_rows, markdown_table, published, read_csv, statistics_cells
+    from mixbench.report.tables import compare_rows, markdown_table, published, statistics_cells
+    from mixbench.runs.rows import read_csv
 
     found = [(read_csv(file), file) for file in sorted(Path("results").glob("*-top1.csv"))]
     rows, file = max(found, key=lambda pair: (pair[0][0]["date"], len(pair[0])), default=([], None))
@@ -248,7 +250,8 @@ def _top1_lines() -> list[str]:
 
 
 def _speed_lines() -> list[str]:
-    from mixbench.report import markdown_table, published, read_csv, speed_verdict
+    from mixbench.report.tables import markdown_table, published, speed_verdict
+    from mixbench.runs.rows import read_csv
 
     newest = {}
     timed = [
@@ -310,7 +313,7 @@ def _matrix_rate(device: Any) -> float:
 
 def _cutmix_rate(file: Path) -> float | None:
     """CutMix's images per second in a table, None where it has none."""
-    from mixbench.report import read_csv
+    from mixbench.runs.rows import read_csv
 
     rows = read_csv(file) if file.is_file() else []
     return next((row["im_per_sec"] for row in rows if row["strategy"] == "cutmix"), None)
@@ -340,7 +343,7 @@ def _timed_strategies() -> list[str]:
     import timm
     import torch
 
-    from mixbench.saliency import external_network
+    from mixbench.services.network import external_network
 
     strategies = list_strategies()
     place = strategies.index("attentivecutmix")
@@ -359,10 +362,10 @@ def _epochs_within(
     data: str, config: str, limit: int | None, seconds: float, strategies: str, device: object
 ) -> int:
     """How many epochs of the recipe fit into the seconds here, at least one."""
-    from mixbench.data import open_data
+    from mixbench.data.datasets import open_data
     from mixbench.recipe import load_recipe
-    from mixbench.registry import create_strategies
-    from mixbench.train import estimate_seconds
+    from mixbench.spec import create_strategies
+    from mixbench.training.estimate import estimate_seconds
 
     recipe = load_recipe(config)
     opened = open_data(data=Path(data), limit_train=limit)

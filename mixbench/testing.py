@@ -6,15 +6,9 @@ import math
 
 import torch
 
-from mixbench.mix import (
-    MixContext,
-    MixedBatch,
-    MixStrategy,
-    ModelOutput,
-    make_context,
-    soft_targets,
-)
-from mixbench.registry import create_strategy, strategy_spec
+from mixbench.mix import MixContext, MixedBatch, MixStrategy, ModelOutput, soft_targets
+from mixbench.services.context import make_context
+from mixbench.spec import create_strategy, strategy_spec
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SHAPES = (

@@ -55,8 +55,8 @@ PROCESSES.set_forkserver_preload(
         "scipy.stats",
         "jinja2",
         "matplotlib.pyplot",
-        "mixbench.comparison",
-        "mixbench.plot",
+        "mixbench.comparison.comparison",
+        "mixbench.report.gallery",
     ]
 )
 

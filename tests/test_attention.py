@@ -5,8 +5,13 @@ import timm
 import torch
 
 from mixbench import ClassAttention, NoClassAttention, create_strategy, make_context
-from mixbench.attention import PROVIDERS, AttentionProvider, AttentionRollout, attention_tap
 from mixbench.models.checkpoints import model_record
+from mixbench.services.attention import (
+    PROVIDERS,
+    AttentionProvider,
+    AttentionRollout,
+    attention_tap,
+)
 
 FAMILIES = {
     "deit_small_patch16_224": {"depth": 2},

@@ -10,7 +10,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-import mixbench.models  # noqa: F401  PVT and CA-Swin
+import mixbench  # noqa: F401  PVT and CA-Swin
 from mixbench.models.checkpoints import load_any, load_model, model_record
 
 SIZE = {"img_size": 64}

@@ -10,8 +10,9 @@ from PIL import Image
 
 from mixbench import results
 from mixbench.cli import main
-from mixbench.report import COLUMNS, published_table8, write_csv
+from mixbench.report.tables import published_table8
 from mixbench.results import SPEEDS
+from mixbench.runs.rows import COLUMNS, write_csv
 
 TINY = [
     "--embed-dim",
@@ -326,7 +327,7 @@ def test_a_failed_table_does_not_lose_the_others(failure, tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("mixbench.cli.main", bench)
     monkeypatch.setattr(results, "_timed_strategies", lambda: ["cutmix"])
-    monkeypatch.setattr("mixbench.environment.choose_device", lambda name: torch.device("cpu"))
+    monkeypatch.setattr("mixbench.runtime.choose_device", lambda name: torch.device("cpu"))
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)  # no GPU tests from within a test
     assert results.main(["--rounds", "1"]) != 0
     [page] = (tmp_path / "results").glob("*.md")

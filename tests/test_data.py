@@ -16,20 +16,18 @@ from timm.data.auto_augment import (
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import mixbench.data as data_module
+import mixbench.data.memory as data_module
 from mixbench import create_strategies
-from mixbench.augment import OPERATIONS, Draw, StandIn, augment, erase, normal_noise
 from mixbench.cli import main
-from mixbench.data import (
-    MemorySource,
-    UnreadableImage,
-    keep_in_memory,
-    open_data,
-    train_loader,
-    train_transform,
-)
+from mixbench.data.augment import OPERATIONS, Draw, StandIn, augment, erase, normal_noise
+from mixbench.data.datasets import open_data
+from mixbench.data.loaders import train_loader
+from mixbench.data.memory import MemorySource, keep_in_memory
+from mixbench.data.sources import UnreadableImage
+from mixbench.data.transforms import train_transform
 from mixbench.recipe import load_recipe
-from mixbench.train import Waiting, train
+from mixbench.training.clock import Waiting
+from mixbench.training.loop import train
 
 CPU = torch.device("cpu")
 NAMES = list(dict.fromkeys([*_RAND_INCREASING_TRANSFORMS, *_RAND_TRANSFORMS]))

@@ -12,12 +12,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import mixbench.mix
-import mixbench.puzzle
+import mixbench.puzzle.mask
 from mixbench import attention_tap, create_strategy, strategy_spec
+from mixbench.evaluations.speed import speed_learners, timed_step
 from mixbench.mix import MixContext, ModelOutput, send, step_rng, to_pixels
+from mixbench.models.build import build_model
 from mixbench.recipe import load_recipe
-from mixbench.speed import speed_learners, timed_step
-from mixbench.train import Learner, build_model, compiled_parts, label_loss, mixed_loss
+from mixbench.training.learner import Learner
+from mixbench.training.objective import compiled_parts, label_loss, mixed_loss
 
 SPECS = [
     "none",
@@ -104,7 +106,7 @@ def gpu(monkeypatch):
         mode.launches["kernel"] += 1
         return torch.empty_like(difference), difference.new_empty(2, levels**2, n * n, batch)
 
-    monkeypatch.setattr(mixbench.puzzle, "_triton_flow", lambda _: kernel)
+    monkeypatch.setattr(mixbench.puzzle.mask, "_triton_flow", lambda _: kernel)
     with PretendGpu() as mode:
         yield mode
 
@@ -217,7 +219,7 @@ def test_launches_of_a_step(gpu, pretended_vit):
 
 def test_the_mask_kernel_is_launched_on_its_tensors_device_without_a_wait(gpu, monkeypatch):
     pytest.importorskip("triton", reason="triton is not installed: pip install triton")
-    from mixbench import puzzle_triton
+    from mixbench.puzzle import mask_triton as puzzle_triton
 
     current, launched = ["cuda:0"], []
 

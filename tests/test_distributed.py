@@ -23,9 +23,9 @@ def _first_gradients(rank, size, port, folder):
     }
     torch.set_num_threads(1)
     from mixbench import create_strategies, distributed
-    from mixbench.data import open_data
+    from mixbench.data.datasets import open_data
     from mixbench.recipe import load_recipe
-    from mixbench.train import train
+    from mixbench.training.loop import train
 
     gradients = []
     torch.nn.utils.clip_grad_norm_ = lambda parameters, norm: gradients.append(
@@ -74,10 +74,10 @@ def _failing(rank, size, port, folder):
     from dataclasses import dataclass
 
     from mixbench import create_strategies, distributed, register_strategy
-    from mixbench.data import open_data
+    from mixbench.data.datasets import open_data
     from mixbench.recipe import load_recipe
     from mixbench.strategies.cutmix import CutMix
-    from mixbench.train import train
+    from mixbench.training.loop import train
 
     @register_strategy("raises")
     @dataclass(frozen=True)
@@ -121,9 +121,9 @@ def _failing_in_gradients(rank, size, port, folder):
     }
     torch.set_num_threads(1)
     from mixbench import create_strategies, distributed
-    from mixbench.data import open_data
+    from mixbench.data.datasets import open_data
     from mixbench.recipe import load_recipe
-    from mixbench.train import train
+    from mixbench.training.loop import train
 
     flatten, calls = World.flat_gradients, []
 
@@ -207,7 +207,7 @@ def test_an_error_on_one_rank_in_its_gradients_stops_that_strategy_alone(tmp_pat
 
 def test_a_batch_that_processes_cannot_share_is_refused():
     from mixbench.recipe import load_recipe
-    from mixbench.train import resolve_micro_batch
+    from mixbench.training.loop import resolve_micro_batch
 
     recipe = load_recipe("quick", {"batch_size": 16, "micro_batch": 8})
     assert resolve_micro_batch(recipe, torch.device("cpu"), processes=2) == 8

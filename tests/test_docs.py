@@ -81,7 +81,8 @@ def loops(monkeypatch, tmp_path):
     "spec", ["none", "mixup", "transmix", "alternate(first=transmix, switch_prob=0.7)"]
 )
 def test_other_loops_train_as_the_benchmark(loops, spec):
-    from mixbench.train import mixed_loss, prepare
+    from mixbench.training.learner import prepare
+    from mixbench.training.objective import mixed_loss
 
     recipe = dataclasses.replace(
         load_recipe("quick"),
@@ -351,7 +352,7 @@ def table(page: str, header: str) -> list[list[str]]:
 
 
 def test_every_column_is_explained():
-    from mixbench.report import COLUMNS
+    from mixbench.runs.rows import COLUMNS
 
     explained = [
         name
@@ -389,8 +390,8 @@ def test_binomial_errors():
 )
 def test_recipes(name, grid):
     """Every field is one of the recipe's own, the model takes them, and the rate is DeiT's by the batch."""
-    from mixbench.attention import ClassAttention
-    from mixbench.train import recipe_model
+    from mixbench.services.attention import ClassAttention
+    from mixbench.training.optim import recipe_model
 
     recipe = load_recipe(name)
     assert recipe.lr == 5e-4 * recipe.batch_size / 512

@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from mixbench import ModelOutput, create_strategies, create_strategy
-from mixbench.label_error import label_error, visible_share
-from mixbench.scenes import draw_scene
-from mixbench.train import Learner, build_model, forward_pass
+from mixbench.data.scenes import draw_scene
+from mixbench.evaluations.label_error import label_error, visible_share
+from mixbench.models.build import build_model
+from mixbench.training.learner import Learner
+from mixbench.training.objective import forward_pass
 
 HALF = ((0.5,) * 3, (0.5,) * 3)
 

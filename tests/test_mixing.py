@@ -297,7 +297,7 @@ def test_partner_is_the_mirror():
 
 
 def test_input_gradient_is_the_gradient_and_leaves_no_trace():
-    from mixbench.mix import input_gradient
+    from mixbench.services.gradient import input_gradient
 
     model = torch.nn.Sequential(
         torch.nn.Flatten(), torch.nn.Dropout(0.5), torch.nn.Linear(12, 4)

@@ -9,13 +9,13 @@ import timm
 import torch
 import yaml
 
-import mixbench.models
+import mixbench.models.register
 from mixbench import create_strategies
-from mixbench.data import open_data
+from mixbench.data.datasets import open_data
 from mixbench.models.zoo import ZOO, zoo_table, zoo_text
 from mixbench.published import published_dir, published_table
 from mixbench.recipe import config_dir, load_recipe
-from mixbench.train import train
+from mixbench.training.loop import train
 
 COUNTS = {  # parameters, G multiply-adds at 224 px, blocks with class attention, grid
     "deit_tiny_patch16_224": (5_717_416, 1.25, 12, "14x14"),
@@ -107,9 +107,9 @@ with torch.device('meta'):
         == "24485864 []\n"
     )
     called = []  # and where timm was first, at once
-    monkeypatch.setattr(mixbench.models, "_register", lambda: called.append(1))
+    monkeypatch.setattr(mixbench.models.register, "_register", lambda: called.append(1))
     before = list(sys.meta_path)
-    mixbench.models.register_models()
+    mixbench.models.register.register_models()
     assert called and sys.meta_path == before
 
 

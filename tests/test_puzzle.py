@@ -16,14 +16,9 @@ import torch.nn.functional as F
 from baselines.reference import puzzlemix as literal
 from mixbench import MixContext, create_strategy, make_context, puzzle, step_rng
 from mixbench.mix import beta, randint
-from mixbench.puzzle import (
-    block_saliency,
-    mask_cost,
-    mask_energy,
-    move_blocks,
-    solve_mask,
-    transport,
-)
+from mixbench.puzzle.energy import block_saliency, mask_energy
+from mixbench.puzzle.mask import mask_cost, solve_mask
+from mixbench.puzzle.transport import move_blocks, transport
 from mixbench.strategies.puzzlemix import BLOCKS, block_numbers, cell_size
 from mixbench.testing import MEAN, STD, check_strategy
 
@@ -683,7 +678,8 @@ def test_saliency_pass_leaves_the_model_as_it_was():
 
 def step_of(spec, model):
     """The loss of one training step as train.py takes it."""
-    from mixbench.train import Learner, forward_pass, mixed_loss
+    from mixbench.training.learner import Learner
+    from mixbench.training.objective import forward_pass, mixed_loss
 
     images, labels, _ = photographs(2, seed=12, height=32, width=32)
     strategy = create_strategy(spec)
@@ -791,7 +787,7 @@ def test_the_kernel_equals_the_loop(tmp_path, monkeypatch):
     torch.save(problems, tmp_path / "problems.pt")
     script = """if True:
         import sys, torch
-        from mixbench.puzzle_triton import flow
+        from mixbench.puzzle.mask_triton import flow
         cases, folder = eval(sys.argv[1]), sys.argv[2]
         problems = torch.load(folder + "/problems.pt")
         solved = [flow(*p, n, 30 * max(levels, 2), 1.25 / (8 * levels)) for p, (levels, n, _) in zip(problems, cases)]
@@ -823,7 +819,7 @@ def test_the_kernel_compiles_for_gpus(capability, levels, warps):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from mixbench.puzzle_triton import _loop
+    from mixbench.puzzle.mask_triton import _loop
 
     constants = {"steps": 240, "levels": levels, "arcs": levels**2}
     constants |= {

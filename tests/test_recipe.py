@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from mixbench.data import eval_transform, train_transform
+from mixbench.data.transforms import eval_transform, train_transform
 from mixbench.recipe import Recipe, load_recipe, parse_value, recipe_hash, recipe_text
-from mixbench.train import build_optimizer, build_scheduler, recipe_model, schedule
+from mixbench.training.optim import build_optimizer, build_scheduler, recipe_model, schedule
 
 SHARED = {
     "model": "deit_small_patch16_224",

@@ -7,7 +7,7 @@ import torch
 from baselines.reference import attentivecutmix, cutmix, mixup, saliencymix, transmix
 from mixbench import ModelOutput, create_strategy, make_context, soft_targets, step_rng
 from mixbench.mix import MixContext, beta, randint
-from mixbench.saliency import fine_grained
+from mixbench.services.saliency import fine_grained
 from mixbench.testing import MEAN, STD
 
 BATCH, SIZE = 5, (24, 40)

@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 
 from mixbench import create_strategies, report
-from mixbench.plot import GalleryEntry, draw_gallery, pareto_front, read_gallery
-from mixbench.statistics import write_correct
+from mixbench.report.figures import pareto_front
+from mixbench.report.gallery import GalleryEntry, draw_gallery, read_gallery
+from mixbench.runs.samples import write_correct
 
 ISSUE_2 = """schema_version, strategy, compose, status, dataset,
   train_images, num_classes, model, params_m, extra_params_m, attention, network, image_size, batch_size, epochs, seed, headline, top1, top5, top1_ema,
@@ -393,7 +394,7 @@ def test_the_front_is_what_nothing_beats():
 @pytest.fixture(scope="module")
 def learners():
     from mixbench.recipe import load_recipe
-    from mixbench.train import prepare
+    from mixbench.training.learner import prepare
 
     recipe = load_recipe("quick", {"embed_dim": 24, "depth": 1})
     return prepare(create_strategies("cutmix,transmix"), recipe, 4, 0, torch.device("cpu"), 1)
@@ -447,7 +448,9 @@ def test_the_gallery_is_what_the_strategy_did(learners, tmp_path):
 
 
 def test_the_gallery_of_a_network_without_class_token(tmp_path):
-    from mixbench.train import Learner, build_model, forward_pass
+    from mixbench.models.build import build_model
+    from mixbench.training.learner import Learner
+    from mixbench.training.objective import forward_pass
 
     model = build_model("resnet18", 4, 0, image_size=48)
     [strategy] = create_strategies("mixup")

@@ -12,7 +12,7 @@ from mixbench.cli import main
 SPECS = "cutmix,transmix"
 KILLERS = {
     "in a step": """
-import mixbench.train as train
+import mixbench.training.loop as train
 step, calls = train.mixed_loss, []
 def killed(*args, **kwargs):
     calls.append(1)
@@ -53,7 +53,7 @@ os.replace = killed
 }
 DEAD_WORKER = """
 import multiprocessing
-import mixbench.train as train
+import mixbench.training.loop as train
 step = train.mixed_loss
 def killed(*args, **kwargs):
     for worker in multiprocessing.active_children():
@@ -188,7 +188,7 @@ def test_two_processes_cannot_share_a_directory(tmp_path, capsys):
 
 
 def test_speed_is_not_measured_again(tmp_path, monkeypatch):
-    import mixbench.comparison as comparison
+    import mixbench.comparison.comparison as comparison
 
     argv = [
         "--mode",
@@ -213,7 +213,7 @@ def test_speed_is_not_measured_again(tmp_path, monkeypatch):
 
 
 def test_an_interrupt_does_not_wipe_the_comparison(tmp_path, monkeypatch):
-    import mixbench.comparison as comparison
+    import mixbench.comparison.comparison as comparison
 
     argv = [
         "--strategies",

@@ -9,19 +9,16 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mixbench import create_strategy, make_context, step_rng, strategy_spec
+from mixbench.data.scenes import draw_scene
 from mixbench.mix import MixContext, beta, cut_box, randint
-from mixbench.saliency import (
+from mixbench.services.network import (
     ExternalNetwork,
-    _to_bytes,
     external_network,
-    fine_grained,
     fold_batch_norms,
     load_network,
     network_parameters,
-    official_saliency,
-    opencv_saliency,
 )
-from mixbench.scenes import draw_scene
+from mixbench.services.saliency import _to_bytes, fine_grained, official_saliency, opencv_saliency
 from mixbench.strategies.attentivecutmix import enlarge, top_cells
 from mixbench.testing import MEAN, STD, check_strategy
 
@@ -617,7 +614,7 @@ def test_bfloat16_and_autocast(checkpoint):
     ["test_resnet", "test_efficientnet", "tf_efficientnet_lite0", "densenet121", "test_mambaout"],
 )
 def test_folded_networks_give_the_same_features(name):
-    from mixbench.saliency import _build, feature_map
+    from mixbench.services.network import _build, feature_map
 
     model = _build(name)
     torch.manual_seed(0)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mixbench.scenes import CLASSES, draw_scene
+from mixbench.data.scenes import CLASSES, draw_scene
 
 
 def test_deterministic_in_any_order():

@@ -10,9 +10,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from mixbench import create_strategies, create_strategy, strategy_spec
+from mixbench.evaluations.speed import PARTS, measure, median_interval, speed_learners, timed_step
 from mixbench.recipe import load_recipe
-from mixbench.saliency import external_network
-from mixbench.speed import PARTS, measure, median_interval, speed_learners, timed_step
+from mixbench.services.network import external_network
 
 CPU = torch.device("cpu")
 SMALL = {"speed_model": "deit_tiny_patch16_224", "speed_image_size": 32, "speed_batch_size": 2}
@@ -122,7 +122,10 @@ def test_a_strategy_that_fails_is_named_and_the_others_are_timed():
 def test_what_is_timed_is_what_trains():
     """The timed step leaves the weights where a training step with the same draws leaves them."""
     from mixbench.mix import hashed_seed
-    from mixbench.train import Learner, build_model, build_optimizer, forward_pass, mixed_loss
+    from mixbench.models.build import build_model
+    from mixbench.training.learner import Learner
+    from mixbench.training.objective import forward_pass, mixed_loss
+    from mixbench.training.optim import build_optimizer
 
     recipe = load_recipe("quick", {**SMALL, "drop_path": 0.3})
     with ExitStack() as stack:

@@ -9,18 +9,17 @@ import pytest
 import torch
 from scipy import stats
 
-from mixbench.statistics import (
+from mixbench.report.significance import (
     bca_interval,
-    calibration_error,
     compare,
     holm,
     mcnemar,
-    read_correct,
     seeds_needed,
     sign_flip_p,
     smallest_difference,
-    write_correct,
 )
+from mixbench.runs.samples import read_correct, write_correct
+from mixbench.training.evaluate import calibration_error
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -252,7 +251,7 @@ def test_scipy_waits_until_it_is_used():
     import subprocess
     import sys
 
-    code = "import sys, mixbench.statistics, mixbench.report; sys.exit('scipy' in sys.modules or 'torch' in sys.modules)"
+    code = "import sys, mixbench.report.significance, mixbench.report.page; sys.exit('scipy' in sys.modules or 'torch' in sys.modules)"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert subprocess.run([sys.executable, "-c", code]).returncode == 0

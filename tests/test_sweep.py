@@ -9,8 +9,8 @@ import kills
 import pytest
 from test_resume import KILLERS, PLUGIN
 
-from mixbench import sweep
 from mixbench.cli import main
+from mixbench.commands import sweep
 
 COMMAND = ["sweep", "--strategies", "cutmix,transmix", "--seeds", "0", *kills.TINY]
 
@@ -226,6 +226,6 @@ def test_mistakes(tmp_path, monkeypatch, capsys):
         and capsys.readouterr().out.count("would run") == 2
     )
     assert not (tmp_path / "out").exists()
-    monkeypatch.delitem(sys.modules, "mixbench.sweep")
+    monkeypatch.delitem(sys.modules, "mixbench.commands.sweep")
     monkeypatch.setitem(sys.modules, "submitit", None)
     assert main(COMMAND) == 2 and "pip install 'mixbench[slurm]'" in capsys.readouterr().err

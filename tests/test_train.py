@@ -7,10 +7,15 @@ import pytest
 import torch
 
 from mixbench import create_strategies, register_strategy
-from mixbench.data import EpochSampler, TrainSet, balanced, open_data, train_transform
+from mixbench.data.datasets import open_data
+from mixbench.data.loaders import EpochSampler, TrainSet
+from mixbench.data.sources import balanced
+from mixbench.data.transforms import train_transform
 from mixbench.recipe import load_recipe
 from mixbench.strategies.cutmix import CutMix
-from mixbench.train import compose, evaluate, resolve_micro_batch, train
+from mixbench.training.evaluate import evaluate
+from mixbench.training.loop import resolve_micro_batch, train
+from mixbench.training.objective import compose
 
 CPU = torch.device("cpu")
 
@@ -129,8 +134,8 @@ def test_compiled_learners_keep_their_own_attention(monkeypatch):
 
     import timm
 
-    from mixbench.attention import ClassAttention
-    from mixbench.train import forward_pass
+    from mixbench.services.attention import ClassAttention
+    from mixbench.training.objective import forward_pass
 
     monkeypatch.setattr(
         torch, "compile", functools.partial(torch.compile, backend="eager", fullgraph=True)
@@ -235,7 +240,7 @@ def test_weights_that_the_last_step_ruins_are_not_ok(tiny, tmp_path):
 def test_the_trial_for_the_micro_batch_leaves_no_trace():
     import timm
 
-    from mixbench.train import _fits
+    from mixbench.training.loop import _fits
 
     model = timm.create_model("resnet10t", num_classes=3)
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -244,7 +249,7 @@ def test_the_trial_for_the_micro_batch_leaves_no_trace():
 
 
 def test_validation_images_are_loaded_once_for_all(tiny, monkeypatch):
-    import mixbench.data as data_module
+    import mixbench.data.scenes as data_module
 
     loaded = []
     load = data_module.SceneSource.load
@@ -258,13 +263,13 @@ def test_validation_images_are_loaded_once_for_all(tiny, monkeypatch):
 
 
 def test_an_unreadable_validation_image_is_one_sentence(tiny):
-    from mixbench.data import UnreadableImage
-    from mixbench.train import readable
+    from mixbench.data.sources import UnreadableImage
+    from mixbench.training.evaluate import readable
 
     def loader():
         yield 1
         raise UnreadableImage(
-            "Caught UnreadableImage in DataLoader worker process 0.\nTraceback ...\nmixbench.data.UnreadableImage: cannot read image x.png: no"
+            "Caught UnreadableImage in DataLoader worker process 0.\nTraceback ...\nmixbench.data.sources.UnreadableImage: cannot read image x.png: no"
         )
 
     with pytest.raises(UnreadableImage, match=r"^cannot read image x\.png: no$"):
@@ -274,9 +279,10 @@ def test_an_unreadable_validation_image_is_one_sentence(tiny):
 def test_throughput_with_the_loader_counts_this_process_alone(tiny, tmp_path, monkeypatch):
     """An epoch is 48 images in 6 micro-batches of 2 s each, after 6 waits of 3 s: 48 / 30 = 1.6 images a second, resumed or not."""
     recipe, data = tiny
-    monkeypatch.setattr("mixbench.train.Clock.seconds", lambda self: {"micro-batch": 2.0})
+    monkeypatch.setattr("mixbench.training.clock.Clock.seconds", lambda self: {"micro-batch": 2.0})
     monkeypatch.setattr(
-        "mixbench.train.Waiting.add", lambda self, seconds: setattr(self, "waited", self.waited + 3)
+        "mixbench.training.clock.Waiting.add",
+        lambda self, seconds: setattr(self, "waited", self.waited + 3),
     )
     [whole] = train(create_strategies("cutmix"), recipe, data, 0, CPU)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mixbench.registry import did_you_mean
+from mixbench.values import did_you_mean
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -70,7 +70,11 @@ def zoo_table() -> list[dict[str, Any]]:
 
     Models are built without memory, on the meta device, for 224 px.
     """
-    from mixbench.attention import NoClassAttention, attention_grid, class_attention_modules
+    from mixbench.models.class_token import (
+        NoClassAttention,
+        attention_grid,
+        class_attention_modules,
+    )
 
     rows = []
     for entry in ZOO:

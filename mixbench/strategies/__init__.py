@@ -1,1 +1,0 @@
-"""The built-in strategies, one file each; `mixbench.registry` finds them by name."""

@@ -57,7 +57,7 @@ def compose_blocks(
     """
     import torch
 
-    from mixbench.puzzle import move_blocks, transport
+    from mixbench.puzzle.transport import move_blocks, transport
 
     if eps is not None:  # both sides at once: half the launches on a GPU
         sources = transport(
@@ -124,7 +124,8 @@ class PuzzleMix(MixStrategy):
         return self.clean_lam
 
     def mix(self, images, labels, ctx):
-        from mixbench.puzzle import block_saliency, mask_energy, solve_mask
+        from mixbench.puzzle.energy import block_saliency, mask_energy
+        from mixbench.puzzle.mask import solve_mask
 
         if ctx.input_gradient is None:
             raise ValueError(

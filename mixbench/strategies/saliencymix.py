@@ -77,7 +77,7 @@ class SaliencyMix(MixStrategy):
         return Needs(pixels=self.source != "official")
 
     def mix(self, images, labels, ctx):
-        from mixbench.saliency import fine_grained, official_saliency, opencv_saliency
+        from mixbench.services.saliency import fine_grained, official_saliency, opencv_saliency
 
         height, width = images.shape[-2:]
         draws = []  # as CutMix draws

@@ -1,0 +1,156 @@
+"""Loaders whose every draw comes from (seed, epoch, sample), whichever process makes it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
+
+from mixbench.data.augment import collate
+from mixbench.data.sources import Data, Source
+from mixbench.data.transforms import eval_transform, loader_transform
+from mixbench.distributed import World
+from mixbench.mix import hashed_seed
+from mixbench.recipe import Recipe
+
+Key = tuple[int, int, int]  # epoch, sample, how often the sample came before in this epoch
+
+
+class TrainSet(Dataset):
+    """Augmented samples by key; every draw is seeded from (seed, epoch, sample, repeat), whichever process makes it."""
+
+    def __init__(self, source: Source, transform: Any, seed: int):
+        self.source, self.transform, self.seed = source, transform, seed
+
+    def __getitem__(self, key: Key) -> tuple[Any, int]:
+        epoch, index, repeat = key
+        image = self.source.load(index)
+        states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        seed = hashed_seed("augment", self.seed, epoch, index, repeat)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.default_generator.manual_seed(
+            seed
+        )  # the CPU's alone: torch.manual_seed also visits every other device
+        try:
+            return self.transform(image), self.source.labels[index]
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+            torch.set_rng_state(states[2])
+
+
+class EvalSet(Dataset):
+    """Samples under the recipe's evaluation transform."""
+
+    def __init__(self, source: Source, transform: Any):
+        self.source, self.transform = source, transform
+
+    def __len__(self) -> int:
+        return len(self.source.labels)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return self.transform(self.source.load(index)), self.source.labels[index]
+
+
+class EpochSampler(Sampler[Key]):
+    """The keys of one epoch, in an order hashed from (seed, epoch); timm's sampler repeats each image `aug_repeats` times."""
+
+    def __init__(self, count: int, seed: int, aug_repeats: int = 0):
+        self.count, self.seed, self.aug_repeats, self.epoch = count, seed, aug_repeats, 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Key]:
+        if self.aug_repeats:
+            from timm.data.distributed_sampler import RepeatAugSampler
+
+            sampler = RepeatAugSampler(
+                range(self.count),
+                num_replicas=1,
+                rank=0,
+                num_repeats=self.aug_repeats,
+                selected_round=0,
+            )
+            sampler.epoch = hashed_seed(
+                "order", self.seed, self.epoch
+            )  # it seeds its generator with the epoch
+            order = [int(i) for i in sampler]
+        else:
+            rng = torch.Generator().manual_seed(hashed_seed("order", self.seed, self.epoch))
+            order = torch.randperm(self.count, generator=rng).tolist()
+        seen: dict[int, int] = {}
+        for index in order:
+            repeat = seen.get(index, 0)
+            seen[index] = repeat + 1
+            yield self.epoch, index, repeat
+
+
+class MicroBatches(Sampler[list[Key]]):
+    """Micro-batches of keys, dealt to the processes in turn: number rank, rank + size, ... of the whole stream."""
+
+    def __init__(self, sampler: EpochSampler, micro_batch: int, world: World):
+        self.sampler, self.micro_batch, self.world = sampler, micro_batch, world
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        stream: Any = BatchSampler(self.sampler, self.micro_batch, drop_last=True)  # type: ignore[arg-type]
+        return islice(iter(stream), self.world.rank, None, self.world.size)
+
+    def __len__(self) -> int:
+        return len(range(self.world.rank, len(self.sampler) // self.micro_batch, self.world.size))
+
+
+def check_batch(recipe: Recipe, data: Data) -> None:
+    """ValueError where the training images do not fill one batch."""
+    count = len(data.train.labels)
+    if recipe.batch_size > count:
+        raise ValueError(
+            f"batch_size {recipe.batch_size} is larger than the {count} training images: lower --batch-size"
+        )
+
+
+def train_loader(
+    data: Data,
+    recipe: Recipe,
+    seed: int,
+    micro_batch: int,
+    workers: int,
+    device: torch.device,
+    world: World = World(),
+) -> DataLoader:
+    """Batches of `micro_batch` augmented images; set `loader.batch_sampler.sampler.epoch` before each epoch."""
+    check_batch(recipe, data)
+    if recipe.augment_on == "device" and device.type == "mps":
+        raise ValueError(
+            "augment_on device needs double precision, which mps lacks: use augment_on loader"
+        )
+    return DataLoader(
+        TrainSet(data.train, loader_transform(recipe), seed),
+        batch_sampler=MicroBatches(
+            EpochSampler(len(data.train.labels), seed, recipe.aug_repeats), micro_batch, world
+        ),
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=device.type == "cuda",
+        collate_fn=collate if recipe.augment_on == "device" else None,
+    )
+
+
+def eval_loader(
+    data: Data, recipe: Recipe, workers: int, device: torch.device, world: World = World()
+) -> DataLoader:
+    """This process's validation images, rank, rank + size, ..., each once and in order."""
+    return DataLoader(
+        EvalSet(data.val, eval_transform(recipe)),
+        sampler=range(world.rank, len(data.val.labels), world.size),
+        batch_size=64 if device.type == "cpu" else 256,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=device.type == "cuda",
+    )

@@ -1,0 +1,86 @@
+"""Images decoded once and kept in shared memory."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from mixbench.data.sources import Data, Source
+
+
+class MemorySource(Source):
+    """Another source's images, decoded once: one uint8 tensor in shared memory that every loader process reads, each at its own size."""
+
+    def __init__(self, source: Source, sizes: Sequence[tuple[int, int]], pool: ThreadPoolExecutor):
+        self.labels, self.fingerprint, self.sizes = source.labels, source.fingerprint, sizes
+        self.starts = [0, *np.cumsum([3 * width * height for width, height in sizes]).tolist()]
+        self.levels = torch.empty(self.starts[-1], dtype=torch.uint8).share_memory_()
+
+        def keep(index: int) -> None:
+            self._pixels(index)[:] = np.asarray(source.load(index))
+
+        for _ in pool.map(keep, range(len(sizes))):  # Pillow decodes without the interpreter's lock
+            pass
+
+    def _pixels(self, index: int) -> np.ndarray:
+        width, height = self.sizes[index]
+        return (
+            self.levels[self.starts[index] : self.starts[index + 1]]
+            .numpy()
+            .reshape(height, width, 3)
+        )
+
+    def load(self, index: int) -> Image.Image:
+        return Image.fromarray(self._pixels(index))
+
+    def size(self, index: int) -> tuple[int, int]:
+        return self.sizes[index]
+
+
+def free_memory() -> int:
+    """Bytes that this process may still put into shared memory: the least of the machine's, its container's and /dev/shm's."""
+    found = []
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        lines = dict(line.split(":") for line in meminfo.read_text().splitlines())
+        found.append(int(lines["MemAvailable"].split()[0]) * 1024)
+    else:
+        found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    limit, used = (Path(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
+    if limit.is_file() and used.is_file() and limit.read_text().strip() != "max":
+        found.append(int(limit.read_text()) - int(used.read_text()))
+    if Path("/dev/shm").is_dir():
+        found.append(shutil.disk_usage("/dev/shm").free)
+    return min(found)
+
+
+def keep_in_memory(data: Data, say: Callable[[str], None], processes: int = 1) -> Data:
+    """`data` with every image decoded now and kept in memory, the same pixels; ValueError where it would not fit.
+
+    Each of `processes` on this machine keeps a copy of its own.
+    """
+    splits = data.train, data.val
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        sizes = [list(pool.map(split.size, range(len(split.labels)))) for split in splits]
+        count = sum(map(len, sizes))
+        needed = processes * sum(3 * width * height for split in sizes for width, height in split)
+        free = free_memory()
+        copies = f", {processes} copies" if processes > 1 else ""
+        amount = f"{count:,} images of {needed / processes / count / 1024:,.0f} KiB on average{copies}, {needed / 2**20:,.1f} MiB"
+        if needed > free:
+            raise ValueError(
+                f"--cache ram needs {amount}, and {free / 2**20:,.1f} MiB are free: leave it out, or lower --limit-train"
+            )
+        say(f"keeping {amount}, in memory: {free / 2**20:,.1f} MiB are free")
+        train, val = (
+            MemorySource(split, size, pool) for split, size in zip(splits, sizes, strict=True)
+        )
+    return replace(data, train=train, val=val)

@@ -1,0 +1,73 @@
+"""DeiT's augmentation and the evaluation transform, by timm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from mixbench.data.augment import Draw
+from mixbench.recipe import Recipe
+
+
+def train_transform(recipe: Recipe) -> Any:
+    """DeiT's training augmentation by timm, PIL image -> normalised (3, H, W) float32."""
+    from timm.data import create_transform
+
+    options: dict[str, Any] = dict(
+        is_training=True,
+        scale=recipe.scale,
+        ratio=recipe.ratio,
+        hflip=recipe.hflip,
+        color_jitter=recipe.color_jitter if recipe.aa else 0.0,
+        auto_augment=recipe.aa,
+        interpolation=recipe.train_interpolation,
+        mean=recipe.mean,
+        std=recipe.std,
+        re_prob=recipe.reprob,
+        re_mode=recipe.remode,
+        re_count=recipe.recount,
+    )
+    try:
+        transform = create_transform(recipe.image_size, **options)
+    except (AssertionError, KeyError, ValueError) as error:
+        reason = str(error) or type(error).__name__
+        raise ValueError(
+            f"aa {recipe.aa!r} is not a policy of timm ({reason}): write rand-m9-mstd0.5-inc1, or null"
+        ) from None
+    _keep_one_bit(transform)
+    return transform
+
+
+def loader_transform(recipe: Recipe) -> Any:
+    """What the loader does to a training image: all of it, or the crop and the draws where the device does the rest."""
+    transform = train_transform(recipe)
+    return Draw(transform) if recipe.augment_on == "device" else transform
+
+
+def _keep_one_bit(transform: Any) -> None:
+    """Let posterize keep at least one bit: timm's strongest level asks for none, which Pillow refuses."""
+    for step in transform.transforms:
+        for op in getattr(step, "ops", ()):
+            if getattr(op, "name", "").startswith("Posterize"):
+                op.level_fn = _AtLeastOne(op.level_fn)
+
+
+@dataclass(frozen=True)
+class _AtLeastOne:
+    level_fn: Any
+
+    def __call__(self, level: float, hparams: Any) -> tuple[int]:
+        return (max(self.level_fn(level, hparams)[0], 1),)
+
+
+def eval_transform(recipe: Recipe) -> Any:
+    """Resize to image_size / crop_pct, centre crop and normalise, PIL image -> (3, H, W) float32."""
+    from timm.data import create_transform
+
+    return create_transform(
+        recipe.image_size,
+        interpolation=recipe.interpolation,
+        mean=recipe.mean,
+        std=recipe.std,
+        crop_pct=recipe.crop_pct,
+    )

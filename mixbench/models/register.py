@@ -1,0 +1,51 @@
+"""Enters our networks in timm's registry."""
+
+from __future__ import annotations
+
+import sys
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+
+def register_models() -> None:
+    """Enter our networks in timm's registry, now if timm is imported, else as soon as it is."""
+    if "timm" in sys.modules:
+        _register()
+    elif not any(isinstance(finder, _AfterTimm) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _AfterTimm())
+
+
+def _register() -> None:
+    from mixbench.models import ca_swin, pvt  # noqa: F401  their @register_model does it
+
+
+class _AfterTimm(MetaPathFinder):
+    """Registers our networks at the end of `import timm`.
+
+    timm knows the models of the modules that were imported and has no entry point for others. Importing timm here would make
+    `import mixbench` wait seconds for torch; so this finder lets the others find timm and adds one call after its loader.
+    """
+
+    def find_spec(
+        self, name: str, path: Any = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name != "timm":
+            return None
+        found = (
+            finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self
+        )
+        spec = next(filter(None, found), None)
+        if spec is None or spec.loader is None:
+            return spec
+        load = spec.loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            load(module)
+            if self in sys.meta_path:
+                sys.meta_path.remove(self)
+            _register()
+
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]  # of this one loader
+        return spec

@@ -1,0 +1,291 @@
+"""Class attention for TransMix: of one block or all blocks of the model itself, or of a frozen external model.
+
+`attention_tap(model, name)` gives the tap of a name in a strategy's `needs.attention`; fused attention stays on in every block.
+"""
+
+from __future__ import annotations
+
+import functools
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mixbench.mix import ModelOutput
+from mixbench.values import did_you_mean
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+from mixbench.models.class_token import (
+    NoClassAttention,
+    _embedding,
+    attention_grid,
+    class_attention_modules,
+    model_name,
+)
+
+PROVIDERS = {  # Table 6's frozen models, as timm names their weights
+    "dino": "vit_small_patch16_224.dino",
+    "deit": "deit_small_patch16_224.fb_in1k",
+    "deit-distilled": "deit_small_distilled_patch16_224.fb_in1k",
+}
+
+
+class _OwnAttention(ABC):
+    """Reads the model's own attention from hooks while it runs; a context manager."""
+
+    extra_parameters = 0
+
+    def __init__(self, model: nn.Module):
+        self.model: Any = model
+        self._size: tuple[int, int] | None = None
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> Any:
+        self._handles = [
+            _embedding(self.model).register_forward_pre_hook(self._see_size),
+            *self._hooks(),
+        ]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def __call__(self, images: Tensor) -> ModelOutput:
+        """Run the model on images (B, C, H, W): logits (B, K) and attn (B, h, w) float32 without gradient."""
+        return ModelOutput(self.model(images), self.mean())
+
+    @abstractmethod
+    def _hooks(self) -> list[Any]:
+        """Register what the attention is read from; the handles."""
+
+    @abstractmethod
+    def mean(self) -> Tensor:
+        """Attention to the patches in the last forward pass with heads averaged, (B, h, w) float32."""
+
+    def forget(self) -> None:
+        """Let go of what was recorded, which may be large."""
+        self._size = None
+
+    def _see_size(self, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self._size = (inputs[0].shape[-2], inputs[0].shape[-1])
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches of the last forward pass, (rows, columns)."""
+        assert self._size is not None, "no forward pass was seen"
+        return attention_grid(self.model, *self._size)
+
+    def _patches(self, rows: Tensor) -> Tensor:
+        """Attention to all tokens (B, ..., N) as attention to the patches (B, ..., h, w)."""
+        height, width = self.grid
+        prefix = rows.shape[-1] - height * width
+        if prefix != getattr(self.model, "num_prefix_tokens", 1):
+            raise NoClassAttention(
+                f"{model_name(self.model)} dropped or merged patches: its attention has no {height}x{width} grid"
+            )
+        return rows[..., prefix:].unflatten(-1, (height, width))
+
+
+def _attention_rows(attn: Any, q: Tensor, k: Tensor) -> Tensor:
+    """softmax(q k^T * scale) in float32, (B, heads, M, N); q (B, M, heads, d), k (B, N, heads, d)."""
+    with torch.autocast(q.device.type, enabled=False):  # float16 saturates here
+        q, k = q.float(), k.float()
+        if hasattr(attn, "q_norm"):
+            q, k = attn.q_norm(q), attn.k_norm(k)
+        return torch.einsum("bmhd,bnhd->bhmn", q * attn.scale, k).softmax(-1)
+
+
+class ClassAttention(_OwnAttention):
+    """Record a block's class attention during forward passes: `with ClassAttention(model) as tap: output = tap(images)`.
+
+    block is 'last' or a number from 1. NoClassAttention where the model has no class token, ValueError for another block.
+    """
+
+    def __init__(self, model: nn.Module, block: int | str = "last"):
+        super().__init__(model)
+        modules = class_attention_modules(model)
+        text = str(block)
+        if text != "last" and not (text.isdecimal() and 1 <= int(text) <= len(modules)):
+            raise ValueError(
+                f"attention of {model_name(model)} is 'last' or a block from 1 to {len(modules)}, not {block!r}"
+            )
+        self._attn: Any = modules[-1 if text == "last" else int(text) - 1]
+        self._query: Tensor | None = None
+        self._rows: Tensor | None = None
+
+    def _hooks(self) -> list[Any]:
+        attn = self._attn
+        if hasattr(attn, "qkv"):
+            return [attn.qkv.register_forward_hook(self._see_qkv)]
+        key = (
+            attn.k if hasattr(attn, "k") else attn.kv
+        )  # PVT has one projection for keys and values
+        return [
+            attn.q.register_forward_hook(self._see_query),
+            key.register_forward_hook(self._see_key),
+        ]
+
+    def _see_qkv(self, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        q, k, _ = (
+            output.detach().unflatten(-1, (3, self._attn.num_heads, -1)).unbind(2)
+        )  # (B, N, heads, d) each
+        self._see(q[:, :1], k)
+
+    def _see_query(self, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        first = (
+            output.detach() if output.ndim == 2 else output.detach()[:, 0]
+        )  # the class token's alone, or every token's
+        self._query = first.unflatten(-1, (self._attn.num_heads, -1))[:, None]  # (B, 1, heads, d)
+
+    def _see_key(self, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        assert self._query is not None
+        keys = output.detach()[..., : self._query.shape[-1] * self._attn.num_heads]
+        self._see(self._query, keys.unflatten(-1, (self._attn.num_heads, -1)))
+
+    @torch.no_grad()
+    def _see(self, q: Tensor, k: Tensor) -> None:
+        """Keep the class token's row, (B, heads, N); q (B, 1, heads, d), k (B, N, heads, d)."""
+        self._rows = _attention_rows(self._attn, q, k)[:, :, 0]
+
+    def per_head(self) -> Tensor:
+        """Attention to the patches of each head, (B, heads, h, w) float32; its sum is 1 less what prefix tokens take."""
+        assert self._rows is not None, "no forward pass was seen"
+        return self._patches(self._rows)
+
+    def mean(self) -> Tensor:
+        """Attention to the patches with heads averaged, (B, h, w) float32."""
+        return self.per_head().mean(1)
+
+
+class AttentionRollout(_OwnAttention):
+    """The class token's row of the product of all blocks' (attention + identity) / 2, heads averaged; ViT and DeiT alone.
+
+    The paper says only that the blocks' matrices are multiplied; the identity is the residual path. Source: Abnar and
+    Zuidema 2020, as Table 9 cites it. ValueError for a model whose class token is not in every block.
+    """
+
+    def __init__(self, model: nn.Module):
+        super().__init__(model)
+        self._modules: list[Any] = class_attention_modules(model)
+        if not hasattr(self._modules[0], "qkv"):
+            count = len(self._modules)
+            raise ValueError(
+                f"attention=rollout multiplies the attention of all blocks, and the class token of {model_name(model)} is in its last "
+                f"{count} alone: choose attention=last or a block from 1 to {count}"
+            )
+        self._qkv: dict[int, Tensor] = {}
+        self._row: Tensor | None = None
+
+    def _hooks(self) -> list[Any]:
+        return [
+            attn.qkv.register_forward_hook(functools.partial(self._see_qkv, i))
+            for i, attn in enumerate(self._modules)
+        ]
+
+    def forget(self) -> None:
+        self._qkv, self._row = {}, None
+
+    def _see_qkv(self, index: int, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        self._qkv[index] = output.detach()  # no copy: the backward pass keeps it as well
+
+    @torch.no_grad()
+    def mean(self) -> Tensor:
+        """The rollout's row over the patches, (B, h, w) float32: a vector times one block's matrix at a time, last block first."""
+        if self._qkv:
+            self._row, self._qkv = self._rolled_out(), {}
+        assert self._row is not None, "no forward pass was seen"
+        return self._patches(self._row)
+
+    def _rolled_out(self) -> Tensor:
+        row: Any = None
+        for index in reversed(range(len(self._modules))):
+            attn = self._modules[index]
+            q, k, _ = self._qkv[index].unflatten(-1, (3, attn.num_heads, -1)).unbind(2)
+            if row is None:  # the class token's unit vector picks one row
+                row = _attention_rows(attn, q[:, :1], k)[:, :, 0].mean(1) / 2
+                row[:, 0] += 0.5
+            else:
+                row = (
+                    row
+                    + torch.einsum("bm,bhmn->bn", row, _attention_rows(attn, q, k)) / attn.num_heads
+                ) / 2
+        return row
+
+
+class AttentionProvider:
+    """The last block's class attention of a frozen external model, which looks at the same images; a context manager."""
+
+    def __init__(self, model: nn.Module, provider: nn.Module, name: str):
+        self.model, self.name = model, name
+        self._tap = ClassAttention(provider)
+        self.extra_parameters = sum(p.numel() for p in provider.parameters())
+
+    def __enter__(self) -> AttentionProvider:
+        self._tap.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._tap.__exit__()
+
+    def forget(self) -> None:
+        """Nothing is kept: each call looks anew."""
+
+    def __call__(self, images: Tensor) -> ModelOutput:
+        """Run model and provider on images (B, C, H, W): logits (B, K) and attn (B, h, w) float32 without gradient.
+
+        ValueError for images of a size that the provider was not made for.
+        """
+        expected, given = tuple(_embedding(self._tap.model).img_size), tuple(images.shape[-2:])
+        if expected != given:
+            raise ValueError(
+                f"attention provider {self.name} was made for {expected[0]}x{expected[1]} images, and these have {given[0]}x{given[1]}: "
+                f"train with image_size {expected[0]}, or give a checkpoint of that size"
+            )
+        with torch.no_grad():
+            attn = self._tap(images).attn
+        return ModelOutput(self.model(images), attn)
+
+
+_providers: dict[
+    tuple[str, str], nn.Module
+] = {}  # by name and device: loaded once, shared by every strategy
+
+
+def _provider(name: str, model: nn.Module) -> nn.Module:
+    from mixbench.models.checkpoints import load_any, load_model
+
+    key = (name, str(next(model.parameters()).device))
+    if key not in _providers:
+        weights = PROVIDERS.get(name)
+        provider = (
+            load_model(weights, pretrained=True, num_classes=0)
+            if weights
+            else load_any(name, like=model)
+        )
+        _providers[key] = provider.requires_grad_(False).eval().to(key[1])
+    return _providers[key]
+
+
+def attention_tap(
+    model: nn.Module, name: int | str = "last"
+) -> ClassAttention | AttentionRollout | AttentionProvider:
+    """The tap for an attention's name: 'last', a block from 1, 'rollout', 'dino', 'deit', 'deit-distilled' or a checkpoint's path.
+
+    `with attention_tap(model, name) as tap: output = tap(images)` gives logits and attention. A provider is loaded once for each
+    name and device; `tap.extra_parameters` counts its parameters. NoClassAttention or ValueError says what does not fit.
+    """
+    text = str(name)
+    if text == "rollout":
+        return AttentionRollout(model)
+    if text == "last" or text.lstrip("+-").isdecimal():
+        return ClassAttention(model, text)
+    if text not in PROVIDERS and not Path(text).is_file():
+        known = did_you_mean(text, ("last", "rollout", *PROVIDERS))
+        raise ValueError(
+            f"attention is 'last', a block's number, 'rollout', a provider or a checkpoint's path, not {name!r}: {known}"
+        )
+    return AttentionProvider(model, _provider(text, model), text)

@@ -1,0 +1,131 @@
+"""The spec text `name(key=value, ...)` of a strategy, both ways."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import re
+import typing
+from keyword import iskeyword
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mixbench.mix import MixStrategy
+from mixbench.registry import list_strategies, registered_name, strategy_class
+from mixbench.values import _is_strategy, coerce, did_you_mean, type_name
+
+_BARE_WORD = re.compile(r"[A-Za-z_][\w./-]*")
+
+
+def field_types(cls: type) -> dict[str, Any]:
+    """The type of each dataclass field that `__init__` takes, in order."""
+    hints = typing.get_type_hints(cls)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls) if field.init}
+
+
+def _value(node: ast.expr, hint: Any, what: str, text: str) -> Any:
+    if _is_strategy(hint):
+        return _strategy(node, text)
+    source = ast.get_source_segment(text, node) or ""
+    try:
+        value = ast.literal_eval(node)
+    except (ValueError, TypeError, RecursionError, MemoryError):
+        if not _BARE_WORD.fullmatch(source):
+            raise ValueError(f"{what} must be {type_name(hint)}, not {source!r}") from None
+        value = (
+            {"true": True, "false": False, "null": None}.get(source, source)
+            if hint is not str
+            else source
+        )  # as YAML spells them
+    return coerce(value, hint, what)
+
+
+def _strategy(node: ast.expr, text: str) -> MixStrategy:
+    name, keywords = node, []
+    if isinstance(node, ast.Call):
+        name, keywords = node.func, node.keywords
+        if node.args:
+            given = ast.get_source_segment(text, node.args[0])
+            raise ValueError(
+                f"write parameters as name=value: {given!r} in {ast.get_source_segment(text, node)!r} has no name"
+            )
+    if not isinstance(name, ast.Name):
+        raise ValueError(
+            f"a strategy is written name or name(key=value, ...), not {ast.get_source_segment(text, node)!r}"
+        )
+    cls = strategy_class(name.id)
+    hints = field_types(cls)
+    values: dict[str, Any] = {}
+    for keyword in keywords:
+        if keyword.arg is None:
+            raise ValueError(f"write parameters as name=value: ** cannot be used in {text!r}")
+        if keyword.arg not in hints:
+            known = did_you_mean(keyword.arg, hints) if hints else "it has none"
+            raise ValueError(f"{name.id} has no parameter {keyword.arg!r}: {known}")
+        if keyword.arg in values:
+            raise ValueError(f"{name.id} {keyword.arg} is given twice")
+        values[keyword.arg] = _value(
+            keyword.value, hints[keyword.arg], f"{name.id} {keyword.arg}", text
+        )
+    try:
+        return cls(**values)
+    except TypeError as error:  # a plug-in's parameter without a default
+        raise ValueError(f"{name.id}: {error}") from None
+
+
+def _parse(text: str) -> ast.expr:
+    try:
+        return ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        reason = error.msg if isinstance(error, SyntaxError) else str(error)
+        raise ValueError(
+            f"cannot read strategy {text!r} ({reason}): write name or name(key=value, ...)"
+        ) from None
+
+
+def create_strategy(text: str) -> MixStrategy:
+    """The strategy that a spec text such as 'transmix(base=cutmix, attention_weight=1.0)' describes; never evaluated as code."""
+    if not text.strip():
+        raise ValueError(f"no strategy named: known: {', '.join(list_strategies())}")
+    return _strategy(_parse(text), text.strip())
+
+
+def create_strategies(text: str) -> list[MixStrategy]:
+    """The strategies of a comma-separated list of spec texts; ValueError where two are the same."""
+    listed = f"[{text.strip().rstrip(',')}]"
+    parsed = _parse(listed)
+    if not isinstance(parsed, ast.List):
+        raise ValueError(f"cannot read strategies {text!r}: write a list such as cutmix,transmix")
+    if not parsed.elts:
+        raise ValueError(f"no strategy named: known: {', '.join(list_strategies())}")
+    strategies = [_strategy(node, listed) for node in parsed.elts]
+    for i, strategy in enumerate(strategies):
+        if strategy in strategies[:i]:
+            raise ValueError(f"strategy {strategy_spec(strategy)!r} is listed twice")
+    return strategies
+
+
+def strategy_spec(strategy: MixStrategy) -> str:
+    """The spec text of `strategy`, the fields that differ from their defaults in order; inverse of create_strategy."""
+    cls = type(strategy)
+    hints, parts = field_types(cls), []
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        value = getattr(strategy, field.name)
+        default = (
+            field.default
+            if field.default_factory is dataclasses.MISSING
+            else field.default_factory()
+        )
+        if field.init and value != default:
+            parts.append(f"{field.name}={_text(value, hints[field.name])}")
+    return registered_name(cls) + (f"({', '.join(parts)})" if parts else "")
+
+
+def _text(value: Any, hint: Any) -> str:
+    if _is_strategy(type(value)):
+        return strategy_spec(value)
+    value = coerce(value, hint, "value")
+    bare = (
+        isinstance(value, str) and value.isidentifier() and value.isascii() and not iskeyword(value)
+    )
+    return value if bare else repr(value)
