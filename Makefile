@@ -16,11 +16,11 @@ lint: .venv/tested
 
 # Measures this machine: make results [DATA=DIR MINUTES=N ROUNDS=N PYTHON=python3]; needs no installation of mixbench.
 results:
-	$(PYTHON) -m mixbench.results $(if $(DATA),--data $(DATA)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(ROUNDS),--rounds $(ROUNDS))
+	$(PYTHON) -m results.measure $(if $(DATA),--data $(DATA)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(ROUNDS),--rounds $(ROUNDS))
 
-# Puts the newest figures of results/ into the README.
+# Puts the newest figures of results/, and the tables of columns and options, into README and docs.
 readme: .venv/installed
-	$(BIN)/python -m mixbench.results --readme
+	$(BIN)/python -m results.readme
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv

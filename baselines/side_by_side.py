@@ -19,6 +19,7 @@ from mixbench.data.augment import augment
 from mixbench.data.datasets import open_data
 from mixbench.data.loaders import train_loader
 from mixbench.data.memory import keep_in_memory
+from mixbench.data.normalisation import Normalisation
 from mixbench.data.sources import Data
 from mixbench.recipe import Recipe, load_recipe
 from mixbench.runs.environment import device_name, versions
@@ -72,9 +73,7 @@ def loader_rates(
     """Images per second and core of DeiT's full recipe at 224 px in one process, median of interleaved repeats."""
     recipe = load_recipe("deit_small", {"batch_size": 64})
     on_device = replace(recipe, augment_on="device")
-    mean, std = (
-        torch.tensor(v, device=device).reshape(-1, 1, 1) for v in (recipe.mean, recipe.std)
-    )
+    normalisation = Normalisation.of(recipe.mean, recipe.std, device)
     cached = keep_in_memory(data, lambda line: None)
     cases = {
         "all in the loader": (data, recipe),
@@ -94,7 +93,7 @@ def loader_rates(
         batches = [raw.to(device) for raw in batches]
         started = time.perf_counter()
         for raw in batches:
-            ready = augment(raw, mean, std, used.remode)
+            ready = augment(raw, normalisation, used.remode)
         ready.sum().item()
         found[part].append(count / (time.perf_counter() - started))
     return [(name, statistics.median(rates)) for name, rates in found.items()]

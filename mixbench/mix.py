@@ -1,6 +1,7 @@
-"""The vocabulary of mixing: A is the image, B its partner; `mask` is A's share of each pixel, `lam` A's share of the label.
+"""The vocabulary of mixing: A is the image and B its partner.
 
-torch is imported inside the functions: a wrong strategy name or `--help` then answers without waiting for it.
+`mask` is A's share of each pixel, `lam` A's share of the label. torch is imported inside the
+functions: a wrong strategy name or `--help` then answers without waiting for it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,20 +18,19 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-
 Box = tuple[int, int, int, int]  # top, left, bottom, right; half-open
 
 
 class ModelOutput(NamedTuple):
-    """What a forward pass gives: `logits` (B, K) and, where it was asked for, `attn` (B, h, w) float32 without gradient."""
+    """What a forward pass gives: logits and, where a strategy needs it, the class attention."""
 
-    logits: Tensor
-    attn: Tensor | None = None
+    logits: Tensor  # (B, K)
+    attn: Tensor | None = None  # (B, h, w) float32, without gradient
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MixedBatch:
-    """A mixed batch: `mask` holds the share of A in each pixel, and one row of it may serve the whole batch."""
+    """A mixed batch; one row of `mask`, the share of A in each pixel, may serve all images."""
 
     images: Tensor  # (B, C, H, W)
     labels: Tensor  # (B,) class of A
@@ -54,47 +54,52 @@ class Needs:
     pixels: bool = False
 
     def __or__(self, other: Needs) -> Needs:
-        """Join two strategies' needs; ValueError where they name different attentions or networks."""
-        for name in ("attention", "network"):
-            ours, theirs = getattr(self, name), getattr(other, name)
+        """The needs of both; ValueError where they name different attentions or networks."""
+        joined = {}
+        for field in fields(self):
+            ours, theirs = getattr(self, field.name), getattr(other, field.name)
             if ours and theirs and ours != theirs:
                 raise ValueError(
-                    f"one strategy cannot use two kinds of {name}, {ours!r} and {theirs!r}: choose one"
+                    f"one strategy cannot use two kinds of {field.name}, "
+                    f"{ours!r} and {theirs!r}: choose one"
                 )
-        return Needs(
-            attention=self.attention or other.attention,
-            network=self.network or other.network,
-            input_gradient=self.input_gradient or other.input_gradient,
-            pixels=self.pixels or other.pixels,
-        )
+            joined[field.name] = ours or theirs
+        return type(self)(**joined)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MixContext:
-    """The services of one mix: its random generator, the loader's normalisation, and what the strategy's `needs` named."""
+    """The services of one mix: random generator, normalisation, and what `needs` names."""
 
     rng: torch.Generator  # CPU, fresh for each shard of each step
     mean: Tensor  # (C, 1, 1)
     std: Tensor  # (C, 1, 1)
     pixels: Tensor | None = None  # (B, 3, H, W) uint8 RGB
-    input_gradient: Callable[[Tensor, Tensor], Tensor] | None = (
-        None  # images, labels -> (B, C, H, W) raw gradient
-    )
-    features: Callable[[Tensor], Tensor] | None = (
-        None  # images -> (B, C, h, w) of the external network
-    )
+    # images, labels -> (B, C, H, W), the raw gradient
+    input_gradient: Callable[[Tensor, Tensor], Tensor] | None = None
+    # images -> (B, C, h, w), features of the external network
+    features: Callable[[Tensor], Tensor] | None = None
     progress: float = 0.0  # share of training done
     compile: bool = False
 
     def tensor_half(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """`function`, compiled where the recipe compiles: the half of a mix that draws nothing, with what was drawn as tensors."""
+        """The deterministic part of `mix`, a function of tensors, compiled if the recipe says so.
+
+        What was drawn reaches `function` as tensors: a number would compile it anew each time.
+        """
         return _compiled(function) if self.compile else function
 
 
 class MixStrategy(ABC):
     """One way of mixing; a subclass is a frozen dataclass of hyper-parameters and nothing else."""
 
-    clean_weight: float = 0.0  # weight of the loss on the unmixed batch that the harness adds
+    @property
+    def clean_weight(self) -> float:
+        """The weight of the loss on the unmixed batch, which the harness adds to each step's.
+
+        A subclass may also write `clean_weight = 1.0` in its body.
+        """
+        return 0.0
 
     @property
     def needs(self) -> Needs:
@@ -103,14 +108,14 @@ class MixStrategy(ABC):
 
     @abstractmethod
     def mix(self, images: Tensor, labels: Tensor, ctx: MixContext) -> MixedBatch:
-        """Mix a batch before the forward pass; images (B, C, H, W), labels (B,), neither is changed."""
+        """The mixed batch, before the forward pass; images (B, C, H, W) and labels (B,) stay."""
 
     def relabel(self, mixed: MixedBatch, output: ModelOutput) -> Tensor:
         """A's share of the label after the forward pass, (B,)."""
         return mixed.lam
 
 
-# Draws: Python numbers on the CPU, so that no device is ever waited for.
+# Draws are Python numbers, made on the CPU, so that no device is ever waited for.
 
 
 def hashed_seed(*parts: int | str) -> int:
@@ -149,17 +154,15 @@ def beta(rng: torch.Generator, alpha: float) -> float:
 
 
 def cut_box(height: int, width: int, lam: float, center: tuple[int, int]) -> Box:
-    """CutMix's box around `center` (y, x), clipped to the image: half = cut // 2 on both sides, cut = side * sqrt(1 - lam).
+    """CutMix's box around `center` (y, x), clipped to the image: top, left, bottom, right.
 
-    Source: CutMix's own code, torchvision, timm up to 1.0.29; timm 1.0.31 adds one pixel to odd cuts.
+    It reaches cut // 2 pixels to both sides, cut = side * sqrt(1 - lam). Source: CutMix's own code,
+    torchvision, timm up to 1.0.29; timm 1.0.31 adds one pixel to odd cuts.
     """
     share = math.sqrt(1 - lam)
     half_h, half_w = int(height * share) // 2, int(width * share) // 2
     y, x = center
     return max(y - half_h, 0), max(x - half_w, 0), min(y + half_h, height), min(x + half_w, width)
-
-
-# Tensor functions.
 
 
 @cache
@@ -170,7 +173,10 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def mirrored(images: Tensor) -> Tensor:
-    """The partner of each row, (B,): the batch read backwards, so the middle row of an odd batch is its own partner."""
+    """The partner of each row, (B,): the batch read backwards.
+
+    The middle row of an odd batch is its own partner.
+    """
     import torch
 
     return torch.arange(len(images) - 1, -1, -1, device=images.device)
@@ -188,7 +194,7 @@ def blend(images: Tensor, others: Tensor, mask: Tensor) -> Tensor:
 
 
 def send(draws: Sequence[Sequence[int]] | float, images: Tensor) -> Tensor:
-    """`draws` as a tensor on the device of `images`, without a wait for it: int64, or float64 () for a float."""
+    """`draws` as a tensor on the device of `images`, without a wait: int64, or () float64."""
     import torch
 
     sent = torch.tensor(draws, dtype=torch.float64 if isinstance(draws, float) else torch.int64)
@@ -198,26 +204,26 @@ def send(draws: Sequence[Sequence[int]] | float, images: Tensor) -> Tensor:
 
 
 def box_mask(boxes: Sequence[Box] | Tensor, images: Tensor) -> Tensor:
-    """1 outside and 0 inside the box of each row, (len(boxes), 1, H, W) float32 on the device of `images`."""
+    """1 outside and 0 inside the box of each row, (len(boxes), 1, H, W) float32.
+
+    On the device of `images`.
+    """
     import torch
 
     height, width = images.shape[-2:]
     edges = boxes if isinstance(boxes, torch.Tensor) else send(boxes, images)
     top, left, bottom, right = edges[:, :, None].unbind(1)  # (n, 1) each
-    rows, cols = (
-        torch.arange(height, device=images.device),
-        torch.arange(width, device=images.device),
-    )
-    inside = ((rows >= top) & (rows < bottom))[:, :, None] & ((cols >= left) & (cols < right))[
-        :, None, :
-    ]  # (n, H, W)
+    rows = torch.arange(height, device=images.device)
+    cols = torch.arange(width, device=images.device)
+    in_rows, in_cols = (rows >= top) & (rows < bottom), (cols >= left) & (cols < right)
+    inside = in_rows[:, :, None] & in_cols[:, None, :]  # (n, H, W)
     return (~inside).float()[:, None]
 
 
 def paste_boxes(images: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """A copy of `images` with each row's box filled from the mirrored batch, (B, C, H, W), and its `box_mask`.
+    """A copy of `images` with each row's box from the mirrored batch, (B, C, H, W), and its mask.
 
-    boxes (B, 4) int64 on the device of `images`, or (1, 4), one for all rows.
+    The mask is `box_mask`'s; boxes (B, 4) int64 on the device of `images`, or (1, 4) for all rows.
     """
     import torch
 
@@ -237,26 +243,17 @@ def paste_boxes(images: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
 def soft_targets(
     mixed: MixedBatch, lam: Tensor, num_classes: int, smoothing: float = 0.0
 ) -> Tensor:
-    """Dense targets lam * y_A + (1 - lam) * y_B, each smoothed by smoothing / K, (B, K) float32; lam is (B,).
+    """Dense targets lam * y_A + (1 - lam) * y_B, smoothed by smoothing / K, (B, K) float32.
 
-    Source: timm's mixup_target. ValueError where `lam` is not one number a row.
+    lam is (B,); ValueError where it is not. Source: timm's mixup_target.
     """
     if lam.shape != mixed.labels.shape:
         raise ValueError(
-            f"lam must be one number for each label, {tuple(mixed.labels.shape)}, not {tuple(lam.shape)}"
+            f"lam must be one number for each label, {tuple(mixed.labels.shape)}, "
+            f"not {tuple(lam.shape)}"
         )
     lam = lam.float()[:, None] * (1 - smoothing)
     targets = lam.new_full((len(lam), num_classes), smoothing / num_classes)
     labels = mixed.labels.long()
     targets.scatter_add_(1, labels[:, None], lam)
     return targets.scatter_add_(1, labels[mixed.partner][:, None], (1 - smoothing) - lam)
-
-
-# Services.
-
-
-def to_pixels(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Un-normalised images as uint8 RGB, rounded and clamped, (B, 3, H, W)."""
-    import torch
-
-    return ((images.float() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)

@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import dataclass
 from pathlib import Path
+
+OPENMIXUP = {  # a strategy's name there
+    "none": "Vanilla",
+    "mixup": "MixUp",
+    "cutmix": "CutMix",
+    "saliencymix": "SaliencyMix",
+    "attentivecutmix": "AttentiveMix+",
+    "puzzlemix": "PuzzleMix",
+    "transmix": "TransMix",
+}
 
 
 def published_dir() -> Path:
@@ -13,6 +24,47 @@ def published_dir() -> Path:
 
 
 def published_table(name: str) -> list[dict[str, str]]:
-    """The rows of 'table1' ... 'table10' or 'openmixup_deit', figures as printed; lines that begin with # say the source."""
+    """The rows of 'table1' ... 'table10' or 'openmixup_deit', figures as printed.
+
+    Lines of the file that begin with # say the source.
+    """
     with (published_dir() / f"{name}.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(line for line in file if not line.startswith("#")))
+
+
+def published_table8() -> dict[str, dict[str, str]]:
+    """The rows of the paper's Table 8 by strategy; `mixup` is its Baseline row."""
+    names = {"Baseline": "mixup"}
+    return {
+        names.get(row["method"], row["method"].lower().replace("-", "")): row
+        for row in published_table("table8")
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """What is published of a strategy, as printed; None where nothing is."""
+
+    params_m: str | None  # Table 8, as the next three
+    im_per_sec: str | None
+    ratio: str | None  # of images a second, to CutMix's
+    top1: str | None
+    openmixup_top1: str | None  # OpenMixup's, of DeiT-S on ImageNet-1k
+
+
+def published(spec: str) -> Published:
+    """What is published of a strategy with default settings, Table 8's and OpenMixup's figures."""
+    table8 = published_table8()
+    paper = table8.get(spec)
+    openmixup = {row["method"]: row["deit_small"] for row in published_table("openmixup_deit")}
+    top1 = openmixup.get(OPENMIXUP.get(spec, ""))
+    if paper is None:
+        return Published(params_m=None, im_per_sec=None, ratio=None, top1=None, openmixup_top1=top1)
+    ratio = float(paper["im_per_sec"]) / float(table8["cutmix"]["im_per_sec"])
+    return Published(
+        params_m=paper["params_m"],
+        im_per_sec=paper["im_per_sec"],
+        ratio=f"{ratio:.3f}",
+        top1=paper["top1"],
+        openmixup_top1=top1,
+    )

@@ -1,171 +1,344 @@
-"""The recipe: one flat, frozen dataclass with timm's names; command line over YAML over defaults."""
+"""The recipe, flat and with timm's names; command line over YAML over defaults."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
-import math
+from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
-from mixbench.values import coerce, did_you_mean
+from mixbench.values import Option, coerce, did_you_mean, option, read_value
+
+if TYPE_CHECKING:
+    import yaml
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-CHOICES = {
-    "compose": ("alternate", "only"),
-    "augment_on": ("loader", "device"),
-    "headline": ("raw", "ema"),
-    "remode": ("const", "rand", "pixel"),
-    "interpolation": ("bilinear", "bicubic"),
-    "train_interpolation": ("bilinear", "bicubic", "random"),
-}
-POSITIVE = (
-    "image_size",
-    "batch_size",
-    "epochs",
-    "lr",
-    "speed_image_size",
-    "patch_size",
-    "embed_dim",
-    "depth",
-    "num_heads",
-)
 MODEL_PARTS = ("patch_size", "embed_dim", "depth", "num_heads")
-SHARES = (
-    "drop_rate",
-    "drop_path",
-    "smoothing",
-    "switch_prob",
-    "mix_prob",
-    "reprob",
-    "hflip",
-    "crop_pct",
-    "model_ema_decay",
-)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Everything that changes a run's numbers, but the strategy, the data and the seed; the defaults are the fixed DeiT-S recipe."""
+    """Everything that changes a run's numbers, but the strategy, the data and the seed.
 
-    model: str = "deit_small_patch16_224"
-    image_size: int = 224
-    patch_size: int | None = None  # these four: the model's own where None
-    embed_dim: int | None = None
-    depth: int | None = None
-    num_heads: int | None = None
-    drop_rate: float = 0.0
-    drop_path: float = 0.1
+    The defaults are the fixed DeiT-S recipe.
+    """
 
-    compose: str = "alternate"  # with Mixup, as DeiT's recipe does with CutMix; 'only' uses the strategy on every batch
-    switch_prob: float = 0.5
-    mixup_alpha: float = 0.8
-    mix_prob: float = 1.0
-    smoothing: float = 0.1
-
-    batch_size: int = 1024
-    micro_batch: int | str = "auto"
-    epochs: int = 300
-    cooldown_epochs: int = 10
-    opt: str = "adamw"
-    lr: float = 1e-3
-    opt_eps: float = 1e-8
-    opt_betas: tuple[float, float] = (0.9, 0.999)
-    opt_fused: bool = True  # all parameters in one pass, where the optimizer can
-    weight_decay: float = 0.03
-    warmup_epochs: float = 20
-    warmup_lr: float = 1e-6
-    min_lr: float = 1e-5
-    lr_epoch_lag: int = 0
-    sched_on_updates: bool = False
-    clip_grad: float | None = None
-    amp: bool = False  # bfloat16 autocast
-    tf32: bool = False  # float32 products in TensorFloat-32, on a GPU
-    gradient_amp: bool | None = (
-        None  # the input gradient of Puzzle-Mix in bfloat16; as amp where None
+    model: str = option(
+        "deit_small_patch16_224",
+        group="model",
+        help="timm's name of the network that is trained, or one of this package's",
     )
-    compile: bool = False
-    model_ema: bool = True
-    model_ema_decay: float = 0.99996
-    headline: str = "ema"
-    seed: int = 42
+    image_size: int = option(
+        224,
+        group="model",
+        help="side of the square images that are trained and evaluated on, in pixels",
+        above=0,
+    )
+    patch_size: int | None = option(
+        None, group="model", help="side of a patch in pixels; null is the model's own", above=0
+    )
+    embed_dim: int | None = option(
+        None,
+        group="model",
+        help="width of a transformer's tokens; null is the model's own",
+        above=0,
+    )
+    depth: int | None = option(
+        None,
+        group="model",
+        help="number of a transformer's blocks; null is the model's own",
+        above=0,
+    )
+    num_heads: int | None = option(
+        None,
+        group="model",
+        help="number of a block's attention heads; null is the model's own",
+        above=0,
+    )
+    drop_rate: float = option(
+        0.0,
+        group="model",
+        help="share of activations that are dropped before the classifier, below 1",
+        at_least=0,
+        at_most=1,
+    )
+    drop_path: float = option(
+        0.1,
+        group="model",
+        help=(
+            "share of images that skip the last block, less in earlier ones (stochastic depth), "
+            "below 1"
+        ),
+        at_least=0,
+        at_most=1,
+    )
 
-    aa: str | None = "rand-m9-mstd0.5-inc1"
-    color_jitter: float = 0.4
-    reprob: float = 0.0
-    remode: str = "pixel"
-    recount: int = 1
-    aug_repeats: int = 0
-    scale: tuple[float, float] = (0.08, 1.0)
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    train_interpolation: str = "random"
-    hflip: float = 0.5
-    augment_on: str = "loader"  # 'device': timm's draws, the loader's pixels. Differs: boxes are erased with other noise
-    interpolation: str = "bicubic"
-    crop_pct: float = 0.9
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    compose: str = option(
+        "alternate",
+        group="mixing",
+        help=(
+            "alternate: in turn with Mixup, as DeiT does with CutMix; only: the strategy on "
+            "every batch"
+        ),
+        choices=("alternate", "only"),
+    )
+    switch_prob: float = option(
+        0.5,
+        group="mixing",
+        help="share of batches that the strategy gets where compose is alternate, not Mixup",
+        at_least=0,
+        at_most=1,
+    )
+    mixup_alpha: float = option(
+        0.8,
+        group="mixing",
+        help="alpha of the Beta(alpha, alpha) of Mixup where compose is alternate",
+        above=0,
+    )
+    mix_prob: float = option(
+        1.0, group="mixing", help="share of batches that are mixed at all", at_least=0, at_most=1
+    )
+    smoothing: float = option(
+        0.1,
+        group="mixing",
+        help="share of each label that is spread over all classes, below 1",
+        at_least=0,
+        at_most=1,
+    )
 
-    speed_model: str = "deit_small_patch16_224"  # what the speed part times, alone and in full
-    speed_image_size: int = 224
-    speed_batch_size: int | str = "auto"  # 128 on a GPU, 8 on a CPU
-    speed_amp: bool = False
+    batch_size: int = option(
+        1024,
+        group="optimization",
+        help="images of one update of the weights, over all processes",
+        above=0,
+    )
+    micro_batch: int | str = option(
+        "auto",
+        group="optimization",
+        help=(
+            "images that go through the network at once and share one draw of the mixing; "
+            "auto is at most 16 on a CPU and what fits on a GPU"
+        ),
+        above=0,
+        choices=("auto",),
+    )
+    epochs: int = option(
+        300, group="optimization", help="epochs of the learning rate's schedule", above=0
+    )
+    cooldown_epochs: int = option(
+        10, group="optimization", help="epochs at min_lr after the schedule", at_least=0
+    )
+    opt: str = option("adamw", group="optimization", help="timm's name of the optimizer")
+    lr: float = option(
+        1e-3, group="optimization", help="highest learning rate, not scaled by the batch", above=0
+    )
+    opt_eps: float = option(
+        1e-8, group="optimization", help="the optimizer's epsilon, against division by 0", above=0
+    )
+    opt_betas: tuple[float, float] = option(
+        (0.9, 0.999),
+        group="optimization",
+        help="the optimizer's decay rates of the first and second moment",
+    )
+    opt_fused: bool = option(
+        True,
+        group="optimization",
+        help="update all parameters in one pass, where the optimizer can",
+    )
+    weight_decay: float = option(
+        0.03,
+        group="optimization",
+        help="weight decay; biases, norms and tokens have none",
+        at_least=0,
+    )
+    warmup_epochs: float = option(
+        20,
+        group="optimization",
+        help="epochs in which the rate rises from warmup_lr to its schedule",
+        at_least=0,
+    )
+    warmup_lr: float = option(
+        1e-6, group="optimization", help="learning rate that the warm-up begins with", at_least=0
+    )
+    min_lr: float = option(
+        1e-5, group="optimization", help="lowest learning rate of the cosine", at_least=0
+    )
+    lr_epoch_lag: int = option(
+        0,
+        group="optimization",
+        help="epochs by which the rate comes late: 1 in DeiT's code",
+        at_least=0,
+    )
+    sched_on_updates: bool = option(
+        False,
+        group="optimization",
+        help="change the learning rate after every update, not every epoch",
+    )
+    clip_grad: float | None = option(
+        None,
+        group="optimization",
+        help="largest norm of the gradient; null leaves it as it is",
+        above=0,
+    )
+    amp: bool = option(False, group="run", help="run the network in bfloat16 (autocast)")
+    tf32: bool = option(False, group="run", help="multiply float32 in TensorFloat-32, on a GPU")
+    gradient_amp: bool | None = option(
+        None, group="run", help="compute Puzzle-Mix's input gradient in bfloat16; null is as amp"
+    )
+    compile: bool = option(
+        False, group="run", help="compile the network and the mixing (torch.compile)"
+    )
+    model_ema: bool = option(
+        True, group="optimization", help="keep a running mean of the weights (EMA)"
+    )
+    model_ema_decay: float = option(
+        0.99996,
+        group="optimization",
+        help="share of the mean that one update keeps; it warms up",
+        at_least=0,
+        at_most=1,
+    )
+    headline: str = option(
+        "ema",
+        group="optimization",
+        help="weights whose accuracy is reported",
+        choices=("raw", "ema"),
+    )
+    seed: int = option(
+        42, group="run", help="seed of a run that names none in --seeds", at_least=0, below=2**63
+    )
+
+    aa: str | None = option(
+        "rand-m9-mstd0.5-inc1",
+        group="augmentation",
+        help="timm's text of the automatic augmentation; null for none",
+    )
+    color_jitter: float = option(
+        0.4,
+        group="augmentation",
+        help="strength of timm's color jitter, of use with the 3a policies of aa alone",
+    )
+    reprob: float = option(
+        0.0,
+        group="augmentation",
+        help="share of images with an erased box (random erasing)",
+        at_least=0,
+        at_most=1,
+    )
+    remode: str = option(
+        "pixel",
+        group="augmentation",
+        help="an erased box holds 0, one random color, or noise by pixel",
+        choices=("const", "rand", "pixel"),
+    )
+    recount: int = option(
+        1, group="augmentation", help="largest number of erased boxes of an image", at_least=1
+    )
+    aug_repeats: int = option(
+        0,
+        group="augmentation",
+        help=(
+            "times that an epoch repeats an image, each with its own draws (DeiT: 3); 0 for "
+            "no repetition"
+        ),
+        at_least=0,
+    )
+    scale: tuple[float, float] = option(
+        (0.08, 1.0),
+        group="augmentation",
+        help="least and largest share of the image's area that a random crop takes",
+        above=0,
+    )
+    ratio: tuple[float, float] = option(
+        (3 / 4, 4 / 3),
+        group="augmentation",
+        help="least and largest width of the crop by its height",
+        above=0,
+    )
+    train_interpolation: str = option(
+        "random",
+        group="augmentation",
+        help="filter of the training images' resize; random is either of the two",
+        choices=("bilinear", "bicubic", "random"),
+    )
+    hflip: float = option(
+        0.5,
+        group="augmentation",
+        help="share of training images that are mirrored",
+        at_least=0,
+        at_most=1,
+    )
+    # 'device': timm's draws, the loader's pixels. Differs: boxes are erased with other noise
+    augment_on: str = option(
+        "loader",
+        group="augmentation",
+        help="where pixels change: in the loader's processes, or in batches on the device",
+        choices=("loader", "device"),
+    )
+    interpolation: str = option(
+        "bicubic",
+        group="augmentation",
+        help="filter of the validation images' resize",
+        choices=("bilinear", "bicubic"),
+    )
+    crop_pct: float = option(
+        0.9,
+        group="augmentation",
+        help="share of the resized validation image's side that the centre crop takes",
+        above=0,
+        at_most=1,
+    )
+    mean: tuple[float, float, float] = option(
+        IMAGENET_MEAN,
+        group="augmentation",
+        help="mean of each channel that images are normalised by, in levels of 0 to 1",
+    )
+    std: tuple[float, float, float] = option(
+        IMAGENET_STD,
+        group="augmentation",
+        help="standard deviation of each channel that images are normalised by",
+        above=0,
+    )
+
+    speed_model: str = option(
+        "deit_small_patch16_224",
+        group="speed part",
+        help="timm's name of the network that is timed",
+    )
+    speed_image_size: int = option(
+        224, group="speed part", help="side of the timed images, in pixels", above=0
+    )
+    speed_batch_size: int | str = option(
+        "auto",
+        group="speed part",
+        help="images of a timed step; auto is 128 on a GPU and 8 on a CPU",
+        above=0,
+        choices=("auto",),
+    )
+    speed_amp: bool = option(
+        False, group="speed part", help="time the network in bfloat16 (autocast)"
+    )
 
     def __post_init__(self) -> None:
-        for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(
-                    f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}"
-                )
-        for name in POSITIVE:
+        for name, meaning in self.options().items():
             value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise ValueError(f"{name} must be above 0, not {value}")
-        for name in SHARES:
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be between 0 and 1, not {getattr(self, name)}")
-        for name in ("micro_batch", "speed_batch_size"):
-            value = getattr(self, name)
-            if value != "auto" and (isinstance(value, str) or value < 1):
-                raise ValueError(f"{name} must be 'auto' or a whole number above 0, not {value!r}")
+            coerce(value, HINTS[name], name)
+            meaning.check(name, value)
         if isinstance(self.micro_batch, int) and self.batch_size % self.micro_batch:
             raise ValueError(
-                f"micro_batch {self.micro_batch} must divide batch_size {self.batch_size}: take --micro-batch auto"
+                f"micro_batch {self.micro_batch} must divide batch_size {self.batch_size}: "
+                "take --micro-batch auto"
             )
-        for name in (
-            "weight_decay",
-            "warmup_epochs",
-            "cooldown_epochs",
-            "min_lr",
-            "warmup_lr",
-            "aug_repeats",
-            "lr_epoch_lag",
-        ):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}")
         if self.headline == "ema" and not self.model_ema:
             raise ValueError("headline ema needs model_ema true: set model_ema, or headline raw")
-        if (
-            self.augment_on == "device"
-            and self.aa
-            and (self.aa.split("-")[0] != "rand" or "-t" in self.aa)
-        ):
+        aa = self.aa or "rand"
+        if self.augment_on == "device" and (aa.split("-")[0] != "rand" or "-t" in aa):
             raise ValueError(
-                f"augment_on device knows timm's RandAugment of 15 operations, not aa {self.aa!r}: use augment_on loader"
+                "augment_on device knows timm's RandAugment of 15 operations, "
+                f"not aa {aa!r}: use augment_on loader"
             )
-        for name, value in dataclasses.asdict(self).items():
-            for number in value if isinstance(value, tuple) else (value,):
-                if isinstance(number, float) and not math.isfinite(number):
-                    raise ValueError(f"{name} must be finite, not {number}")
-        for name in ("mixup_alpha", "clip_grad", "opt_eps", "crop_pct", "std", "scale", "ratio"):
-            value = getattr(self, name)
-            if value is not None and not min(value if isinstance(value, tuple) else (value,)) > 0:
-                raise ValueError(f"{name} must be above 0, not {value}")
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed must be 0 or more and below 2**63, not {self.seed}")
-        if self.recount < 1:
-            raise ValueError(f"recount must be 1 or more, not {self.recount}")
         for name in ("smoothing", "drop_path", "drop_rate"):
             if getattr(self, name) == 1:
                 raise ValueError(f"{name} must be below 1, or nothing is learnt")
@@ -173,6 +346,11 @@ class Recipe:
             low, high = getattr(self, name)
             if low > high:
                 raise ValueError(f"{name} must be two numbers in order, not {low}, {high}")
+
+    @classmethod
+    def options(cls) -> dict[str, Option]:
+        """What each field says of itself, by its name and in order."""
+        return {field.name: field.metadata["option"] for field in dataclasses.fields(cls)}
 
     @property
     def total_epochs(self) -> int:
@@ -190,40 +368,17 @@ def config_dir() -> Path:
 
 
 def parse_value(name: str, value: Any) -> Any:
-    """`value` (YAML's or a command line's text) as the type of field `name`; ValueError says what was expected."""
-    import yaml
-
-    hint = HINTS[name]
-    if isinstance(value, str) and hint is not str:
-        text = value
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            value = text
-        if isinstance(value, str):
-            try:
-                value = float(value)  # PyYAML reads 1e-3 as text
-            except ValueError:
-                value = text.split(",") if "," in text and "tuple" in str(hint) else value
-    if isinstance(value, list):
-        value = tuple(
-            float(part) if isinstance(part, str) and _is_number(part) else part for part in value
-        )
-    return coerce(value, hint, name)
+    """YAML's value or a command line's text as field `name`'s type; ValueError says which it is."""
+    return read_value(value, HINTS[name], name)
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+def load_recipe(
+    path: str | Path | None = None, overrides: Mapping[str, Any] | None = None
+) -> Recipe:
+    """The recipe of a YAML file, given by path or a shipped one's name, with `overrides` on top.
 
-
-def load_recipe(path: str | Path | None = None, overrides: dict[str, Any] | None = None) -> Recipe:
-    """The recipe of a YAML file (a path, or the name of a shipped one) with `overrides` on top; ValueError for any mistake in it.
-
-    The file's MODEL_PARTS are those of its model: they do not hold for another one that `overrides` names.
+    The file's MODEL_PARTS are those of its model: they do not hold for another one that
+    `overrides` names. ValueError for any mistake in it.
     """
     overrides = overrides or {}
     values = _read_yaml(_find(Path(path))) if path is not None else {}
@@ -242,12 +397,14 @@ def _find(path: Path) -> Path:
     raise ValueError(f"recipe file not found: {path}; {did_you_mean(path.stem, known)}")
 
 
-def _unique_keys(path: Path) -> Any:
+def _unique_keys(path: Path) -> type[yaml.SafeLoader]:
     """YAML's safe loader, but for a key that stands twice: there the last would win silently."""
     import yaml
 
     class Loader(yaml.SafeLoader):
-        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        def construct_mapping(
+            self, node: yaml.MappingNode, deep: bool = False
+        ) -> dict[Hashable, Any]:
             keys = [self.construct_object(key) for key, _ in node.value]
             for key in keys:
                 if keys.count(key) > 1:
@@ -284,13 +441,20 @@ def recipe_text(recipe: Recipe) -> str:
     import yaml
 
     values = {
-        k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(recipe).items()
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in dataclasses.asdict(recipe).items()
     }
     return yaml.safe_dump(values, sort_keys=False, default_flow_style=None)
 
 
 def recipe_hash(recipe: Recipe, **data: Any) -> str:
-    """Ten hex digits of what changes numbers: every field but the seed and the speed part's, and the data's description."""
-    values = dataclasses.asdict(recipe)
-    kept = {k: v for k, v in values.items() if k != "seed" and not k.startswith("speed_")}
-    return hashlib.sha256(json.dumps([kept, data], sort_keys=True).encode()).hexdigest()[:10]
+    """Ten hex digits of what changes numbers.
+
+    That is every field but the seed and the speed part's, and the data's description.
+    """
+    values = {
+        name: value
+        for name, value in dataclasses.asdict(recipe).items()
+        if name != "seed" and not name.startswith("speed_")
+    }
+    return hashlib.sha256(json.dumps([values, data], sort_keys=True).encode()).hexdigest()[:10]

@@ -9,10 +9,11 @@ import typing
 from keyword import iskeyword
 from typing import TYPE_CHECKING, Any
 
+from mixbench.registry import list_strategies, registered_name, strategy_class
+from mixbench.values import bare_word, coerce, did_you_mean, is_strategy, type_name
+
 if TYPE_CHECKING:
     from mixbench.mix import MixStrategy
-from mixbench.registry import list_strategies, registered_name, strategy_class
-from mixbench.values import _is_strategy, coerce, did_you_mean, type_name
 
 _BARE_WORD = re.compile(r"[A-Za-z_][\w./-]*")
 
@@ -24,7 +25,7 @@ def field_types(cls: type) -> dict[str, Any]:
 
 
 def _value(node: ast.expr, hint: Any, what: str, text: str) -> Any:
-    if _is_strategy(hint):
+    if is_strategy(hint):
         return _strategy(node, text)
     source = ast.get_source_segment(text, node) or ""
     try:
@@ -32,45 +33,45 @@ def _value(node: ast.expr, hint: Any, what: str, text: str) -> Any:
     except (ValueError, TypeError, RecursionError, MemoryError):
         if not _BARE_WORD.fullmatch(source):
             raise ValueError(f"{what} must be {type_name(hint)}, not {source!r}") from None
-        value = (
-            {"true": True, "false": False, "null": None}.get(source, source)
-            if hint is not str
-            else source
-        )  # as YAML spells them
+        value = bare_word(source, hint)
     return coerce(value, hint, what)
 
 
 def _strategy(node: ast.expr, text: str) -> MixStrategy:
     name, keywords = node, []
+    segment = ast.get_source_segment(text, node)
     if isinstance(node, ast.Call):
         name, keywords = node.func, node.keywords
         if node.args:
             given = ast.get_source_segment(text, node.args[0])
             raise ValueError(
-                f"write parameters as name=value: {given!r} in {ast.get_source_segment(text, node)!r} has no name"
+                f"write parameters as name=value: {given!r} in {segment!r} has no name"
             )
     if not isinstance(name, ast.Name):
-        raise ValueError(
-            f"a strategy is written name or name(key=value, ...), not {ast.get_source_segment(text, node)!r}"
-        )
+        raise ValueError(f"a strategy is written name or name(key=value, ...), not {segment!r}")
     cls = strategy_class(name.id)
-    hints = field_types(cls)
+    values = _parameters(name.id, keywords, field_types(cls), text)
+    try:
+        return cls(**values)
+    except TypeError as error:  # a plug-in's parameter without a default
+        raise ValueError(f"{name.id}: {error}") from None
+
+
+def _parameters(
+    name: str, keywords: list[ast.keyword], hints: dict[str, Any], text: str
+) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for keyword in keywords:
         if keyword.arg is None:
             raise ValueError(f"write parameters as name=value: ** cannot be used in {text!r}")
         if keyword.arg not in hints:
             known = did_you_mean(keyword.arg, hints) if hints else "it has none"
-            raise ValueError(f"{name.id} has no parameter {keyword.arg!r}: {known}")
+            raise ValueError(f"{name} has no parameter {keyword.arg!r}: {known}")
         if keyword.arg in values:
-            raise ValueError(f"{name.id} {keyword.arg} is given twice")
-        values[keyword.arg] = _value(
-            keyword.value, hints[keyword.arg], f"{name.id} {keyword.arg}", text
-        )
-    try:
-        return cls(**values)
-    except TypeError as error:  # a plug-in's parameter without a default
-        raise ValueError(f"{name.id}: {error}") from None
+            raise ValueError(f"{name} {keyword.arg} is given twice")
+        what = f"{name} {keyword.arg}"
+        values[keyword.arg] = _value(keyword.value, hints[keyword.arg], what, text)
+    return values
 
 
 def _parse(text: str) -> ast.expr:
@@ -84,14 +85,17 @@ def _parse(text: str) -> ast.expr:
 
 
 def create_strategy(text: str) -> MixStrategy:
-    """The strategy that a spec text such as 'transmix(base=cutmix, attention_weight=1.0)' describes; never evaluated as code."""
+    """The strategy of a spec text such as 'transmix(base=cutmix, attention_weight=1.0)'.
+
+    The text is never evaluated as code. ValueError for a mistake in it.
+    """
     if not text.strip():
         raise ValueError(f"no strategy named: known: {', '.join(list_strategies())}")
     return _strategy(_parse(text), text.strip())
 
 
 def create_strategies(text: str) -> list[MixStrategy]:
-    """The strategies of a comma-separated list of spec texts; ValueError where two are the same."""
+    """The strategies of a comma-separated list of spec texts; ValueError where two are equal."""
     listed = f"[{text.strip().rstrip(',')}]"
     parsed = _parse(listed)
     if not isinstance(parsed, ast.List):
@@ -106,7 +110,10 @@ def create_strategies(text: str) -> list[MixStrategy]:
 
 
 def strategy_spec(strategy: MixStrategy) -> str:
-    """The spec text of `strategy`, the fields that differ from their defaults in order; inverse of create_strategy."""
+    """The spec text of `strategy`, which create_strategy reads back to an equal strategy.
+
+    It says the fields that differ from their defaults, in order.
+    """
     cls = type(strategy)
     hints, parts = field_types(cls), []
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
@@ -122,7 +129,7 @@ def strategy_spec(strategy: MixStrategy) -> str:
 
 
 def _text(value: Any, hint: Any) -> str:
-    if _is_strategy(type(value)):
+    if is_strategy(type(value)):
         return strategy_spec(value)
     value = coerce(value, hint, "value")
     bare = (

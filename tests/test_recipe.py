@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from mixbench.data.transforms import eval_transform, train_transform
+from mixbench.models.build import recipe_model
 from mixbench.recipe import Recipe, load_recipe, parse_value, recipe_hash, recipe_text
-from mixbench.training.optim import build_optimizer, build_scheduler, recipe_model, schedule
+from mixbench.training.optim import build_optimizer, build_scheduler, schedule
 
 SHARED = {
     "model": "deit_small_patch16_224",
@@ -136,9 +137,8 @@ def test_a_fused_optimizer_makes_the_same_step():
         optimizer.step()
         weights[fused] = list(model.parameters())
     torch.testing.assert_close(weights[True], weights[False], atol=1e-7, rtol=1e-6)
-    assert build_optimizer(
-        model, load_recipe("deit_small", {"opt": "lamb"})
-    ).param_groups  # timm's own has no such argument
+    lamb = load_recipe("deit_small", {"opt": "lamb"})  # timm's own has no such argument
+    assert build_optimizer(model, lamb).param_groups
 
 
 def test_transforms_of_both_recipes():
@@ -206,19 +206,57 @@ def test_numbers_that_yaml_reads_as_text():
     assert parse_value("clip_grad", "null") is None and parse_value("micro_batch", "auto") == "auto"
 
 
+def test_the_hash_of_a_shipped_recipe_stays():
+    """Of runs that were made: another hash would make theirs another recipe."""
+    assert recipe_hash(load_recipe("deit_small")) == "4b7b5e99e9"
+    assert recipe_hash(load_recipe("quick"), train="a", val="b") == "a8ca18ffa4"
+
+
+BOUNDS = [
+    ("compose", "both", "one of alternate, only, not 'both'"),
+    ("epochs", -1, "above 0, not -1"),
+    ("drop_path", 2, "between 0 and 1, not 2.0"),
+    ("drop_path", 1, "below 1, or nothing is learnt"),
+    ("crop_pct", 0, "above 0, not 0.0"),
+    ("crop_pct", 1.5, "between 0 and 1, not 1.5"),
+    ("weight_decay", -0.5, "0 or more, not -0.5"),
+    ("recount", 0, "1 or more, not 0"),
+    ("seed", -1, "0 or more and below 2**63, not -1"),
+    ("seed", 2**63, f"0 or more and below 2**63, not {2**63}"),
+    ("micro_batch", 0, "'auto' or a whole number above 0, not 0"),
+    ("speed_batch_size", "some", "'auto' or a whole number above 0, not 'some'"),
+    ("mean", [0, 0, float("inf")], "finite, not inf"),
+    ("ratio", [0, 1], "above 0, not (0.0, 1.0)"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "message"), BOUNDS)
+def test_each_field_names_its_bounds(name, value, message):
+    with pytest.raises(ValueError) as caught:
+        load_recipe("deit_small", {name: value})
+    assert str(caught.value) == f"{name} must be {message}"
+
+
+def test_a_recipe_made_in_python_is_checked_like_a_file():
+    with pytest.raises(ValueError, match="lr must be a number, not 'fast'"):
+        Recipe(lr="fast")
+    with pytest.raises(ValueError, match=r"epochs must be a whole number, not 1\.5"):
+        Recipe(epochs=1.5)
+
+
+def test_every_field_says_what_it_does():
+    for name, option in Recipe.options().items():
+        assert len(option.help.split()) >= 3 and not option.help.endswith("."), name
+        assert option.group, name
+        assert not (option.choices and getattr(Recipe, name) not in option.choices), name
+
+
 def test_the_parts_of_a_files_model_do_not_hold_for_another():
-    assert (
-        load_recipe("quick").embed_dim == 96
-        and load_recipe("quick", {"model": "vit_tiny_patch16_224"}).depth == 4
-    )
+    assert load_recipe("quick").embed_dim == 96
+    assert load_recipe("quick", {"model": "vit_tiny_patch16_224"}).depth == 4
     other = load_recipe("quick", {"model": "pvt_tiny", "depth": 2})
-    assert (other.patch_size, other.embed_dim, other.depth, other.num_heads, other.epochs) == (
-        None,
-        None,
-        2,
-        None,
-        7,
-    )
+    parts = other.patch_size, other.embed_dim, other.depth, other.num_heads
+    assert parts == (None, None, 2, None) and other.epochs == 7
 
 
 @pytest.mark.parametrize(

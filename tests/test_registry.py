@@ -1,67 +1,23 @@
-"""Spec text both ways, plug-ins, and errors that name the way out."""
+"""Names, plug-ins, and errors that name the way out."""
 
 import subprocess
 import sys
+from dataclasses import dataclass, replace
 
 import pytest
 
 import mixbench
 from mixbench import (
     MixStrategy,
-    create_strategies,
     create_strategy,
     list_strategies,
     register_strategy,
     strategy_spec,
 )
 from mixbench.registry import load_plugin
-
-ROUND_TRIPS = {
-    "cutmix": "cutmix",
-    "cutmix(alpha=1)": "cutmix",
-    "cutmix(per_sample=True, alpha=2)": "cutmix(alpha=2.0, per_sample=True)",
-    "transmix(base=mixup)": "transmix(base=mixup)",
-    "transmix(base=alternate(first=cutmix(alpha=0.5)), attention=6)": "transmix(base=alternate(first=cutmix(alpha=0.5)), attention=6)",
-    "transmix(downsample=area)": "transmix(downsample=area)",
-}
-
-
-@pytest.mark.parametrize(("text", "canonical"), ROUND_TRIPS.items())
-def test_round_trip(text, canonical):
-    strategy = create_strategy(text)
-    assert strategy_spec(strategy) == canonical
-    assert create_strategy(canonical) == strategy
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("cutmx", "did you mean 'cutmix'"),
-        ("cutmix(alpa=1)", "did you mean 'alpha'"),
-        ("cutmix(alpha=-1)", "above 0, not -1"),
-        ("cutmix(alpha=nan)", "a number"),
-        ("cutmix(1)", "name=value"),
-        ("cutmix(", "cannot read"),
-        ("transmix(base=3)", "a strategy"),
-        ("cutmix(alpha=True)", "a number"),
-        ("__import__('os')", "unknown strategy|name=value"),
-        ("transmix(attention_weight=2)", "between 0 and 1"),
-        ("alternate(first=transmix, second=transmix(attention=3))", "two kinds of attention"),
-        ("", "no strategy"),
-        ("none(a=1)", "it has none"),
-    ],
-)
-def test_mistakes_are_explained(text, message):
-    with pytest.raises(ValueError, match=message):
-        create_strategy(text)
-
-
-def test_lists():
-    assert [
-        strategy_spec(s) for s in create_strategies("cutmix, transmix(base=mixup, attention=3)")
-    ] == ["cutmix", "transmix(base=mixup, attention=3)"]
-    with pytest.raises(ValueError, match="twice"):
-        create_strategies("cutmix,cutmix(alpha=1)")
+from mixbench.strategies.cutmix import CutMix
+from mixbench.strategies.transmix import TransMix
+from mixbench.testing import check_strategy
 
 
 def test_duplicate_and_unfit_registrations():
@@ -91,11 +47,10 @@ class Halves(MixStrategy):
         mask = ctx.mean.new_zeros(1, 1, 1, images.shape[-1])
         mask[..., : images.shape[-1] // 2] = 1
         partner = images.new_tensor(range(len(images))).long().flip(0)
-        return MixedBatch(images=images.where(mask.bool(), images[partner]), labels=labels, partner=partner, mask=mask)
+        mixed = images.where(mask.bool(), images[partner])
+        return MixedBatch(images=mixed, labels=labels, partner=partner, mask=mask)
 """)
     load_plugin(path)
-    from mixbench.testing import check_strategy
-
     check_strategy(create_strategy("halves"))
     assert "halves" in list_strategies()
     assert strategy_spec(create_strategy("transmix(base=halves)")) == "transmix(base=halves)"
@@ -107,20 +62,15 @@ class Halves(MixStrategy):
 
 def test_public_names_exist_and_importing_is_light():
     assert all(getattr(mixbench, name) for name in mixbench.__all__)
-    code = "import sys, mixbench.cli, mixbench.registry as r; r.create_strategy('transmix'); print('torch' in sys.modules)"
-    assert (
-        subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        ).stdout
-        == "False\n"
+    code = (
+        "import sys, mixbench.cli, mixbench.spec as s; s.create_strategy('transmix')\n"
+        "print('torch' in sys.modules)"
     )
+    command = [sys.executable, "-c", code]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def test_the_kit_catches_wrong_strategies():
-    from dataclasses import dataclass, replace
-
-    from mixbench.strategies.cutmix import CutMix
-    from mixbench.testing import check_strategy
 
     @register_strategy("wronglabel")
     @dataclass(frozen=True)
@@ -163,35 +113,18 @@ class Mine(CutMix):
     load_plugin(tmp_path / "c" / "mine.py")
 
 
-@pytest.mark.parametrize("text", ["class", "in", "émodel", "日本", "a-b", "resnet50:/x/y.pth"])
-def test_text_that_looks_like_a_word_comes_back(text):
-    from mixbench.strategies.attentivecutmix import AttentiveCutMix
-
-    strategy = AttentiveCutMix(network=text)
-    assert create_strategy(strategy_spec(strategy)) == strategy
-
-
-@pytest.mark.parametrize(
-    "text", ["cutmix(alpha={[]:1})", "cutmix(alpha={[]})", "cutmix(alpha={{}})"]
-)
-def test_values_that_python_cannot_make_are_explained(text):
-    with pytest.raises(ValueError, match="a number"):
-        create_strategy(text)
-
-
 @pytest.mark.parametrize(
     ("body", "message"),
     [
         ("k = torch.rand(()); return self.blend(images, labels, k)", "same generator"),
         (
-            "k = torch.zeros(1, 1, 1, images.shape[3]); k[..., :3] = 1; return self.blend(images, labels, k)",
+            "k = torch.zeros(1, 1, 1, images.shape[3]); k[..., :3] = 1; "
+            "return self.blend(images, labels, k)",
             "copied",
         ),
     ],
 )
 def test_the_kit_catches_global_draws_and_multiplied_masks(body, message, tmp_path):
-    from mixbench.testing import check_strategy
-
     path = tmp_path / f"wrong_{message.split()[0]}.py"
     path.write_text(f"""
 from dataclasses import dataclass
@@ -204,7 +137,8 @@ class Wrong(MixStrategy):
     def blend(self, images, labels, k):
         mask = k.reshape(1, 1, 1, -1)
         mixed = (mask * images.float() + (1 - mask) * images.flip(0).float()).to(images.dtype)
-        return MixedBatch(images=mixed, labels=labels, partner=torch.arange(len(labels)).flip(0), mask=mask)
+        partner = torch.arange(len(labels)).flip(0)
+        return MixedBatch(images=mixed, labels=labels, partner=partner, mask=mask)
     def mix(self, images, labels, ctx):
         {body}
 """)
@@ -214,10 +148,6 @@ class Wrong(MixStrategy):
 
 
 def test_the_kit_catches_attention_taken_the_wrong_way():
-    from dataclasses import dataclass
-
-    from mixbench.strategies.transmix import TransMix
-    from mixbench.testing import check_strategy
 
     @register_strategy("backwards")
     @dataclass(frozen=True)
@@ -227,33 +157,3 @@ def test_the_kit_catches_attention_taken_the_wrong_way():
 
     with pytest.raises(AssertionError, match="must not lower lam"):
         check_strategy(Backwards())
-
-
-def test_yamls_words_are_known():
-    from dataclasses import dataclass
-
-    from mixbench.strategies.cutmix import CutMix
-
-    assert (
-        create_strategy("cutmix(per_sample=true)")
-        == create_strategy("cutmix(per_sample=True)")
-        != create_strategy("cutmix(per_sample=false)")
-    )
-    assert strategy_spec(create_strategy("cutmix(per_sample=true)")) == "cutmix(per_sample=True)"
-    with pytest.raises(ValueError, match="true or false, not 'yes'"):
-        create_strategy("cutmix(per_sample=yes)")
-
-    @register_strategy("mayskip")
-    @dataclass(frozen=True)
-    class MaySkip(CutMix):
-        every: int | None = 3
-        name: str = ""
-
-    found = create_strategy("mayskip(every=null, name=null)")
-    assert (
-        found.every is None
-        and found.name == "null"
-        and create_strategy(strategy_spec(found)) == found
-    )
-    with pytest.raises(ValueError, match="cutmix per_sample must be true or false, not None"):
-        create_strategy("cutmix(per_sample=null)")

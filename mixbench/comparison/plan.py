@@ -1,16 +1,13 @@
-"""None"""
+"""What to compare and where to write it, checked before anything heavy is imported."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from mixbench.recipe import Recipe, recipe_text
-
-if TYPE_CHECKING:
-    from mixbench.mix import MixStrategy
+from mixbench.mix import MixStrategy
+from mixbench.recipe import Recipe
+from mixbench.runs.directory import Identity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,23 +24,35 @@ class Plan:
     download: bool = False
     limit_train: int | None = None
     limit_val: int | None = None
-    mode: str = "both"
+    mode: str = "both"  # 'accuracy', 'speed' or 'both'
     rounds: int = 5
     device: str = "auto"
-    workers: int | None = None
+    workers: int | None = None  # None: by the data and the cores
     cache: str | None = None
     csv: Path | None = None
+    json: Path | None = None
     resume: bool = False
     profile: bool = False
     peers: bool = False
     log: str | None = None
 
     @property
-    def stamp(self) -> str:
-        """What an output directory is of: the recipe and the data; others' rows would not be comparable."""
-        source = {
-            "data": str(self.data or self.dataset or "scenes"),
-            "limit_train": self.limit_train,
-            "limit_val": self.limit_val,
-        }
-        return f"# data: {json.dumps(source)}\n{recipe_text(self.recipe)}"
+    def identity(self) -> Identity:
+        """What the output directory is of."""
+        source = str(self.data or self.dataset or "scenes")
+        return Identity(self.recipe, source, self.limit_train, self.limit_val)
+
+    @property
+    def trains(self) -> bool:
+        """Whether accuracy is measured."""
+        return self.mode != "speed"
+
+    @property
+    def times(self) -> bool:
+        """Whether speed is measured."""
+        return self.mode != "accuracy"
+
+    @property
+    def files(self) -> dict[str, Path | None]:
+        """The files outside the output directory, by option."""
+        return {"--csv": self.csv, "--json": self.json}

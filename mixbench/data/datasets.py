@@ -1,33 +1,40 @@
-"""The data set that was asked for: a folder, one of torchvision's, or the drawn scenes."""
+"""Data sets by name: a folder, one of torchvision's, or the drawn scenes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 from PIL import Image
 
 from mixbench.data.folders import open_folder
-from mixbench.data.scenes import SceneSource
 from mixbench.data.sources import Data, Source, balanced
 
 TORCHVISION = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "fashionmnist": "FashionMNIST"}
+DATASETS = ("scenes", *TORCHVISION)
 
 
-SCENES_TRAIN, SCENES_VAL = 3000, 1000
+class Labelled(Protocol):
+    """What is read of torchvision's data sets."""
+
+    targets: Sequence[int]
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]: ...
 
 
 class ArraySource(Source):
     """A torchvision data set that is held in memory."""
 
-    def __init__(self, dataset: Any, name: str):
+    def __init__(self, dataset: Labelled, name: str):
         self.dataset = dataset
         self.labels = [int(label) for label in dataset.targets]
         self.fingerprint = f"{name}-{len(self.labels)}"
 
     def load(self, index: int) -> Image.Image:
-        return self.dataset[index][0].convert("RGB")
+        image, _ = self.dataset[index]
+        return image.convert("RGB")
 
 
 def open_data(
@@ -39,20 +46,19 @@ def open_data(
     limit_train: int | None = None,
     limit_val: int | None = None,
 ) -> Data:
-    """The data set that was asked for: a folder, one of torchvision's, or the drawn scenes; ValueError names what is wrong."""
+    """The folder `data`, or the data set of that name, or the scenes at `image_size` pixels.
+
+    At most `limit_train` and `limit_val` of its images, balanced by class. ValueError names what
+    is wrong.
+    """
     if data is not None:
         opened = open_folder(data)
     elif dataset is not None and dataset != "scenes":
         opened = _open_torchvision(dataset, download)
     else:
-        from mixbench.data.scenes import CLASSES
+        from mixbench.data.scenes import open_scenes  # the command line reads DATASETS: no numpy
 
-        opened = Data(
-            "scenes",
-            SceneSource("train", SCENES_TRAIN, image_size),
-            SceneSource("val", SCENES_VAL, image_size),
-            tuple(CLASSES),
-        )
+        opened = open_scenes(image_size)
     return replace(
         opened, train=balanced(opened.train, limit_train), val=balanced(opened.val, limit_val)
     )

@@ -3,63 +3,71 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mixbench.data.augment import collate
-from mixbench.data.sources import Data, Source
+from mixbench.data.sources import Data, Source, UnreadableImage
 from mixbench.data.transforms import eval_transform, loader_transform
 from mixbench.distributed import World
 from mixbench.mix import hashed_seed
 from mixbench.recipe import Recipe
 
 Key = tuple[int, int, int]  # epoch, sample, how often the sample came before in this epoch
+B = TypeVar("B")
 
 
-class TrainSet(Dataset):
-    """Augmented samples by key; every draw is seeded from (seed, epoch, sample, repeat), whichever process makes it."""
+class TrainSet(Dataset[tuple[Any, int]]):
+    """Augmented samples by key.
 
-    def __init__(self, source: Source, transform: Any, seed: int):
+    Every draw is seeded from (seed, epoch, sample, repeat), whichever process makes it.
+    """
+
+    def __init__(self, source: Source, transform: Callable[[Image.Image], Any], seed: int):
         self.source, self.transform, self.seed = source, transform, seed
 
     def __getitem__(self, key: Key) -> tuple[Any, int]:
         epoch, index, repeat = key
         image = self.source.load(index)
-        states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        python, numpy, pytorch = random.getstate(), np.random.get_state(), torch.get_rng_state()
         seed = hashed_seed("augment", self.seed, epoch, index, repeat)
         random.seed(seed)
         np.random.seed(seed % 2**32)
-        torch.default_generator.manual_seed(
-            seed
-        )  # the CPU's alone: torch.manual_seed also visits every other device
+        # the CPU's alone: torch.manual_seed also visits every other device
+        torch.default_generator.manual_seed(seed)
         try:
             return self.transform(image), self.source.labels[index]
         finally:
-            random.setstate(states[0])
-            np.random.set_state(states[1])
-            torch.set_rng_state(states[2])
+            random.setstate(python)
+            np.random.set_state(numpy)
+            torch.set_rng_state(pytorch)
 
 
-class EvalSet(Dataset):
+class EvalSet(Dataset[tuple[Tensor, int]]):
     """Samples under the recipe's evaluation transform."""
 
-    def __init__(self, source: Source, transform: Any):
+    def __init__(self, source: Source, transform: Callable[[Image.Image], Tensor]):
         self.source, self.transform = source, transform
 
     def __len__(self) -> int:
         return len(self.source.labels)
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.transform(self.source.load(index)), self.source.labels[index]
 
 
 class EpochSampler(Sampler[Key]):
-    """The keys of one epoch, in an order hashed from (seed, epoch); timm's sampler repeats each image `aug_repeats` times."""
+    """The keys of one epoch, in an order hashed from (seed, epoch).
+
+    timm's sampler repeats each image `aug_repeats` times.
+    """
 
     def __init__(self, count: int, seed: int, aug_repeats: int = 0):
         self.count, self.seed, self.aug_repeats, self.epoch = count, seed, aug_repeats, 0
@@ -68,6 +76,7 @@ class EpochSampler(Sampler[Key]):
         return self.count
 
     def __iter__(self) -> Iterator[Key]:
+        seed = hashed_seed("order", self.seed, self.epoch)
         if self.aug_repeats:
             from timm.data.distributed_sampler import RepeatAugSampler
 
@@ -78,12 +87,10 @@ class EpochSampler(Sampler[Key]):
                 num_repeats=self.aug_repeats,
                 selected_round=0,
             )
-            sampler.epoch = hashed_seed(
-                "order", self.seed, self.epoch
-            )  # it seeds its generator with the epoch
-            order = [int(i) for i in sampler]
+            sampler.epoch = seed  # it seeds its generator with the epoch
+            order = [int(index) for index in sampler]
         else:
-            rng = torch.Generator().manual_seed(hashed_seed("order", self.seed, self.epoch))
+            rng = torch.Generator().manual_seed(seed)
             order = torch.randperm(self.count, generator=rng).tolist()
         seen: dict[int, int] = {}
         for index in order:
@@ -93,17 +100,26 @@ class EpochSampler(Sampler[Key]):
 
 
 class MicroBatches(Sampler[list[Key]]):
-    """Micro-batches of keys, dealt to the processes in turn: number rank, rank + size, ... of the whole stream."""
+    """Micro-batches of keys, dealt to the processes in turn.
+
+    A process has number rank, rank + size, ... of the whole stream.
+    """
 
     def __init__(self, sampler: EpochSampler, micro_batch: int, world: World):
         self.sampler, self.micro_batch, self.world = sampler, micro_batch, world
 
     def __iter__(self) -> Iterator[list[Key]]:
-        stream: Any = BatchSampler(self.sampler, self.micro_batch, drop_last=True)  # type: ignore[arg-type]
-        return islice(iter(stream), self.world.rank, None, self.world.size)
+        keys = iter(self.sampler)
+        stream = (list(islice(keys, self.micro_batch)) for _ in range(self._count))
+        return islice(stream, self.world.rank, None, self.world.size)
 
     def __len__(self) -> int:
-        return len(range(self.world.rank, len(self.sampler) // self.micro_batch, self.world.size))
+        return len(range(self.world.rank, self._count, self.world.size))
+
+    @property
+    def _count(self) -> int:
+        """Micro-batches of all processes; what does not fill another is dropped."""
+        return len(self.sampler) // self.micro_batch
 
 
 def check_batch(recipe: Recipe, data: Data) -> None:
@@ -111,7 +127,8 @@ def check_batch(recipe: Recipe, data: Data) -> None:
     count = len(data.train.labels)
     if recipe.batch_size > count:
         raise ValueError(
-            f"batch_size {recipe.batch_size} is larger than the {count} training images: lower --batch-size"
+            f"batch_size {recipe.batch_size} is larger than the {count} training images: "
+            "lower --batch-size"
         )
 
 
@@ -123,8 +140,12 @@ def train_loader(
     workers: int,
     device: torch.device,
     world: World = World(),
-) -> DataLoader:
-    """Batches of `micro_batch` augmented images; set `loader.batch_sampler.sampler.epoch` before each epoch."""
+) -> DataLoader[tuple[Any, int]]:
+    """This process's batches of `micro_batch` augmented images, of the epoch that `set_epoch` says.
+
+    An item is images (B, 3, H, W) float32, or a RawBatch where the device augments, and labels
+    (B,) int64. ValueError where the images do not fill a batch.
+    """
     check_batch(recipe, data)
     if recipe.augment_on == "device" and device.type == "mps":
         raise ValueError(
@@ -142,10 +163,28 @@ def train_loader(
     )
 
 
+def set_epoch(loader: DataLoader[tuple[Any, int]], epoch: int) -> None:
+    """Let the loader of training images go through `epoch` next."""
+    assert isinstance(loader.batch_sampler, MicroBatches)
+    loader.batch_sampler.sampler.epoch = epoch
+
+
+def readable(loader: Iterable[B]) -> Iterator[B]:
+    """A loader's batches; UnreadableImage says so in one sentence, from a worker process too."""
+    try:
+        yield from loader
+    except UnreadableImage as error:  # a worker's holds its traceback
+        last = str(error).strip().splitlines()[-1]
+        raise UnreadableImage(last.partition("UnreadableImage: ")[2] or str(error)) from None
+
+
 def eval_loader(
     data: Data, recipe: Recipe, workers: int, device: torch.device, world: World = World()
-) -> DataLoader:
-    """This process's validation images, rank, rank + size, ..., each once and in order."""
+) -> DataLoader[tuple[Tensor, int]]:
+    """This process's validation images, number rank, rank + size, ..., each once and in order.
+
+    An item is images (B, 3, H, W) float32 and labels (B,) int64.
+    """
     return DataLoader(
         EvalSet(data.val, eval_transform(recipe)),
         sampler=range(world.rank, len(data.val.labels), world.size),

@@ -15,9 +15,14 @@ from PIL import Image
 
 from mixbench.data.sources import Data, Source
 
+CGROUP = Path("/sys/fs/cgroup")
+
 
 class MemorySource(Source):
-    """Another source's images, decoded once: one uint8 tensor in shared memory that every loader process reads, each at its own size."""
+    """Another source's images, decoded once, each at its full size.
+
+    They lie in one uint8 tensor in shared memory, which every loader process reads.
+    """
 
     def __init__(self, source: Source, sizes: Sequence[tuple[int, int]], pool: ThreadPoolExecutor):
         self.labels, self.fingerprint, self.sizes = source.labels, source.fingerprint, sizes
@@ -31,12 +36,10 @@ class MemorySource(Source):
             pass
 
     def _pixels(self, index: int) -> np.ndarray:
+        """A view of image `index`, (height, width, 3) uint8."""
         width, height = self.sizes[index]
-        return (
-            self.levels[self.starts[index] : self.starts[index + 1]]
-            .numpy()
-            .reshape(height, width, 3)
-        )
+        levels = self.levels[self.starts[index] : self.starts[index + 1]].numpy()
+        return levels.reshape(height, width, 3)
 
     def load(self, index: int) -> Image.Image:
         return Image.fromarray(self._pixels(index))
@@ -46,26 +49,32 @@ class MemorySource(Source):
 
 
 def free_memory() -> int:
-    """Bytes that this process may still put into shared memory: the least of the machine's, its container's and /dev/shm's."""
-    found = []
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():
-        lines = dict(line.split(":") for line in meminfo.read_text().splitlines())
-        found.append(int(lines["MemAvailable"].split()[0]) * 1024)
-    else:
-        found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    limit, used = (Path(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
+    """Bytes that this process may still put into shared memory.
+
+    The least of what the machine, its container and /dev/shm have.
+    """
+    free = [_machine_memory()]
+    limit, used = CGROUP / "memory.max", CGROUP / "memory.current"
     if limit.is_file() and used.is_file() and limit.read_text().strip() != "max":
-        found.append(int(limit.read_text()) - int(used.read_text()))
+        free.append(int(limit.read_text()) - int(used.read_text()))
     if Path("/dev/shm").is_dir():
-        found.append(shutil.disk_usage("/dev/shm").free)
-    return min(found)
+        free.append(shutil.disk_usage("/dev/shm").free)
+    return min(free)
+
+
+def _machine_memory() -> int:
+    """Bytes that are free on the machine; all that it has where the system does not say."""
+    meminfo = Path("/proc/meminfo")
+    if not meminfo.is_file():
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    lines = dict(line.split(":") for line in meminfo.read_text().splitlines())
+    return int(lines["MemAvailable"].split()[0]) * 1024
 
 
 def keep_in_memory(data: Data, say: Callable[[str], None], processes: int = 1) -> Data:
-    """`data` with every image decoded now and kept in memory, the same pixels; ValueError where it would not fit.
+    """`data` with every image decoded now and kept in memory, the same pixels.
 
-    Each of `processes` on this machine keeps a copy of its own.
+    Each of `processes` on this machine keeps a copy. ValueError where they would not fit.
     """
     splits = data.train, data.val
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
@@ -74,10 +83,14 @@ def keep_in_memory(data: Data, say: Callable[[str], None], processes: int = 1) -
         needed = processes * sum(3 * width * height for split in sizes for width, height in split)
         free = free_memory()
         copies = f", {processes} copies" if processes > 1 else ""
-        amount = f"{count:,} images of {needed / processes / count / 1024:,.0f} KiB on average{copies}, {needed / 2**20:,.1f} MiB"
+        amount = (
+            f"{count:,} images of {needed / processes / count / 1024:,.0f} KiB on "
+            f"average{copies}, {needed / 2**20:,.1f} MiB"
+        )
         if needed > free:
             raise ValueError(
-                f"--cache ram needs {amount}, and {free / 2**20:,.1f} MiB are free: leave it out, or lower --limit-train"
+                f"--cache ram needs {amount}, and {free / 2**20:,.1f} MiB are free: leave it out, "
+                "or lower --limit-train"
             )
         say(f"keeping {amount}, in memory: {free / 2**20:,.1f} MiB are free")
         train, val = (

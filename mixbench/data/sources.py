@@ -3,46 +3,41 @@
 from __future__ import annotations
 
 import random
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 from PIL import Image
 
 from mixbench.mix import hashed_seed
 
 
-class Source:
+class UnreadableImage(ValueError):
+    """A file of the data set that cannot be decoded."""
+
+
+class Source(ABC):
     """PIL images with labels; `fingerprint` describes them for the recipe's hash."""
 
     labels: list[int]
     fingerprint: str
 
+    @abstractmethod
     def load(self, index: int) -> Image.Image:
-        raise NotImplementedError
+        """Image `index`, RGB; UnreadableImage where its file cannot be decoded."""
 
     def size(self, index: int) -> tuple[int, int]:
-        """Width and height."""
+        """Width and height of image `index` in pixels."""
         return self.load(index).size
 
 
-class UnreadableImage(ValueError):
-    """A file of the data set that cannot be decoded."""
-
-
-@dataclass(frozen=True)
 class Subset(Source):
     """Some samples of another source."""
 
-    source: Source
-    indices: tuple[int, ...]
-
-    @cached_property
-    def labels(self) -> list[int]:  # type: ignore[override]
-        return [self.source.labels[i] for i in self.indices]
-
-    @property
-    def fingerprint(self) -> str:  # type: ignore[override]
-        return f"{self.source.fingerprint}[{len(self.indices)}]"
+    def __init__(self, source: Source, indices: Sequence[int]):
+        self.source, self.indices = source, indices
+        self.labels = [source.labels[index] for index in indices]
+        self.fingerprint = f"{source.fingerprint}[{len(indices)}]"
 
     def load(self, index: int) -> Image.Image:
         return self.source.load(self.indices[index])
@@ -63,15 +58,14 @@ class Data:
 
 def balanced(source: Source, limit: int | None) -> Source:
     """A class-balanced subset of at most `limit` samples, the same for the same source."""
-    if limit is None or limit >= len(source.labels):
+    count = len(source.labels)
+    if limit is None or limit >= count:
         return source
-    order = random.Random(hashed_seed("subset", len(source.labels))).sample(
-        range(len(source.labels)), len(source.labels)
-    )
+    order = random.Random(hashed_seed("subset", count)).sample(range(count), count)
     taken: dict[int, int] = {}
     ranked = []
     for index in order:  # round robin over classes
         label = source.labels[index]
         taken[label] = taken.get(label, 0) + 1
         ranked.append((taken[label], label, index))
-    return Subset(source, tuple(sorted(index for _, _, index in sorted(ranked)[:limit])))
+    return Subset(source, sorted(index for _, _, index in sorted(ranked)[:limit]))

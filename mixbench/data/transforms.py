@@ -2,50 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mixbench.data.augment import Draw
+from mixbench.data.draws import Draw
 from mixbench.recipe import Recipe
 
+if TYPE_CHECKING:
+    from torchvision.transforms import Compose
 
-def train_transform(recipe: Recipe) -> Any:
+
+def train_transform(recipe: Recipe) -> Compose:
     """DeiT's training augmentation by timm, PIL image -> normalised (3, H, W) float32."""
     from timm.data import create_transform
 
-    options: dict[str, Any] = dict(
-        is_training=True,
-        scale=recipe.scale,
-        ratio=recipe.ratio,
-        hflip=recipe.hflip,
-        color_jitter=recipe.color_jitter if recipe.aa else 0.0,
-        auto_augment=recipe.aa,
-        interpolation=recipe.train_interpolation,
-        mean=recipe.mean,
-        std=recipe.std,
-        re_prob=recipe.reprob,
-        re_mode=recipe.remode,
-        re_count=recipe.recount,
-    )
     try:
-        transform = create_transform(recipe.image_size, **options)
+        transform = create_transform(
+            recipe.image_size,
+            is_training=True,
+            scale=recipe.scale,
+            ratio=recipe.ratio,
+            hflip=recipe.hflip,
+            color_jitter=recipe.color_jitter if recipe.aa else 0.0,
+            auto_augment=recipe.aa,
+            interpolation=recipe.train_interpolation,
+            mean=recipe.mean,
+            std=recipe.std,
+            re_prob=recipe.reprob,
+            re_mode=recipe.remode,
+            re_count=recipe.recount,
+        )
     except (AssertionError, KeyError, ValueError) as error:
         reason = str(error) or type(error).__name__
         raise ValueError(
-            f"aa {recipe.aa!r} is not a policy of timm ({reason}): write rand-m9-mstd0.5-inc1, or null"
+            f"aa {recipe.aa!r} is not a policy of timm ({reason}): write rand-m9-mstd0.5-inc1, "
+            "or null"
         ) from None
     _keep_one_bit(transform)
     return transform
 
 
-def loader_transform(recipe: Recipe) -> Any:
-    """What the loader does to a training image: all of it, or the crop and the draws where the device does the rest."""
+def loader_transform(recipe: Recipe) -> Compose | Draw:
+    """What the loader does to a training image.
+
+    All of it, or the crop and the draws where the device does the rest.
+    """
     transform = train_transform(recipe)
     return Draw(transform) if recipe.augment_on == "device" else transform
 
 
-def _keep_one_bit(transform: Any) -> None:
-    """Let posterize keep at least one bit: timm's strongest level asks for none, which Pillow refuses."""
+def _keep_one_bit(transform: Compose) -> None:
+    """Let posterize keep a bit: timm's strongest level keeps none, which Pillow refuses."""
     for step in transform.transforms:
         for op in getattr(step, "ops", ()):
             if getattr(op, "name", "").startswith("Posterize"):
@@ -54,14 +62,18 @@ def _keep_one_bit(transform: Any) -> None:
 
 @dataclass(frozen=True)
 class _AtLeastOne:
-    level_fn: Any
+    level_fn: Callable[[float, dict[str, Any]], tuple[int]]
 
-    def __call__(self, level: float, hparams: Any) -> tuple[int]:
-        return (max(self.level_fn(level, hparams)[0], 1),)
+    def __call__(self, level: float, hparams: dict[str, Any]) -> tuple[int]:
+        [bits] = self.level_fn(level, hparams)
+        return (max(bits, 1),)
 
 
-def eval_transform(recipe: Recipe) -> Any:
-    """Resize to image_size / crop_pct, centre crop and normalise, PIL image -> (3, H, W) float32."""
+def eval_transform(recipe: Recipe) -> Compose:
+    """Resize to image_size / crop_pct, crop the centre and normalise.
+
+    PIL image -> (3, H, W) float32.
+    """
     from timm.data import create_transform
 
     return create_transform(

@@ -1,28 +1,27 @@
-"""How far a strategy's labels are from what is visible, on drawn scenes, whose objects have masks."""
+"""How far a strategy's labels are from what is visible, on drawn scenes with masks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
-from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from torch import Tensor
 
+from mixbench.data.normalisation import Normalisation
+from mixbench.data.scenes import Scene
+from mixbench.mix import MixStrategy
 from mixbench.services.context import make_context
-from mixbench.training.learner import Learner
-from mixbench.training.objective import forward_pass
+from mixbench.training.forward import Network
 
-if TYPE_CHECKING:
-    from mixbench.data.scenes import Scene
+BATCH = 50  # scenes that are mixed at once
 
 
-BATCH = 50
-
-
-def visible_share(mask: torch.Tensor, objects: torch.Tensor, partner: torch.Tensor) -> torch.Tensor:
+def visible_share(mask: Tensor, objects: Tensor, partner: Tensor) -> Tensor:
     """A's share of the object pixels that a mask leaves visible, (B,); NaN where it leaves none.
 
-    mask (B or 1, 1, H or 1, W or 1) is A's share of each pixel, objects (B, 1, H, W) are 1 on the object of each image.
+    mask (B or 1, 1, H or 1, W or 1) is A's share of each pixel, objects (B, 1, H, W) are 1 on the
+    object of each image.
     """
     ours = (mask * objects).sum((1, 2, 3))
     theirs = ((1 - mask) * objects[partner]).sum((1, 2, 3))
@@ -31,47 +30,52 @@ def visible_share(mask: torch.Tensor, objects: torch.Tensor, partner: torch.Tens
 
 @torch.no_grad()
 def label_error(
-    learner: Learner,
+    strategy: MixStrategy,
+    network: Network,
     scenes: Sequence[Scene],
-    *,
-    mean: Sequence[float],
-    std: Sequence[float],
-    device: torch.device,
+    normalisation: Normalisation,
     seed: int = 0,
 ) -> float | None:
-    """The mean |lam - visible share| of a trained learner's strategy over scenes, in percent; None where it moves pixels.
+    """The mean |lam - visible share| of a strategy over scenes, in percent points.
 
-    Source: the paper's first figure, which shows area and content disagree; the measure is mixbench's own.
+    None where it moves pixels, so that the mask does not say what is visible. The last batch may be
+    smaller; a single scene has no partner and is left out. ValueError for fewer than two scenes.
+    Source: the paper's first figure shows that area and content disagree; the measure is ours.
     """
+    if len(scenes) < 2:
+        raise ValueError(f"label error needs 2 scenes or more to mix, not {len(scenes)}")
     errors = []
-    learner.model.eval()
-    for step in range(len(scenes) // BATCH):
-        batch = scenes[step * BATCH : (step + 1) * BATCH]
-        pixels = (
-            torch.stack([torch.from_numpy(scene.image) for scene in batch])
-            .permute(0, 3, 1, 2)
-            .to(device)
-        )
-        objects = (
-            torch.stack([torch.from_numpy(scene.mask) for scene in batch])[:, None]
-            .float()
-            .to(device)
-        )
-        labels = torch.tensor([scene.label for scene in batch], device=device)
-        column_mean, column_std = (
-            torch.tensor(v, device=device).reshape(-1, 1, 1) for v in (mean, std)
-        )
-        images = (pixels / 255 - column_mean) / column_std
+    network.model.eval()
+    for step, begin in enumerate(range(0, len(scenes), BATCH)):
+        batch = scenes[begin : begin + BATCH]
+        if len(batch) < 2:
+            break
+        images, labels, objects = _tensors(batch, normalisation)
         ctx = make_context(
-            learner.strategy, learner.model, images, seed=seed, step=step, mean=mean, std=std
+            strategy,
+            network.model,
+            images,
+            seed=seed,
+            step=step,
+            mean=normalisation.mean,
+            std=normalisation.std,
         )
-        mixed = learner.strategy.mix(images, labels, ctx)
+        mixed = strategy.mix(images, labels, ctx)
         seen = mixed.mask * images + (1 - mixed.mask) * images[mixed.partner]
         if not torch.allclose(seen, mixed.images, atol=1e-4):
             return None
-        with learner.tap or nullcontext():
-            lam = learner.strategy.relabel(
-                mixed, forward_pass(learner.model, learner.tap, False)(mixed.images)
-            )
+        with network:
+            lam = strategy.relabel(mixed, network(mixed.images))
         errors.append((lam - visible_share(mixed.mask, objects, mixed.partner)).abs())
     return 100 * float(torch.cat(errors).nanmean())
+
+
+def _tensors(
+    scenes: Sequence[Scene], normalisation: Normalisation
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalised images (B, 3, H, W), labels (B,) and object masks (B, 1, H, W) of scenes."""
+    device = normalisation.mean.device
+    pixels = torch.from_numpy(np.stack([scene.image for scene in scenes])).permute(0, 3, 1, 2)
+    objects = torch.from_numpy(np.stack([scene.mask for scene in scenes]))[:, None].float()
+    labels = torch.tensor([scene.label for scene in scenes], device=device)
+    return normalisation.apply(pixels.to(device) / 255), labels, objects.to(device)

@@ -1,68 +1,51 @@
-"""Images per second of mixing + forward + backward: strategies interleaved in rounds, ratios paired, CutMix timed twice."""
+"""Images per second of mixing + forward + backward, strategies in turn, CutMix timed twice."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from pathlib import Path
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
+from mixbench.data.normalisation import Normalisation
 from mixbench.mix import MixStrategy
 from mixbench.models.build import build_model
 from mixbench.recipe import Recipe
-from mixbench.runtime import explain
-from mixbench.services.attention import attention_tap
+from mixbench.runs.environment import device_name, precision_name, today, versions
+from mixbench.runs.rows import SpeedRow
+from mixbench.runtime import Failed, Runtime, explain
 from mixbench.spec import create_strategy, strategy_spec
+from mixbench.training.batches import Micro
 from mixbench.training.clock import Clock
-from mixbench.training.learner import Learner
-from mixbench.training.objective import compiled_parts, mixed_loss
+from mixbench.training.forward import Network
+from mixbench.training.learner import extra_params_m
+from mixbench.training.objective import Objective
 from mixbench.training.optim import build_optimizer
 
-WARM_UP, COMPILING = (
-    3,
-    20,
-)  # steps of each strategy that are not counted; kernels of Puzzle-Mix's four grids compile as they are drawn
-
-
+# steps of each strategy that are not counted; kernels of Puzzle-Mix's four grids compile as drawn
+WARM_UP, COMPILING = 3, 20
 CLASSES = 1000
-
-
 REFERENCE, CONTROL = "cutmix (reference)", "cutmix (control)"  # no spec text can be one of these
 
 
-PARTS = ("mix", "forward", "backward", "optimizer")
-
-
 @dataclass(frozen=True)
-class Speed:
-    """One strategy's speed; ratios are to CutMix in the same rounds, intervals are 95 % bootstraps over rounds."""
+class Interval:
+    """A median with its 95 % interval."""
 
-    im_per_sec: float
-    im_per_sec_lo: float
-    im_per_sec_hi: float
-    ratio_to_cutmix: float
-    ratio_lo: float
-    ratio_hi: float
-    control_lo: float
-    control_hi: float
-    rounds: int
-    peak_memory_mb: float | None
-    extra_params_m: float
-    mix_ms: float  # medians over rounds; the optimizer's part is in no figure above
-    forward_ms: float
-    backward_ms: float
-    optimizer_ms: float
+    median: float
+    low: float
+    high: float
 
 
-def median_interval(values: np.ndarray, draws: int = 10_000) -> tuple[float, float, float]:
-    """The median of `values` and its 95 % percentile-bootstrap interval."""
+def median_interval(values: np.ndarray, draws: int = 10_000) -> Interval:
+    """The median of `values` (N,) and its percentile-bootstrap interval."""
     rng = np.random.default_rng(0)
     medians = np.median(rng.choice(values, (draws, len(values))), axis=1)
     low, high = np.quantile(medians, (0.025, 0.975))
-    return float(np.median(values)), float(low), float(high)
+    return Interval(float(np.median(values)), float(low), float(high))
 
 
 def speed_batch(recipe: Recipe, device: torch.device) -> int:
@@ -72,188 +55,211 @@ def speed_batch(recipe: Recipe, device: torch.device) -> int:
     return 128 if device.type == "cuda" else 8
 
 
-def timed_step(recipe: Recipe, device: torch.device) -> Callable[[Learner, int], Clock]:
-    """A step of training on one resident batch, by learner and step number; its clock knows the parts."""
-    batch, size = speed_batch(recipe, device), recipe.speed_image_size
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(batch, 3, size, size, generator=generator).to(device)
-    labels = torch.randint(CLASSES, (batch,), generator=generator).to(device)
-    mean, std = (
-        torch.tensor(v, device=device).reshape(-1, 1, 1) for v in (recipe.mean, recipe.std)
-    )
+@dataclass
+class Timed:
+    """A strategy that is timed: its own objective, a network that others may share, its times."""
 
-    def step(learner: Learner, number: int) -> Clock:
-        learner.optimizer.zero_grad(set_to_none=True)
-        clock = Clock(device)
-        mixed_loss(
-            learner,
-            learner.strategy,
-            images,
-            labels,
-            num_classes=CLASSES,
-            smoothing=recipe.smoothing,
-            amp=recipe.speed_amp,
-            gradient_amp=recipe.gradient_amp,
-            seed=0,
-            step=number,
-            mean=mean,
-            std=std,
-            mark=clock,
-        ).loss.backward()
+    objective: Objective
+    network: Network
+    optimizer: torch.optim.Optimizer
+    device: torch.device
+    steps: list[dict[str, float]] = field(default_factory=list)  # seconds of each part, one a round
+    peak_mb: float | None = None
+    failure: Failed | None = None
+
+    def step(self, micro: Micro) -> Clock:
+        """A step of training; its clock knows the parts."""
+        self.optimizer.zero_grad(set_to_none=True)
+        clock = Clock(self.device)
+        self.objective(self.network, micro, mark=clock).loss.backward()
         clock("backward")
-        learner.optimizer.step()
+        self.optimizer.step()
         clock("optimizer")
         return clock
 
-    return step
+    def attempt(self, micro: Micro) -> Clock | None:
+        """A step, or None where it fails or failed before."""
+        if self.failure is None:
+            try:
+                return self.step(micro)
+            except Exception as error:  # a plug-in may raise anything: its row says so
+                self.failure = explain(error)
+        return None
+
+    def warm_up(self, batch: ResidentBatch, steps: int) -> None:
+        """Steps that are not counted; on a GPU the last one's peak memory is."""
+        for number in range(steps):
+            if self.device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(self.device)
+            if self.attempt(batch.micro(number)) is None:
+                return
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+                self.peak_mb = torch.cuda.max_memory_allocated(self.device) / 2**20
+
+    def seconds(self) -> np.ndarray:
+        """Mixing, forward and backward of each round, (rounds,)."""
+        return np.array(
+            [sum(step[part] for part in ("mix", "forward", "backward")) for step in self.steps]
+        )
+
+    def median_ms(self, part: str) -> float:
+        """Milliseconds of a part, median over the rounds."""
+        return 1000 * float(np.median([step[part] for step in self.steps]))
+
+
+class ResidentBatch:
+    """The images that every timed step sees; they stay on the device."""
+
+    def __init__(self, recipe: Recipe, device: torch.device):
+        self.size = speed_batch(recipe, device)
+        side = recipe.speed_image_size
+        rng = torch.Generator().manual_seed(0)
+        self._images = torch.randn(self.size, 3, side, side, generator=rng).to(device)
+        self._labels = torch.randint(CLASSES, (self.size,), generator=rng).to(device)
+
+    def micro(self, step: int) -> Micro:
+        """The whole batch as step number `step`."""
+        return Micro(images=self._images, labels=self._labels, step=step)
+
+
+@contextmanager
+def timed_strategies(
+    strategies: Mapping[str, MixStrategy], recipe: Recipe, device: torch.device
+) -> Iterator[dict[str, Timed]]:
+    """What is timed, by name; strategies with the same attention, or none, share a network."""
+    shared: dict[str | None, Timed] = {}
+    timed = {}
+    for name, strategy in strategies.items():
+        attention = strategy.needs.attention
+        if attention not in shared:
+            shared[attention] = _timed(strategy, recipe, device)
+        objective = dataclasses.replace(shared[attention].objective, strategy=strategy)
+        timed[name] = dataclasses.replace(shared[attention], objective=objective, steps=[])
+    networks = [timed.network for timed in shared.values()]
+    try:
+        for network in networks:
+            network.__enter__()
+        yield timed
+    finally:
+        for network in networks:
+            network.__exit__()
+
+
+def _timed(strategy: MixStrategy, recipe: Recipe, device: torch.device) -> Timed:
+    model = build_model(
+        recipe.speed_model,
+        num_classes=CLASSES,
+        image_size=recipe.speed_image_size,
+        seed=0,
+        drop_path_rate=recipe.drop_path,
+    )
+    model = model.to(device).train()
+    objective = Objective(
+        strategy=strategy,
+        num_classes=CLASSES,
+        smoothing=recipe.smoothing,
+        normalisation=Normalisation.of(recipe.mean, recipe.std, device),
+        seed=0,
+        amp=recipe.speed_amp,
+        gradient_amp=recipe.gradient_amp,
+    )
+    network = Network(model, strategy.needs.attention, compile=recipe.compile)
+    return Timed(objective, network, build_optimizer(model, recipe), device)
 
 
 def measure(
-    strategies: list[MixStrategy],
-    recipe: Recipe,
-    device: torch.device,
-    rounds: int,
-    say: Callable[[int, int], None] = lambda done, rounds: None,
-) -> tuple[dict[str, Speed], dict[str, str]]:
-    """The speed of each strategy by spec text, and what went wrong for those that failed.
+    strategies: Sequence[MixStrategy], recipe: Recipe, rounds: int, runtime: Runtime
+) -> list[SpeedRow]:
+    """A row for each strategy, CutMix first where it was not named: it is the reference.
 
-    Every strategy is used on every batch, on one resident batch; CutMix is the reference and its own control. `say` hears of
-    each round.
+    Every strategy has every batch, on one resident batch. `runtime.tick` hears of each round.
+    RuntimeError where CutMix itself cannot be timed.
     """
-    cutmix = create_strategy("cutmix")
-    named = {
-        REFERENCE: cutmix,
-        **{strategy_spec(s): s for s in strategies if s != cutmix},
-        CONTROL: cutmix,
-    }
-    failed: dict[str, str] = {}
-    parts: dict[str, list[dict[str, float]]] = {name: [] for name in named}
-    peaks: dict[str, float] = {}
-    batch = speed_batch(recipe, device)
-    step = timed_step(recipe, device)
+    cutmix, device = create_strategy("cutmix"), runtime.device
+    others = {strategy_spec(strategy): strategy for strategy in strategies if strategy != cutmix}
+    named = {REFERENCE: cutmix, **others, CONTROL: cutmix}
+    batch = ResidentBatch(recipe, device)
     warm_up = COMPILING if recipe.compile or device.type == "cuda" else WARM_UP
-
-    def attempt(name: str, number: int) -> Clock | None:
-        try:
-            return step(learners[name], number)
-        except (
-            Exception
-        ) as error:  # a plug-in may raise anything; its row says so and the others go on
-            failed[name] = explain(error)
-            return None
-
-    with ExitStack() as stack:
-        learners = speed_learners(named, recipe, device, stack)
-        for name in named:
-            for number in range(warm_up):
-                if device.type == "cuda":
-                    torch.cuda.reset_peak_memory_stats(device)
-                if name in failed or attempt(name, number) is None:
-                    break
-                if device.type == "cuda":
-                    torch.cuda.synchronize(device)
-                    peaks[name] = torch.cuda.max_memory_allocated(device) / 2**20
-        for number in range(warm_up, warm_up + rounds):
-            order = [
-                name
-                for name in (named if number % 2 == 0 else reversed(named))
-                if name not in failed
-            ]
-            clocks = {name: attempt(name, number) for name in order}
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)  # once a round: as in training, the host runs ahead
-            for name, clock in clocks.items():
-                if clock is not None:
-                    parts[name].append(clock.seconds())
-            say(number + 1 - warm_up, rounds)
-    if REFERENCE in failed or CONTROL in failed:
-        raise RuntimeError(
-            f"the reference itself cannot be timed: cutmix {failed.get(REFERENCE, failed.get(CONTROL))}"
-        )
-    times = {
-        name: np.array([sum(p[k] for k in ("mix", "forward", "backward")) for p in parts[name]])
-        for name in named
-    }
-    reference = times[REFERENCE]
-    _, control_lo, control_hi = median_interval(reference / times[CONTROL])
-    result = {}
-    for name in named:
-        if name in failed or name == CONTROL:
-            continue
-        typical, low, high = median_interval(times[name])
-        result["cutmix" if name == REFERENCE else name] = Speed(
-            batch / typical,
-            batch / high,
-            batch / low,
-            *median_interval(reference / times[name]),
-            control_lo,
-            control_hi,
-            rounds,
-            peaks.get(name),
-            learners[name].extra_params_m,
-            **{
-                f"{part}_ms": 1000 * float(np.median([p[part] for p in parts[name]]))
-                for part in PARTS
-            },
-        )
-    return result, failed
+    with timed_strategies(named, recipe, device) as timed:
+        for strategy in timed.values():
+            strategy.warm_up(batch, warm_up)
+        for number in range(rounds):
+            _round(timed, batch, warm_up + number, reverse=(warm_up + number) % 2 == 1)
+            runtime.tick(number + 1, rounds)
+    for name in (REFERENCE, CONTROL):
+        failure = timed[name].failure
+        if failure is not None:
+            raise RuntimeError(f"the reference itself cannot be timed: cutmix {failure.reason}")
+    blank = blank_row(recipe, device)
+    rows = {name: _row(name, timed, blank) for name in timed if name != CONTROL}
+    order = [strategy_spec(strategy) for strategy in strategies]
+    if "cutmix" not in order:
+        order.insert(0, "cutmix")
+    return [rows[REFERENCE if spec == "cutmix" else spec] for spec in order]
 
 
-def profile(strategies: list[MixStrategy], recipe: Recipe, device: torch.device, out: Path) -> str:
-    """The ten dearest operators of a warm step of each strategy as text; out/trace-<number>.json is the whole, for a trace viewer."""
-    from torch.profiler import ProfilerActivity
-    from torch.profiler import profile as record
-
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
-    key = f"self_{'cuda' if device.type == 'cuda' else 'cpu'}_time_total"
-    step, texts = timed_step(recipe, device), []
-    with ExitStack() as stack:
-        named = {strategy_spec(strategy): strategy for strategy in strategies}
-        for number, (name, learner) in enumerate(
-            speed_learners(named, recipe, device, stack).items()
-        ):
-            for warm_up in range(WARM_UP):
-                step(learner, warm_up)
-            with record(activities=activities) as recorded:
-                step(learner, WARM_UP)
-            trace = out / f"trace-{number}.json"
-            recorded.export_chrome_trace(str(trace))
-            table = recorded.key_averages().table(
-                sort_by=key, row_limit=10, max_name_column_width=40
-            )
-            texts.append(f"{name}: {trace}\n{table}")
-    return "\n".join(texts)
+def _round(timed: Mapping[str, Timed], batch: ResidentBatch, number: int, *, reverse: bool) -> None:
+    """A step of each strategy, in reversed order every other round."""
+    names = [name for name in timed if timed[name].failure is None]
+    if reverse:
+        names.reverse()
+    clocks = {name: timed[name].attempt(batch.micro(number)) for name in names}
+    device = timed[REFERENCE].device
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)  # once a round: as in training, the host runs ahead
+    for name, clock in clocks.items():
+        if clock is not None:
+            timed[name].steps.append(clock.seconds())
 
 
-def speed_learners(
-    named: dict[str, MixStrategy], recipe: Recipe, device: torch.device, stack: ExitStack
-) -> dict[str, Learner]:
-    """A learner by name for the time of `stack`; strategies that look at the same attention, or at none, share one model."""
-    shared: dict[str | None, Learner] = {}
-    learners = {}
-    for name, strategy in named.items():
-        attention = strategy.needs.attention
-        if attention not in shared:
-            model = (
-                build_model(
-                    recipe.speed_model,
-                    CLASSES,
-                    0,
-                    image_size=recipe.speed_image_size,
-                    drop_path_rate=recipe.drop_path,
-                )
-                .to(device)
-                .train()
-            )
-            tap = stack.enter_context(attention_tap(model, attention)) if attention else None
-            parts = compiled_parts(model, tap, recipe.compile)
-            shared[attention] = Learner(
-                strategy,
-                strategy,
-                model,
-                tap=tap,
-                optimizer=build_optimizer(model, recipe),
-                **parts,
-            )
-        learners[name] = replace(shared[attention], strategy=strategy, mixing=strategy)
-    return learners
+def blank_row(recipe: Recipe, device: torch.device) -> SpeedRow:
+    """What is timed and where: a row without strategy and figures."""
+    return SpeedRow(
+        strategy="",
+        timed_model=recipe.speed_model,
+        timed_image_size=recipe.speed_image_size,
+        timed_batch_size=speed_batch(recipe, device),
+        timed_precision=precision_name(recipe.speed_amp, recipe.tf32, device),
+        compiled=recipe.compile,
+        device=device_name(device),
+        versions=versions(),
+        date=today(),
+    )
+
+
+def _row(name: str, timed: Mapping[str, Timed], blank: SpeedRow) -> SpeedRow:
+    this = timed[name]
+    strategy = this.objective.strategy
+    row = dataclasses.replace(
+        blank,
+        strategy=strategy_spec(strategy),
+        attention=strategy.needs.attention,
+        network=strategy.needs.network,
+        timed_params_m=sum(p.numel() for p in this.network.model.parameters()) / 1e6,
+    )
+    if this.failure is not None:
+        return dataclasses.replace(row, status=this.failure.reason)
+    seconds, reference = this.seconds(), timed[REFERENCE].seconds()
+    typical = median_interval(seconds)
+    ratio = median_interval(reference / seconds)
+    control = median_interval(reference / timed[CONTROL].seconds())
+    assert row.timed_batch_size is not None
+    return dataclasses.replace(
+        row,
+        extra_params_m=extra_params_m(strategy, this.network),
+        im_per_sec=row.timed_batch_size / typical.median,
+        im_per_sec_lo=row.timed_batch_size / typical.high,
+        im_per_sec_hi=row.timed_batch_size / typical.low,
+        ratio_to_cutmix=ratio.median,
+        ratio_lo=ratio.low,
+        ratio_hi=ratio.high,
+        control_lo=control.low,
+        control_hi=control.high,
+        rounds=len(seconds),
+        peak_memory_mb=this.peak_mb,
+        mix_ms=this.median_ms("mix"),
+        forward_ms=this.median_ms("forward"),
+        backward_ms=this.median_ms("backward"),
+        optimizer_ms=this.median_ms("optimizer"),
+    )

@@ -14,16 +14,18 @@ from torch import Tensor, nn
 
 
 class ClassAttentionSwin(SwinTransformer):
-    """Swin without its last block; a class token attends to the last map in its stead and is classified.
+    """Swin with a class token in place of its last block, which attends to the last map.
 
-    The paper says nothing of the block's layer scale. CaiT's 1e-5 is made for 24 blocks and more: here the whole image passes
-    through this one scale, which would starve the backbone of gradient, so `ca_layer_scale` is 1.
+    The paper says nothing of the block's layer scale. CaiT's 1e-5 is made for 24 blocks and more:
+    here the whole image passes through this one scale, which would starve the backbone of gradient,
+    so `ca_layer_scale` is 1.
     """
 
     def __init__(self, ca_layer_scale: float = 1.0, global_pool: str = "token", **kwargs: Any):
         if global_pool != "token":
             raise ValueError(
-                f"CA-Swin classifies by its class token: global_pool is 'token', not {global_pool!r}"
+                "CA-Swin classifies by its class token: "
+                f"global_pool is 'token', not {global_pool!r}"
             )
         super().__init__(**kwargs)
         self.global_pool, self.num_prefix_tokens = global_pool, 1
@@ -47,9 +49,11 @@ class ClassAttentionSwin(SwinTransformer):
                 nn.init.zeros_(module.bias)
 
     def no_weight_decay(self) -> set[str]:
+        """The parameters that timm's optimizer does not decay, Swin's and the class token."""
         return SwinTransformer.no_weight_decay(self) | {"cls_token"}
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Put a new classifier in place; `global_pool` is timm's and says nothing here."""
         super().reset_classifier(num_classes)
 
     def attention_grid(self, height: int, width: int) -> tuple[int, int]:
@@ -67,6 +71,7 @@ class ClassAttentionSwin(SwinTransformer):
         return self.norm(torch.cat([class_token, tokens], 1))
 
     def forward_head(self, tokens: Tensor, pre_logits: bool = False) -> Tensor:
+        """Logits of the class token, (B, K), or with pre_logits what they are made of, (B, D)."""
         features = self.head.drop(tokens[:, 0])
         return features if pre_logits else self.head.fc(features)
 

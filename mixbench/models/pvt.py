@@ -1,4 +1,7 @@
-"""PVT v1 (Wang et al., ICCV 2021) with the official parameter names, for any image size, and as a feature pyramid."""
+"""PVT v1 (Wang et al., ICCV 2021) with the official parameter names.
+
+For any image size, and as a feature pyramid.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,12 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import Tensor, nn
 
 STRIDES = (4, 2, 2, 2)
-BlockNorm = partial(
-    nn.LayerNorm, eps=1e-6
-)  # the norms of patch embedding and spatial reduction keep torch's 1e-5
+# the norms of patch embedding and spatial reduction keep torch's 1e-5
+BlockNorm = partial(nn.LayerNorm, eps=1e-6)
 
 
 class SpatialReductionAttention(nn.Module):
-    """Self-attention whose keys and values come from a map that is `sr_ratio` times smaller on each side."""
+    """Self-attention whose keys and values come from a map `sr_ratio` times smaller on a side."""
 
     def __init__(self, dim: int, num_heads: int, sr_ratio: int):
         super().__init__()
@@ -34,7 +36,7 @@ class SpatialReductionAttention(nn.Module):
             self.norm = nn.LayerNorm(dim)
 
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        """tokens (B, N, C) -> (B, N, C); grid is (rows, columns) of the N tokens where sr_ratio > 1."""
+        """tokens (B, N, C) -> (B, N, C); grid is (rows, columns) of the N tokens, if reduced."""
         source = tokens
         if self.sr_ratio > 1:
             maps = tokens.transpose(1, 2).unflatten(2, grid)  # (B, C, h, w)
@@ -58,12 +60,13 @@ class Block(nn.Module):
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
 
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """tokens (B, N, C) -> (B, N, C); grid is (rows, columns) of the patches among them."""
         tokens = tokens + self.drop_path(self.attn(self.norm1(tokens), grid))
         return tokens + self.drop_path(self.mlp(self.norm2(tokens)))
 
 
 class PatchEmbed(nn.Module):
-    """Patches of a map (B, C, H, W) as normalised tokens (B, h * w, D), with their grid; what does not fill a patch is cut off."""
+    """Patches of a map as normalised tokens; what does not fill a patch is cut off."""
 
     def __init__(self, img_size: tuple[int, int], patch_size: int, in_chans: int, embed_dim: int):
         super().__init__()
@@ -73,6 +76,7 @@ class PatchEmbed(nn.Module):
         self.norm = nn.LayerNorm(embed_dim)
 
     def forward(self, maps: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """maps (B, C, H, W) -> tokens (B, h * w, D) and their grid (h, w)."""
         maps = self.proj(maps)
         return self.norm(maps.flatten(2).transpose(1, 2)), (maps.shape[-2], maps.shape[-1])
 
@@ -110,53 +114,51 @@ class PyramidVisionTransformer(nn.Module):
         self.num_classes, self.in_chans, self.global_pool = num_classes, in_chans, global_pool
         self.num_features = self.head_hidden_size = self.embed_dim = embed_dims[-1]
         self.num_prefix_tokens = 1
-        rates = torch.linspace(
-            0, drop_path_rate, sum(depths), device="cpu"
-        ).tolist()  # grows with depth
+        # grows with depth
+        rates = torch.linspace(0, drop_path_rate, sum(depths), device="cpu").tolist()
         channels = in_chans
         for stage, (dim, stride) in enumerate(zip(embed_dims, STRIDES, strict=True), 1):
             embed = PatchEmbed(size, stride, channels, dim)
             size, channels = embed.grid_size, dim
+            at = stage - 1
             blocks = [
-                Block(
-                    dim,
-                    num_heads[stage - 1],
-                    mlp_ratios[stage - 1],
-                    sr_ratios[stage - 1],
-                    rates.pop(0),
-                )
-                for _ in range(depths[stage - 1])
+                Block(dim, num_heads[at], mlp_ratios[at], sr_ratios[at], rates.pop(0))
+                for _ in range(depths[at])
             ]
+            position = nn.Parameter(torch.zeros(1, size[0] * size[1] + (stage == 4), dim))
             self.add_module(f"patch_embed{stage}", embed)
-            self.register_parameter(
-                f"pos_embed{stage}",
-                nn.Parameter(torch.zeros(1, size[0] * size[1] + (stage == 4), dim)),
-            )
+            self.register_parameter(f"pos_embed{stage}", position)
             self.add_module(f"block{stage}", nn.ModuleList(blocks))
         self.cls_token = nn.Parameter(torch.zeros(1, 1, self.embed_dim))
         self.norm = BlockNorm(self.embed_dim)
         self.head_drop = nn.Dropout(drop_rate)
-        self.head = nn.Linear(self.embed_dim, num_classes) if num_classes > 0 else nn.Identity()
+        self.head: nn.Module = nn.Identity()
+        if num_classes > 0:
+            self.head = nn.Linear(self.embed_dim, num_classes)
         for name, parameter in self.named_parameters():
             if name in self.no_weight_decay():
                 trunc_normal_(parameter, std=0.02)
         self.apply(_init_linear)
 
     def no_weight_decay(self) -> set[str]:
-        """Differs: PVT's own code decays its position embeddings; DeiT's recipe, which the paper follows, does not."""
+        """The parameters that timm's optimizer does not decay.
+
+        Differs: PVT's own code decays its position embeddings; DeiT's recipe, which the paper
+        follows, does not.
+        """
         return {"pos_embed1", "pos_embed2", "pos_embed3", "pos_embed4", "cls_token"}
 
     def get_classifier(self) -> nn.Module:
+        """The layer that makes the logits, the identity without classes."""
         return self.head
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Put a new classifier in place; `global_pool` is timm's and says nothing here."""
         self.num_classes = num_classes
         weight = self.cls_token
-        head = (
-            nn.Linear(self.embed_dim, num_classes, device=weight.device, dtype=weight.dtype)
-            if num_classes > 0
-            else nn.Identity()
-        )
+        head: nn.Module = nn.Identity()
+        if num_classes > 0:
+            head = nn.Linear(self.embed_dim, num_classes, device=weight.device, dtype=weight.dtype)
         self.head = head.apply(_init_linear)
 
     def attention_grid(self, height: int, width: int) -> tuple[int, int]:
@@ -164,20 +166,19 @@ class PyramidVisionTransformer(nn.Module):
         return height // 32, width // 32
 
     def _position(self, stage: int, grid: tuple[int, int]) -> Tensor:
-        """The position embedding of a stage (1 to 4) for this grid, (1, h * w, D), one row more with the class token's.
+        """The position embedding of a stage (1 to 4) for this grid, (1, h * w, D).
 
-        Differs: a stage's grid is compared with its own; the official code compares every stage's with the first and
-        fails at 448 px, where stage 2 has as many patches as stage 1 has at 224.
+        It has a row more where the class token joins. Differs: a stage's grid is compared with its
+        own; the official code compares every stage's with the first and fails at 448 px, where
+        stage 2 has as many patches as stage 1 has at 224.
         """
-        embedding: Any = getattr(self, f"pos_embed{stage}")
-        own = getattr(self, f"patch_embed{stage}").grid_size
-        if grid == own:
+        embedding: Tensor = getattr(self, f"pos_embed{stage}")
+        made_for = getattr(self, f"patch_embed{stage}").grid_size
+        if grid == made_for:
             return embedding
-        prefix, patches = (
-            embedding[:, : embedding.shape[1] - own[0] * own[1]],
-            embedding[:, embedding.shape[1] - own[0] * own[1] :],
-        )
-        return torch.cat([prefix, resample(patches, own, grid)], 1)
+        class_tokens = embedding.shape[1] - made_for[0] * made_for[1]
+        prefix, patches = embedding[:, :class_tokens], embedding[:, class_tokens:]
+        return torch.cat([prefix, resample(patches, made_for, grid)], 1)
 
     def _tokens(
         self, stage: int, maps: Tensor, class_token: bool = False
@@ -193,7 +194,7 @@ class PyramidVisionTransformer(nn.Module):
         return tokens, grid
 
     def forward_pyramid(self, images: Tensor) -> list[Tensor]:
-        """Maps (B, D, h, w) at strides 4, 8, 16 and 32, without class token and last norm, as detection uses them.
+        """Maps (B, D, h, w) at strides 4, 8, 16 and 32, without class token and last norm.
 
         Source: PVT's detection backbone.
         """
@@ -213,10 +214,12 @@ class PyramidVisionTransformer(nn.Module):
         return self.norm(self._tokens(4, maps, class_token=True)[0])
 
     def forward_head(self, tokens: Tensor, pre_logits: bool = False) -> Tensor:
+        """Logits of the class token, (B, K), or with pre_logits what they are made of, (B, D)."""
         features = self.head_drop(tokens[:, 0])
         return features if pre_logits else self.head(features)
 
     def forward(self, images: Tensor) -> Tensor:
+        """images (B, C, H, W) -> logits (B, K)."""
         return self.forward_head(self.forward_features(images))
 
 
@@ -227,7 +230,10 @@ def _init_linear(module: nn.Module) -> None:
 
 
 def resample(patches: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
-    """A position embedding (1, old rows * columns, D) on a new grid, bilinear as PVT's own code, (1, new rows * columns, D)."""
+    """A position embedding (1, h * w, D) of the grid `old` on `new`, (1, new h * w, D).
+
+    Bilinear, as in PVT's own code.
+    """
     maps = patches.transpose(1, 2).unflatten(2, old)
     return F.interpolate(maps, size=new, mode="bilinear").flatten(2).transpose(1, 2)
 
@@ -235,7 +241,10 @@ def resample(patches: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Ten
 def checkpoint_filter_fn(
     state: dict[str, Tensor], model: PyramidVisionTransformer
 ) -> dict[str, Tensor]:
-    """A state dict with its position embeddings on the model's grids; what cannot be resampled stays as it is."""
+    """A state dict with its position embeddings on the model's grids.
+
+    What cannot be resampled stays as it is.
+    """
     state = dict(state)
     for stage in range(1, 5):
         name, new = f"pos_embed{stage}", getattr(model, f"patch_embed{stage}").grid_size

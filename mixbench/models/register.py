@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
 
 
 def register_models() -> None:
@@ -24,19 +24,23 @@ def _register() -> None:
 class _AfterTimm(MetaPathFinder):
     """Registers our networks at the end of `import timm`.
 
-    timm knows the models of the modules that were imported and has no entry point for others. Importing timm here would make
-    `import mixbench` wait seconds for torch; so this finder lets the others find timm and adds one call after its loader.
+    timm (1.0.21 to 1.0.31) knows the models whose modules were imported: its registry is a
+    dictionary that `register_model` fills, and it reads no entry points. That decorator cannot be
+    had without `import timm`, hence torch, which would make `import mixbench` wait for seconds.
+    Registering in our builder alone would leave `timm.create_model("pvt_small")` in anyone's loop
+    without the model. So this finder lets the others find timm, adds one call after its loader, and
+    leaves.
     """
 
     def find_spec(
-        self, name: str, path: Any = None, target: ModuleType | None = None
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         if name != "timm":
             return None
-        found = (
+        specs = (
             finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self
         )
-        spec = next(filter(None, found), None)
+        spec = next(filter(None, specs), None)
         if spec is None or spec.loader is None:
             return spec
         load = spec.loader.exec_module

@@ -1,13 +1,15 @@
-"""The paper's models under one name each, counted here and set beside the paper's figures: `mixbench zoo`."""
+"""The paper's models, counted and set beside the paper's figures: `mixbench zoo`."""
 
 from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any
 
 import torch
+from torch import nn
 
+from mixbench.models.build import build_model
+from mixbench.models.class_token import NoClassAttention, attention_grid, class_attention_modules
 from mixbench.published import published_table
 
 
@@ -44,99 +46,97 @@ ZOO = (
 )
 
 
+@dataclass(frozen=True)
+class ZooRow:
+    """A model of the zoo as it is counted here, beside the paper's figures as printed."""
+
+    name: str
+    table: str
+    row: str
+    params: int
+    macs: int  # multiply-adds for one image of 224 px
+    blocks: int  # with class attention
+    grid: str  # of the patches that the class token sees, "14x14"; "" without one
+    paper_params_m: str  # millions; "" where the table does not say
+    paper_flops_g: str
+
+
 @functools.cache
-def blank_model(name: str, num_classes: int = 1000) -> torch.nn.Module:
-    """timm's model without memory for its weights, on the meta device."""
-    import timm
-
+def blank_model(name: str, num_classes: int = 1000) -> nn.Module:
+    """timm's model without memory for its weights, on the meta device, in eval mode."""
     with torch.device("meta"):
-        return timm.create_model(name, num_classes=num_classes).eval()
+        return build_model(name, num_classes).eval()
 
 
-def count(model: torch.nn.Module, image_size: int = 224) -> tuple[int, int]:
-    """Parameters, and multiply-adds for one image; the model in eval mode, on any device (meta will do)."""
+def count(model: nn.Module, image_size: int = 224) -> tuple[int, int]:
+    """Parameters, and multiply-adds for one image.
+
+    The model is in eval mode, on any device (meta will do).
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
     image = torch.empty(1, 3, image_size, image_size, device=next(model.parameters()).device)
-    with FlopCounterMode(
-        display=False
-    ) as counter:  # not under no_grad: the counter fails there on CaiT
+    # not under no_grad: the counter fails there on CaiT
+    with FlopCounterMode(display=False) as counter:
         model(image)
     return sum(p.numel() for p in model.parameters()), counter.get_total_flops() // 2
 
 
-def zoo_table() -> list[dict[str, Any]]:
-    """A row for each model: name, table, row, params, macs, blocks with class attention, grid, paper_params_m, paper_flops_g.
+def zoo_table() -> list[ZooRow]:
+    """A row for each model of the zoo.
 
     Models are built without memory, on the meta device, for 224 px.
     """
-    from mixbench.models.class_token import (
-        NoClassAttention,
-        attention_grid,
-        class_attention_modules,
+    return [_row(entry) for entry in ZOO]
+
+
+def _row(entry: ZooEntry) -> ZooRow:
+    model = blank_model(entry.name, entry.num_classes)
+    params, macs = count(model)
+    try:
+        blocks = len(class_attention_modules(model))
+        grid = "{}x{}".format(*attention_grid(model, 224, 224))
+    except NoClassAttention:
+        blocks, grid = 0, ""
+    column = {"table6": "provider", "table10": "backbone"}.get(entry.table, "model")
+    paper = next(row for row in published_table(entry.table) if row[column] == entry.row)
+    return ZooRow(
+        entry.name,
+        entry.table,
+        entry.row,
+        params,
+        macs,
+        blocks,
+        grid,
+        paper.get("params_m", ""),
+        paper.get("flops_g", ""),
     )
 
-    rows = []
-    for entry in ZOO:
-        model = blank_model(entry.name, entry.num_classes)
-        params, macs = count(model)
-        try:
-            blocks, grid = (
-                len(class_attention_modules(model)),
-                "{}x{}".format(*attention_grid(model, 224, 224)),
-            )
-        except NoClassAttention:
-            blocks, grid = 0, ""
-        column = {"table6": "provider", "table10": "backbone"}.get(entry.table, "model")
-        paper = next(row for row in published_table(entry.table) if row[column] == entry.row)
-        rows.append(
-            {
-                "name": entry.name,
-                "table": entry.table,
-                "row": entry.row,
-                "params": params,
-                "macs": macs,
-                "blocks": blocks,
-                "grid": grid,
-                "paper_params_m": paper.get("params_m", ""),
-                "paper_flops_g": paper.get("flops_g", ""),
-            }
-        )
-    return rows
+
+HEADER = ("model", "paper", "row", "params", "paper", "GMACs", "paper", "class attention", "grid")
+RIGHT = {3, 4, 5, 6, 7}  # columns of figures
 
 
-def zoo_text(rows: list[dict[str, Any]]) -> str:
-    """The zoo as a table of plain text."""
-    header = (
-        "model",
-        "paper",
-        "row",
-        "params",
-        "paper",
-        "GMACs",
-        "paper",
-        "class attention",
-        "grid",
-    )
-    cells = [header] + [
+def zoo_text(rows: list[ZooRow]) -> str:
+    """The zoo as a table of plain text, a line a model."""
+    cells = [HEADER] + [
         (
-            row["name"],
-            "Table " + row["table"].removeprefix("table"),
-            row["row"],
-            f"{row['params']:,}",
-            f"{row['paper_params_m']}M" if row["paper_params_m"] else "-",
-            f"{row['macs'] / 1e9:.2f}",
-            row["paper_flops_g"] or "-",
-            str(row["blocks"] or "none"),
-            row["grid"] or "-",
+            row.name,
+            "Table " + row.table.removeprefix("table"),
+            row.row,
+            f"{row.params:,}",
+            f"{row.paper_params_m}M" if row.paper_params_m else "-",
+            f"{row.macs / 1e9:.2f}",
+            row.paper_flops_g or "-",
+            str(row.blocks or "none"),
+            row.grid or "-",
         )
         for row in rows
     ]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    right = {3, 4, 5, 6, 7}
     lines = [
         "  ".join(
-            cell.rjust(width) if i in right else cell.ljust(width)
+            cell.rjust(width) if i in RIGHT else cell.ljust(width)
             for i, (cell, width) in enumerate(zip(line, widths, strict=True))
         )
         for line in cells

@@ -1,4 +1,4 @@
-"""Puzzle-Mix's energy (Kim et al., ICML 2020): what hiding a block costs, and where neighbours differ."""
+"""Puzzle-Mix's energy (Kim et al., ICML 2020): what hiding a block and parting neighbours cost."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor
 
 
 def block_saliency(gradient: Tensor, n: int) -> Tensor:
-    """The root mean square of the gradient over channels, pooled to n x n blocks that sum to 1, (B, n, n) float32.
+    """The gradient's root mean square over channels in n x n blocks, (B, n, n) float32.
 
-    Uniform where the gradient of an image is zero or not finite.
+    The blocks of an image sum to 1; uniform where its gradient is zero or not finite.
     """
     gradient = gradient.float()
     peak = torch.maximum(
@@ -25,17 +25,15 @@ def block_saliency(gradient: Tensor, n: int) -> Tensor:
 
 
 def boundary_contrast(before: Tensor, after: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """The mean absolute difference across block boundaries, vertical (B, n-1, n) and horizontal (B, n, n-1).
+    """The mean absolute difference across block boundaries, (B, n-1, n) and (B, n, n-1).
 
-    `before` (B, C, h, w) holds the cells above or left of a boundary, `after` those below or right of it.
+    First those between rows, then those between columns of blocks. `before` (B, C, h, w) holds the
+    cells above or left of a boundary, `after` those below or right of it.
     """
     tall, wide = before.shape[-2] // n, before.shape[-1] // n  # cells along a block's edge
-    rows = (
-        (before[:, :, tall - 1 :: tall][:, :, :-1] - after[:, :, tall::tall]).abs().mean(1)
-    )  # (B, n-1, w)
-    cols = (
-        (before[..., wide - 1 :: wide][..., :-1] - after[..., wide::wide]).abs().mean(1)
-    )  # (B, h, n-1)
+    rows = before[:, :, tall - 1 :: tall][:, :, :-1] - after[:, :, tall::tall]
+    cols = before[..., wide - 1 :: wide][..., :-1] - after[..., wide::wide]
+    rows, cols = rows.abs().mean(1), cols.abs().mean(1)  # (B, n-1, w), (B, h, n-1)
     return rows.unflatten(2, (n, wide)).mean(3), cols.unflatten(1, (n, tall)).mean(2)
 
 
@@ -51,26 +49,24 @@ def mask_energy(
     eta: float,
     cell: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Puzzle-Mix's energy of each image against the mirrored batch: unary (B, n, n, L), vertical and horizontal, for `solve_mask`.
+    """Each image's energy against the mirrored batch, the unary (B, n, n, L) and two edge weights.
 
-    saliency (B, n, n) sums to 1; images (B, C, H, W) are normalised by std (C, 1, 1); alpha, a number or (), is the prior share of A;
-    cell is the side in pixels over which the images are averaged before they are compared across block boundaries.
+    The weights are vertical and horizontal, as `solve_mask` takes them. saliency (B, n, n) sums to
+    1; images (B, C, H, W) are normalised by std (C, 1, 1); alpha, a number or (), is the prior
+    share of A; cell is the side in pixels over which the images are averaged before they are
+    compared across block boundaries.
     """
     n = saliency.shape[-1]
     beta = beta / n / 16
-    pooled = (
-        F.avg_pool2d(images.float(), cell).nan_to_num(0, 0, 0) * std
-    )  # pixels in [0, 1] but for the mean, which differences cancel
+    # pixels in [0, 1] but for the mean, which differences cancel
+    pooled = F.avg_pool2d(images.float(), cell).nan_to_num(0, 0, 0) * std
     ours, theirs = pooled, pooled.flip(0)
     # contrast[a][b]: A (1) or B (0) before the boundary, and after it
     contrast = [
         [boundary_contrast(first, second, n) for second in (theirs, ours)]
         for first in (theirs, ours)
     ]
-    cost_a, cost_b = (
-        saliency.flip(0),
-        saliency.clone(),
-    )  # showing one image hides the other's saliency
+    cost_a, cost_b = saliency.flip(0), saliency.clone()  # showing an image hides the other
     edges = []
     for axis in (0, 1):
         bb, ba, ab, aa = (contrast[i][j][axis] * (beta * gamma) for i in (0, 1) for j in (0, 1))

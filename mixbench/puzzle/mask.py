@@ -1,4 +1,7 @@
-"""Puzzle-Mix's mask: labels on a grid of least energy, exact or with a bound."""
+"""Puzzle-Mix's mask: labels on an n x n grid of least energy, exact or with a bound.
+
+The energy of labels l is sum unary + sum weight ((l_i - l_j) / (L - 1))^2 over neighbours i, j.
+"""
 
 from __future__ import annotations
 
@@ -9,38 +12,26 @@ from functools import cache
 import torch
 from torch import Tensor
 
-# The mask: labels on an n x n grid that minimise sum unary + sum w ((l_i - l_j) / (L - 1))^2.
-
 EXACT_STATES = 1024  # dynamic programming while L^n is at most this
 
-
-STEPS = 120  # of the dual solver, for each level of a label: fixed, since stopping early would wait for the device
-
+# of the dual solver for each level of a label: fixed, since to stop early would wait for the device
+STEPS = 120
 
 CACHE_IMAGES = 64  # as many as a CPU's cache holds at once
 
-
-THRESHOLDS = (
-    -0.5,
-    -0.1,
-    -0.02,
-    -0.005,
-    0.0,
-    0.005,
-    0.02,
-    0.1,
-    0.5,
-)  # 0 at convergence; in units of the median unary difference
+# in units of the median unary difference; 0 at convergence
+THRESHOLDS = (-0.5, -0.1, -0.02, -0.005, 0.0, 0.005, 0.02, 0.1, 0.5)
 
 
 @torch.no_grad()
 def solve_mask(
     unary: Tensor, vertical: Tensor, horizontal: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Labels (B, n, n) int64 of least energy, their energy (B,) and a lower bound of every energy (B,), both float64.
+    """Labels of least energy, (B, n, n) int64, their energy and a lower bound of any, (B,) float64.
 
-    unary (B, n, n, L), vertical (B, n-1, n) and horizontal (B, n, n-1) weights, none negative. Exact, bound equal to energy,
-    while L^n <= EXACT_STATES. ValueError for other shapes and, on the CPU, where it can be seen without waiting, negative weights.
+    unary (B, n, n, L), vertical (B, n-1, n) and horizontal (B, n, n-1) weights, none negative.
+    Exact, bound equal to energy, while L^n <= EXACT_STATES. ValueError for other shapes and, on the
+    CPU, where it can be seen without waiting, for negative weights.
     """
     _check_energy(unary, vertical, horizontal)
     n, labels = unary.shape[1], unary.shape[3]
@@ -74,7 +65,8 @@ def _check_energy(unary: Tensor, vertical: Tensor, horizontal: Tensor) -> None:
     ):
         if edges.shape != shape:
             raise ValueError(
-                f"{name} must be {shape} for a unary of {tuple(unary.shape)}, not {tuple(edges.shape)}"
+                f"{name} must be {shape} for a unary of {tuple(unary.shape)}, "
+                f"not {tuple(edges.shape)}"
             )
         if edges.device.type == "cpu" and not (edges >= 0).all():
             raise ValueError(
@@ -85,24 +77,22 @@ def _check_energy(unary: Tensor, vertical: Tensor, horizontal: Tensor) -> None:
 def mask_cost(labels: Tensor, unary: Tensor, vertical: Tensor, horizontal: Tensor) -> Tensor:
     """The energy of labels (..., B, n, n), (..., B) float64."""
     share = labels.double() / (unary.shape[-1] - 1)
-    own = unary.double().expand(*labels.shape, -1).gather(-1, labels[..., None])[..., 0]
+    alone = unary.double().expand(*labels.shape, -1).gather(-1, labels[..., None])[..., 0]
     down = vertical.double() * share.diff(dim=-2).square()
     right = horizontal.double() * share.diff(dim=-1).square()
-    return own.sum((-2, -1)) + down.sum((-2, -1)) + right.sum((-2, -1))
+    return alone.sum((-2, -1)) + down.sum((-2, -1)) + right.sum((-2, -1))
 
 
 def _frontier(unary: Tensor, vertical: Tensor, horizontal: Tensor) -> Tensor:
-    """Exact labels by dynamic programming, cell by cell, over the labels of the last n cells, (B, n, n); float64."""
+    """Exact labels, (B, n, n), by dynamic programming over the labels of the last n cells."""
     batch, n, _, size = unary.shape
     unary, vertical, horizontal = (
         t.permute(*range(1, t.ndim), 0).contiguous() for t in (unary, vertical, horizontal)
     )  # (n, n, ..., B)
     levels = torch.arange(size, device=unary.device)
     jump = ((levels[:, None] - levels) / (size - 1)).double().square()[..., None]  # (L, L, 1)
-    cost, back = (
-        unary.new_zeros(size**n, batch),
-        [],
-    )  # the state's digit j is the last label of column j
+    cost = unary.new_zeros(size**n, batch)  # the state's digit j is the last label of column j
+    back = []
     for row in range(n):
         for col in range(n):
             left, right = size**col, size ** (n - 1 - col)
@@ -118,46 +108,43 @@ def _frontier(unary: Tensor, vertical: Tensor, horizontal: Tensor) -> Tensor:
                 )
             cost = new.reshape(size**n, batch)
             back.append(choice.to(torch.uint8).reshape(size**n, batch))
-    state, found = cost.argmin(0, keepdim=True), []  # (1, B)
+    state, chosen = cost.argmin(0, keepdim=True), []  # (1, B)
     for cell in reversed(range(n * n)):
         unit = size ** (n - 1 - cell % n)
         label = state // unit % size
-        found.append(label)
+        chosen.append(label)
         state = state + (back[cell].gather(0, state) - label) * unit
-    return torch.cat(found[::-1]).T.reshape(batch, n, n)
+    return torch.cat(chosen[::-1]).T.reshape(batch, n, n)
 
 
 def _cut(unary: Tensor, vertical: Tensor, horizontal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """`solve_mask` by the dual of the minimum cut, with a certificate.
 
-    With x[k] = [label > k] the energy is a cut (Ishikawa, 2003): sum c[k] x[k] plus capacities times positive parts of
-    differences of x. With |x|^2 / 2 added, x > 0 at the minimum is a minimum cut (Chambolle, 2005, for total variation), and the
-    dual is least squares in the flow within its capacities: accelerated projected gradient (Beck and Teboulle, 2009) solves it
+    With x[k] = [label > k] the energy is a cut (Ishikawa, 2003): sum c[k] x[k] plus capacities
+    times positive parts of differences of x. With |x|^2 / 2 added, x > 0 at the minimum is a
+    minimum cut (Chambolle, 2005, for total variation), and the dual is least squares in the flow
+    within its capacities: accelerated projected gradient (Beck and Teboulle, 2009) solves it
     without any parameter of scale. Any flow within the capacities gives a bound.
     """
     batch, n, _, size = unary.shape
-    difference = (
-        unary.double().diff(dim=3).permute(3, 1, 2, 0).flatten(1, 2).contiguous()
-    )  # (L - 1, n*n, B)
+    difference = unary.double().diff(dim=3).permute(3, 1, 2, 0)
+    difference = difference.flatten(1, 2).contiguous()  # (L - 1, n*n, B)
     median, mean = difference.abs().flatten(0, 1).median(0).values, difference.abs().mean((0, 1))
     scale = torch.where(median > 0, median, torch.where(mean > 0, mean, 1))
-    weight = difference.new_zeros(
-        2, 1, n, n, batch
-    )  # of the edge to the right of a cell, and below it
+    # of the edge to the right of a cell, and below it
+    weight = difference.new_zeros(2, 1, n, n, batch)
     weight[0, 0, :, :-1] = horizontal.permute(1, 2, 0)
     weight[1, 0, :-1] = vertical.permute(1, 2, 0)
-    weight = (
-        weight.flatten(2, 3) / (size - 1) ** 2
-    )  # a row's last cell has the next row's first to its right, with weight 0
+    # a row's last cell has the next row's first to its right, with weight 0
+    weight = weight.flatten(2, 3) / (size - 1) ** 2
     # float32 has no room for more than the clamps leave
     share, flow = _flow(
         (difference / scale).clamp(-1e30, 1e30).float(), (weight / scale).clamp_max(1e30).float(), n
     )
     labels = torch.stack([(share > threshold).sum(0) for threshold in THRESHOLDS])  # (T, n*n, B)
     labels = labels.unflatten(1, (n, n)).permute(0, 3, 1, 2)
-    plain = torch.arange(size, device=labels.device)[:, None, None, None].expand(
-        -1, batch, n, n
-    )  # stiff edges want one label
+    # stiff edges want a single label
+    plain = torch.arange(size, device=labels.device)[:, None, None, None].expand(-1, batch, n, n)
     labels = torch.cat([labels, plain, unary.argmin(3)[None]])
     energy, choice = mask_cost(labels, unary, vertical, horizontal).min(0)
     labels = labels.gather(0, choice[None, :, None, None].expand(1, -1, n, n))[0]
@@ -170,8 +157,9 @@ def _level_pairs(levels: int) -> list[tuple[int, int]]:
 
 
 def _capacity(weight: Tensor, levels: int) -> tuple[Tensor, Tensor]:
-    """Least and greatest flow of each arc, (2, arcs, n*n, B): |x[k]_j - x[k]_i| first, then two arcs for each pair of levels.
+    """Least and greatest flow of each arc, (2, arcs, n*n, B).
 
+    The arcs of |x[k]_j - x[k]_i| come first, then two for each pair of levels:
     (l_i - l_j)^2 = sum_k |x[k]_i - x[k]_j| + 2 sum_{k<m} (x[m]_j - x[k]_i)+ + (x[m]_i - x[k]_j)+.
     """
     arcs = levels * (levels - 1)
@@ -181,19 +169,25 @@ def _capacity(weight: Tensor, levels: int) -> tuple[Tensor, Tensor]:
 
 
 def _arcs(flow: Tensor, x: Tensor, n: int) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Views (flow, the x it raises, the x it lowers) of all arcs; flow (2, arcs, n*n, B), x (levels, n*n, B)."""
+    """Views of all arcs: flow, the x it raises, the x it lowers.
+
+    flow (2, arcs, n*n, B), x (levels, n*n, B).
+    """
     levels, arcs = len(x), []
     for part, step in zip(flow, (1, n), strict=True):
-        here, there = slice(None, -step), slice(step, None)
-        arcs.append((part[:levels, here], x[:, there], x[:, here]))
+        first, second = slice(None, -step), slice(step, None)
+        arcs.append((part[:levels, first], x[:, second], x[:, first]))
         for number, (low, high) in enumerate(_level_pairs(levels)):
-            arcs.append((part[levels + 2 * number, here], x[high, there], x[low, here]))
-            arcs.append((part[levels + 2 * number + 1, here], x[high, here], x[low, there]))
+            arcs.append((part[levels + 2 * number, first], x[high, second], x[low, first]))
+            arcs.append((part[levels + 2 * number + 1, first], x[high, first], x[low, second]))
     return arcs
 
 
 def _descending(x: Tensor) -> None:
-    """Project x (levels, ...) in place on x[0] >= x[1] >= ...: min over i <= k of max over j >= k of the mean of x[i..j]."""
+    """Project x (levels, ...) in place on x[0] >= x[1] >= ...
+
+    x[k] becomes the least over i <= k of the greatest over j >= k of the mean of x[i..j].
+    """
     levels = len(x)
     if levels == 2:
         middle = (x[0] + x[1]).mul_(0.5)
@@ -208,7 +202,10 @@ def _descending(x: Tensor) -> None:
 
 @cache
 def _triton_flow(device: torch.device) -> Callable[..., tuple[Tensor, Tensor]] | None:
-    """The loop of `_flow` as one launch; None, with a warning, where Triton is missing, as on Windows, or cannot compile."""
+    """The loop of `_flow` as one launch; None, with a warning, where Triton cannot be used.
+
+    It is missing on Windows, or cannot compile.
+    """
     try:
         from mixbench.puzzle.mask_triton import flow
 
@@ -216,7 +213,8 @@ def _triton_flow(device: torch.device) -> Callable[..., tuple[Tensor, Tensor]] |
     except Exception as error:  # a C compiler may be missing, or the GPU be too old
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         warnings.warn(
-            f"Puzzle-Mix's mask takes thousands of launches instead of one: Triton cannot be used ({reason})",
+            f"Puzzle-Mix's mask takes thousands of launches instead of one: "
+            f"Triton cannot be used ({reason})",
             stacklevel=2,
         )
         return None
@@ -224,7 +222,10 @@ def _triton_flow(device: torch.device) -> Callable[..., tuple[Tensor, Tensor]] |
 
 
 def _flow(difference: Tensor, weight: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """Signed x (levels, n*n, B), above 0 where the label exceeds the level, and the flow (2, arcs, n*n, B), feasible but for rounding."""
+    """Signed x, (levels, n*n, B), above 0 where the label exceeds the level, and the flow.
+
+    The flow (2, arcs, n*n, B) is feasible but for rounding.
+    """
     levels = len(difference)
     # the squared norm of the arcs is 8 levels; momentum is stable up to 4/3 of its inverse
     step = 1.25 / (8 * levels)
@@ -235,9 +236,8 @@ def _flow(difference: Tensor, weight: Tensor, n: int) -> tuple[Tensor, Tensor]:
     least, most = _capacity(weight, levels)
     x, start = torch.empty_like(difference), difference * -step
     flow, ahead, new = (torch.zeros_like(least) for _ in range(3))
-    arcs = {
-        id(f): _arcs(f, x, n) for f in (flow, ahead, new)
-    }  # views made once: slicing costs as much as adding here
+    # views made once: slicing costs as much as adding
+    arcs = {id(f): _arcs(f, x, n) for f in (flow, ahead, new)}
 
     def primal(f: Tensor) -> None:
         x.copy_(start)
@@ -258,7 +258,7 @@ def _flow(difference: Tensor, weight: Tensor, n: int) -> tuple[Tensor, Tensor]:
 
 
 def _bound(unary: Tensor, weight: Tensor, flow: Tensor, n: int) -> Tensor:
-    """The dual objective of a flow, clamped to its capacities, less what rounding may have added, (B,) float64."""
+    """The dual objective of a flow, clamped to its capacities, less rounding, (B,) float64."""
     batch, levels = unary.shape[0], unary.shape[3] - 1
     flow = torch.clamp(flow, *_capacity(weight, levels))
     moved = flow.new_zeros(levels, n * n, batch)

@@ -1,4 +1,10 @@
-"""The loop of Puzzle-Mix's mask solver as one Triton kernel, a program an image: `puzzle._flow` would launch thousands of small ones."""
+"""The loop of Puzzle-Mix's mask solver as one Triton kernel, a program an image.
+
+`mask._flow` would launch thousands of small ones.
+"""
+
+# Triton reads a kernel's annotations: its tensors have no Python types.
+# mypy: allow-untyped-defs
 
 from __future__ import annotations
 
@@ -18,7 +24,7 @@ def _along(matrix, values):
 
 @triton.jit
 def _descend(x, levels: tl.constexpr, level):
-    """`puzzle._descending` of x (LEVELS, N)."""
+    """`mask._descending` of x (LEVELS, N)."""
     if levels == 2:
         middle = (tl.sum(x, 0) * 0.5)[None, :]
         x = tl.where(level == 0, tl.maximum(x, middle), tl.minimum(x, middle))
@@ -63,9 +69,9 @@ def _primal(
 
 @triton.jit
 def _incidence(level, arc, levels: tl.constexpr, arcs: tl.constexpr):
-    """What an arc adds to each level of the cell it starts from, and of the one it leads to, (LEVELS, ARCS) each; see `puzzle._arcs`.
+    """What an arc adds to each level of its first and second cell, (LEVELS, ARCS) each.
 
-    Made here, since a copy from the host would wait.
+    See `mask._arcs`. Made on the device, since a copy from the host would wait.
     """
     number = (arc - levels) // 2  # of the pair of levels: (0, 1), (0, 2), (1, 2)
     low, high = level == tl.where(number == 2, 1, 0), level == tl.where(number > 0, 2, 1)
@@ -102,9 +108,8 @@ def _loop(
     at = level * cells + cell
     known = (level < levels) & (cell < cells)
     start = tl.load(difference + at * batch + image, mask=known, other=0.0) * -step
-    to_right = tl.load(
-        weight + cell * batch + image, mask=cell < cells, other=0.0
-    )  # 0 where there is no neighbour
+    # 0 where there is no neighbour
+    to_right = tl.load(weight + cell * batch + image, mask=cell < cells, other=0.0)
     to_below = tl.load(weight + (cells + cell) * batch + image, mask=cell < cells, other=0.0)
     same, most = arc < levels, tl.where(arc < levels, 1.0, tl.where(arc < arcs, 2.0, 0.0))
     most_right, most_down = most * to_right, most * to_below
@@ -154,7 +159,10 @@ def _loop(
 def flow(
     difference: Tensor, weight: Tensor, n: int, steps: int, step: float
 ) -> tuple[Tensor, Tensor]:
-    """`puzzle._flow` by the kernel: difference (levels, n*n, B) and weight (2, 1, n*n, B) float32 on a GPU."""
+    """`mask._flow` by the kernel: signed x (levels, n*n, B) and the flow (2, arcs, n*n, B).
+
+    difference (levels, n*n, B) and weight (2, 1, n*n, B), both float32, lie on one GPU.
+    """
     levels, cells, batch = difference.shape
     x, moved = torch.empty_like(difference), difference.new_empty(2, levels**2, cells, batch)
     sizes = [triton.next_power_of_2(size) for size in (levels, levels**2, cells)]

@@ -1,99 +1,38 @@
-"""Views of rows: cells, Markdown, the screen."""
+"""Views of rows: cells, Markdown, the screen, one JSON document."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import harmonic_mean
 from typing import TYPE_CHECKING, Any
 
 from mixbench.files import replace_file
-from mixbench.published import published_table
-from mixbench.report.significance import Comparison, Correct, Difference, compare
+from mixbench.published import published
+from mixbench.recipe import Recipe
+from mixbench.report.significance import Paired
+from mixbench.report.summary import compare_runs, measured, train_rates, verdict
+from mixbench.runs.merge import Tables
+from mixbench.runs.rows import SCHEMA_VERSION, ComparisonRow, Row, RunRow, SpeedRow, plain
+from mixbench.runs.samples import Correct
 
 if TYPE_CHECKING:
-    pass
-from mixbench.runs.rows import Rows, trained
+    from rich.console import Console
 
 LOADER_BOUND = 0.2  # share of the training time that is waited for images
 
-
 DEMONSTRATION = (
-    "The data are drawn by mixbench itself and the network is tiny: this shows that everything works and what it costs, "
-    "and is no evidence about ImageNet."
+    "The data are drawn by mixbench itself and the network is tiny: this shows that everything "
+    "works and what it costs, and is no evidence about ImageNet."
 )
-
-
 PAPER = (
-    "Paper: Table 8, DeiT-S on ImageNet-1k, batch 128 on a V100; `mixup` is its Baseline row. OpenMixup: DeiT-S on ImageNet-1k, best "
-    "epochs, each method alone. The two do not agree."
+    "Paper: Table 8, DeiT-S on ImageNet-1k, batch 128 on a V100; `mixup` is its Baseline row. "
+    "OpenMixup: DeiT-S on ImageNet-1k, best epochs, each method alone. The two do not agree."
 )
-
-
-def published_table8() -> dict[str, dict[str, str]]:
-    """Table 8 of the paper by strategy name; `mixup` is its Baseline row."""
-    names = {"Baseline": "mixup"}
-    return {
-        names.get(row["method"], row["method"].lower().replace("-", "")): row
-        for row in published_table("table8")
-    }
-
-
-OPENMIXUP = {
-    "none": "Vanilla",
-    "mixup": "MixUp",
-    "cutmix": "CutMix",
-    "saliencymix": "SaliencyMix",
-    "attentivecutmix": "AttentiveMix+",
-    "puzzlemix": "PuzzleMix",
-    "transmix": "TransMix",
-}
-
-
-def published(spec: str) -> tuple[str, str, str, str, str]:
-    """What is published of a strategy with default settings, '-' where nothing is.
-
-    Of Table 8 parameters, images a second, their ratio to CutMix and top-1; OpenMixup's top-1 of DeiT-S on ImageNet-1k.
-    """
-    table8 = published_table8()
-    paper = table8.get(spec, {})
-    ratio = (
-        f"{float(paper['im_per_sec']) / float(table8['cutmix']['im_per_sec']):.3f}"
-        if paper
-        else "-"
-    )
-    openmixup = {row["method"]: row["deit_small"] for row in published_table("openmixup_deit")}
-    return (
-        f"{paper['params_m']}M" if paper else "-",
-        paper.get("im_per_sec", "-"),
-        ratio,
-        paper.get("top1", "-"),
-        openmixup.get(OPENMIXUP.get(spec, ""), "-"),
-    )
-
-
-# What the rows say.
-
-
-def _cell(value: Any, digits: int) -> str:
-    return "-" if value is None or value == "" else f"{value:.{digits}f}"
-
-
-def _interval(row: dict[str, Any], name: str, low: str, high: str, digits: int) -> str:
-    if row.get(name) is None:
-        return "-"
-    return f"{row[name]:.{digits}f} [{row[low]:.{digits}f}, {row[high]:.{digits}f}]"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'s' * (number != 1)}"
-
-
 HEADER = (
     "strategy",
     "seed",
-    "params",
+    "trained params",
     "im/s",
     "ratio to CutMix",
     "top-1",
@@ -102,109 +41,6 @@ HEADER = (
     "paper top-1",
     "OpenMixup top-1",
 )
-
-
-def _params(row: dict[str, Any]) -> str:
-    return (
-        "-" if row["params_m"] is None else f"{row['params_m'] + (row['extra_params_m'] or 0):.2f}M"
-    )
-
-
-def table_cells(rows: Rows) -> list[tuple[str, ...]]:
-    """Table 8's shape: a tuple of HEADER's cells for each row."""
-    cells: list[tuple[str, ...]] = []
-    for row in rows:
-        top1 = row["status"] if row["status"] != "ok" else _cell(row["top1"], 1)
-        cells.append(
-            (
-                row["strategy"],
-                str(row["seed"]),
-                _params(row),
-                _cell(row["im_per_sec"], 2),
-                _interval(row, "ratio_to_cutmix", "ratio_lo", "ratio_hi", 3),
-                top1,
-                *published(row["strategy"])[1:],
-            )
-        )
-    return cells
-
-
-def figures(rows: Rows, column: str = "top1") -> dict[str, dict[int, float | None]]:
-    """A column of the trained rows by strategy and seed; None where a run gave no finite figure."""
-    result: dict[str, dict[int, float | None]] = {}
-    for row in trained(rows):
-        value = row[column]
-        result.setdefault(row["strategy"], {})[row["seed"]] = (
-            value if value is not None and math.isfinite(value) else None
-        )
-    return result
-
-
-def compare_rows(rows: Rows, correct: Correct | None = None) -> Comparison | None:
-    """The comparison of top-1 in the rows; None where nothing was trained."""
-    by_strategy = figures(rows)
-    return compare(by_strategy, correct=correct) if by_strategy else None
-
-
-def speeds(rows: Rows) -> Rows:
-    """One row for each measured speed; the rows of several seeds repeat theirs."""
-    seen: dict[tuple[Any, ...], dict[str, Any]] = {}
-    names = ("strategy", "device", "im_per_sec", "ratio_to_cutmix", "control_lo", "control_hi")
-    for row in rows:
-        if row["im_per_sec"] is not None:
-            seen.setdefault(tuple(row[name] for name in names), row)
-    return list(seen.values())
-
-
-def speed_verdict(row: dict[str, Any]) -> str:
-    """What a speed shows: a difference only where the ratio's interval lies outside CutMix's band against itself."""
-    if row["strategy"] == "cutmix":
-        return "the reference"
-    if row["ratio_lo"] > max(row["control_hi"], 1):
-        return "faster than CutMix"
-    if row["ratio_hi"] < min(row["control_lo"], 1):
-        return "slower than CutMix"
-    return "no difference shown"
-
-
-def loader_remark(rows: Rows) -> list[str]:
-    """How fast training was with its loader, and whether that was the bottleneck; nothing where nobody knows."""
-    loaded = [row for row in rows if row["loading_share"] is not None]
-    if not loaded:
-        return []
-    share = max(row["loading_share"] for row in loaded)
-    rates = {
-        strategy: [rate for rate in own.values() if rate is not None]
-        for strategy, own in figures(loaded, "train_im_per_sec").items()
-    }
-    told = ", ".join(
-        f"{strategy} {harmonic_mean(own):.4g}" for strategy, own in rates.items() if own
-    )  # seeds see as many images
-    bound = "a faster loader would help" if share >= LOADER_BOUND else "the loader held nothing up"
-    waited = f"up to {100 * share:.0f} % of it was waiting for images, so {bound}"
-    return [f"Training with the loader, images per second: {told or '-'}; {waited}."]
-
-
-def remarks(rows: Rows, speed_of: str, correct: Correct | None = None) -> list[str]:
-    """What a reader of the table has to know; `correct` gives one seed its test over the images."""
-    lines = []
-    timed = next((row for row in rows if row["control_lo"] is not None), None)
-    if timed:
-        lines.append(
-            f"Speed: {speed_of}; mixing + forward + backward, {timed['rounds']} interleaved rounds. "
-            f"CutMix timed against itself: {timed['control_lo']:.3f} to {timed['control_hi']:.3f}; "
-            "a ratio whose interval meets that band is no difference."
-        )
-    lines += loader_remark(rows)
-    lines.append(PAPER)
-    if any(row["dataset"] == "scenes" for row in rows):
-        lines.append(DEMONSTRATION)
-    comparison = compare_rows(rows, correct)
-    if comparison:
-        lines += [difference.sentence for difference in comparison.differences]
-    return lines
-
-
 STATISTICS_HEADER = (
     "strategy",
     "seeds",
@@ -217,39 +53,136 @@ STATISTICS_HEADER = (
 )
 
 
-def _verdict(difference: Difference) -> str:
-    if difference.claimed:
-        return "higher" if (difference.mean or 0) > 0 else "lower"
-    n = len(difference.values)
-    return f"not resolvable with {_count(n, 'seed')}" if n else "nothing to compare"
+# Cells.
 
 
-def statistics_cells(comparison: Comparison) -> list[tuple[str, ...]]:
-    """A tuple of STATISTICS_HEADER's cells for each strategy."""
+def cell(value: float | None, digits: int) -> str:
+    """A figure, `-` where there is none."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def interval(value: float | None, low: float | None, high: float | None, digits: int) -> str:
+    """A figure and its interval, `-` where there is none."""
+    if value is None:
+        return "-"
+    return f"{value:.{digits}f} [{cell(low, digits)}, {cell(high, digits)}]"
+
+
+def params(millions: float | None, extra: float | None) -> str:
+    """A model's parameters and what the strategy adds to them."""
+    return "-" if millions is None else f"{millions + (extra or 0):.2f}M"
+
+
+def timed_words(speed: Iterable[SpeedRow]) -> str:
+    """What was timed, and where; the machine alone where an old run does not say what."""
+    words = (str(row.timed if row.timed_model else row.device) for row in speed)
+    return "; ".join(dict.fromkeys(words))
+
+
+def table_cells(tables: Tables) -> list[tuple[str, ...]]:
+    """Table 8's shape: HEADER's cells for each strategy and seed, then for what was timed alone."""
+    cells = []
+    for run in tables.runs:
+        top1 = run.status if run.status != "ok" else cell(run.top1, 1)
+        size = params(run.params_m, run.extra_params_m)
+        cells.append(_cells(run.strategy, str(run.seed), size, top1, tables.speed))
+    trained = {run.strategy for run in tables.runs}
+    for spec in dict.fromkeys(row.strategy for row in tables.speed):
+        if spec not in trained:
+            cells.append(_cells(spec, "-", "-", "-", tables.speed))
+    return cells
+
+
+def _cells(
+    spec: str, seed: str, size: str, top1: str, speed: Sequence[SpeedRow]
+) -> tuple[str, ...]:
+    rows = [row for row in speed if row.strategy == spec]
+    rates = [row.status if row.status != "ok" else cell(row.im_per_sec, 2) for row in rows]
+    ratios = [interval(row.ratio_to_cutmix, row.ratio_lo, row.ratio_hi, 3) for row in rows]
+    paper = published(spec)
+    return (
+        spec,
+        seed,
+        size,
+        "; ".join(rates) or "-",
+        "; ".join(ratios) or "-",
+        top1,
+        paper.im_per_sec or "-",
+        paper.ratio or "-",
+        paper.top1 or "-",
+        paper.openmixup_top1 or "-",
+    )
+
+
+def statistics_cells(comparison: Paired) -> list[tuple[str, ...]]:
+    """STATISTICS_HEADER's cells for each strategy."""
     differences = {difference.strategy: difference for difference in comparison.differences}
     cells: list[tuple[str, ...]] = []
     for summary in comparison.summaries:
         seeds = f"{len(summary.values)}" + (
             f" of {len(summary.values) + len(summary.missing)}" if summary.missing else ""
         )
-        own = (summary.strategy, seeds, _cell(summary.mean, 2), _cell(summary.spread, 2))
+        scores = (summary.strategy, seeds, cell(summary.mean, 2), cell(summary.spread, 2))
         difference = differences.get(summary.strategy)
         if difference is None:
-            cells.append((*own, "-", "-", "-", "the baseline"))
+            cells.append((*scores, "-", "-", "-", "the baseline"))
             continue
-        several = (
-            len(difference.values) > 1
-        )  # of one seed the p is over images, and said in the sentence
-        interval = (
+        # of one seed the p is over images, and said in the sentence
+        several = len(difference.values) > 1
+        bounds = (
             "-" if difference.low is None else f"[{difference.low:+.2f}, {difference.high:+.2f}]"
         )
         mean = "-" if difference.mean is None else f"{difference.mean:+.2f}"
         p = "-" if difference.corrected is None or not several else f"{difference.corrected:.3f}"
-        cells.append((*own, mean, interval, p, _verdict(difference)))
+        cells.append((*scores, mean, bounds, p, verdict(difference)))
     return cells
 
 
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def statistics_header(comparison: Paired) -> list[str]:
+    """STATISTICS_HEADER with the baseline's name."""
+    return [name.format(comparison.baseline) for name in STATISTICS_HEADER]
+
+
+# What a reader has to know.
+
+
+def loader_remark(runs: Iterable[RunRow]) -> list[str]:
+    """How fast training was with its loader, and whether that held it up; nothing if unknown."""
+    loaded = [row for row in runs if row.loading_share is not None]
+    if not loaded:
+        return []
+    share = max(row.loading_share or 0 for row in loaded)
+    rates = ", ".join(f"{name} {rate:.4g}" for name, rate in train_rates(loaded).items())
+    bound = "a faster loader would help" if share >= LOADER_BOUND else "the loader held nothing up"
+    waited = f"up to {100 * share:.0f} % of it was waiting for images, so {bound}"
+    return [f"Training with the loader, images per second: {rates or '-'}; {waited}."]
+
+
+def remarks(tables: Tables, correct: Correct | None = None) -> list[str]:
+    """What a reader of the table has to know; `correct` gives one seed its test over the images."""
+    lines = []
+    timed = next((row for row in tables.speed if row.control_lo is not None), None)
+    if timed:
+        lines.append(
+            f"Speed: {timed_words(measured(tables.speed))}; mixing + forward + backward, "
+            f"{timed.rounds} interleaved rounds. CutMix timed against itself: "
+            f"{timed.control_lo:.3f} to {timed.control_hi:.3f}; "
+            "a ratio whose interval meets that band is no difference."
+        )
+    lines += loader_remark(tables.runs)
+    lines.append(PAPER)
+    if any(row.dataset == "scenes" for row in tables.runs):
+        lines.append(DEMONSTRATION)
+    comparison = compare_runs(tables.runs, correct)
+    if comparison:
+        lines += [difference.sentence for difference in comparison.differences]
+    return lines
+
+
+# Whole views.
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """The lines of a table."""
     lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
     return lines + [
@@ -258,27 +191,59 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list
 
 
 def write_markdown(
-    rows: Rows, path: Path, command: str, speed_of: str, correct: Correct | None = None
+    tables: Tables, path: Path, command: str, correct: Correct | None = None
 ) -> None:
-    """The comparison as a Markdown page with the command that made it."""
-    lines = ["# Comparison", "", f"`{command}`", "", *markdown_table(HEADER, table_cells(rows))]
-    comparison = compare_rows(rows, correct)
+    """Write the comparison as a Markdown page with the command that made it."""
+    lines = ["# Comparison", "", f"`{command}`", "", *markdown_table(HEADER, table_cells(tables))]
+    comparison = compare_runs(tables.runs, correct)
     if comparison and any(len(summary.values) > 1 for summary in comparison.summaries):
-        header = [name.format(comparison.baseline) for name in STATISTICS_HEADER]
+        header = statistics_header(comparison)
         lines += ["", *markdown_table(header, statistics_cells(comparison))]
-    lines += ["", *[f"* {line}" for line in remarks(rows, speed_of, correct)]]
-    if rows:
-        lines += ["", f"{rows[0]['device']}; {rows[0]['versions']}; {rows[0]['date']}"]
+    lines += ["", *[f"* {line}" for line in remarks(tables, correct)]]
+    rows: list[RunRow | SpeedRow] = [*tables.runs, *tables.speed]
+    for row in rows[:1]:
+        lines += ["", f"{row.device}; {row.versions}; {row.date}"]
     replace_file(path, "\n".join(lines) + "\n")
 
 
-def print_table(rows: Rows, speed_of: str, console: Any, correct: Correct | None = None) -> None:
-    """The same table on a terminal."""
+def print_tables(tables: Tables, console: Console, correct: Correct | None = None) -> None:
+    """The same on a terminal."""
     from rich.table import Table
 
     table = Table(*HEADER)
-    for cells in table_cells(rows):
+    for cells in table_cells(tables):
         table.add_row(*cells)
     console.print(table)
-    for line in remarks(rows, speed_of, correct):
+    for line in remarks(tables, correct):
         console.print(line, highlight=False, markup=False)
+
+
+def document(
+    tables: Tables,
+    summary: Sequence[ComparisonRow],
+    recipe: Recipe,
+    environment: Mapping[str, object],
+) -> dict[str, Any]:
+    """All of a comparison as one JSON document; what was not measured, or is not finite, is null.
+
+    environment is what environment.json holds, the command among it.
+    """
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "command": environment.get("command"),
+        "recipe": dataclasses.asdict(recipe),
+        "environment": {name: v for name, v in environment.items() if name != "command"},
+        "runs": [plain(row) for row in tables.runs],
+        "speed": [plain(row) for row in tables.speed],
+        "comparison": [plain(row) for row in summary],
+    }
+
+
+def columns_table(kind: type[Row]) -> list[str]:
+    """The lines of a table that says what each column of a file means, and its unit."""
+    rows = []
+    for field in dataclasses.fields(kind):
+        unit = field.metadata["unit"]
+        meaning = field.metadata["meaning"] + (f" ({unit})" if unit else "")
+        rows.append((f"`{field.name}`", meaning))
+    return markdown_table(("column", "meaning"), rows)

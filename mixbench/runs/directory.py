@@ -1,74 +1,304 @@
-"""A run's directory."""
+"""A run's directory: every path in it, what it is of, who holds it, and what is finished.
+
+Nobody else knows a path of a run. A strategy's folder is its readable name and eight digits of the
+hash of its spec text, so that no two strategies meet and no name is too long.
+"""
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mixbench.files import replace_file
+from mixbench.recipe import Recipe, recipe_text
+from mixbench.runs.rows import SCHEMA_VERSION, RunRow, plain, row_of
 
-if TYPE_CHECKING:
-    pass
-
-
-def holds_results(out: Path) -> bool:
-    """Whether figures or a state of training would be lost by starting anew in `out`."""
-    return any(out.glob("*/seed*/result.json")) or any(out.glob("state-seed*.pt"))
+READABLE = 60  # characters of a strategy's name in its folder's
 
 
-def numbered(out: Path, resume: bool) -> Path:
-    """`out`, or out-2, out-3, ...: the first that holds no results, or to resume the last that does."""
-    last = out
-    for number in count(1):
-        place = out if number == 1 else out.with_name(f"{out.name}-{number}")
-        if not holds_results(place):
-            break
-        last = place
-    return last if resume else place
+def readable(spec: str) -> str:
+    """A spec text as part of a file's name; two of them may be alike."""
+    safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in spec.replace(" ", ""))
+    return safe[:READABLE]
 
 
-def check_out(out: Path, stamp: str, *, csv: Path | None = None, resume: bool = False) -> None:
-    """ValueError where `out` or `csv` cannot take this run: results that would be lost, another recipe's, not writable."""
-    recipe_file = out / "recipe.yaml"
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out {out} is a file: name a directory")
-    if recipe_file.is_file() and recipe_file.read_text(encoding="utf-8") != stamp:
-        raise ValueError(f"{out} holds a run of another recipe or other data: choose another --out")
-    if not resume and holds_results(out):
-        raise ValueError(
-            f"{out} holds results of this recipe: add --resume to keep them and go on, or choose another --out"
-        )
-    if csv is not None and csv.is_dir():
-        raise ValueError(f"--csv {csv} is a directory: name a file")
-    for option, path in (("--out", out), ("--csv", csv.parent if csv is not None else out)):
-        parent = next(place for place in (path, *path.absolute().parents) if place.exists())
-        if not parent.is_dir() or not os.access(parent, os.W_OK):
+def folder_name(spec: str) -> str:
+    """The name of a strategy's folder, another one for each spec text."""
+    return f"{readable(spec)}-{hashlib.sha256(spec.encode()).hexdigest()[:8]}"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a directory is of: a recipe and its data. Rows of others would not be comparable."""
+
+    recipe: Recipe
+    data: str
+    limit_train: int | None = None
+    limit_val: int | None = None
+
+    def text(self) -> str:
+        """The content of recipe.yaml: the recipe, headed by a comment that names the data."""
+        source = {"data": self.data, "limit_train": self.limit_train, "limit_val": self.limit_val}
+        return f"# data: {json.dumps(source)}\n{recipe_text(self.recipe)}"
+
+
+@dataclass(frozen=True)
+class SeedFolder:
+    """The files of one strategy and seed."""
+
+    path: Path
+
+    @property
+    def log(self) -> Path:
+        """A row an epoch."""
+        return self.path / "log.csv"
+
+    @property
+    def weights(self) -> Path:
+        """The trained weights, as timm loads them."""
+        return self.path / "last.pt"
+
+    @property
+    def result(self) -> Path:
+        """The finished row, to all digits; it is there once the strategy and seed are done."""
+        return self.path / "result.json"
+
+    @property
+    def correct(self) -> Path:
+        """Which validation images were right."""
+        return self.path / "correct.npz"
+
+    @property
+    def lam(self) -> Path:
+        """A sample of A's share by area and in the label."""
+        return self.path / "lam.csv"
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """A directory that one command writes, or several commands with the same recipe and data."""
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        """The recipe and the data that the directory is of."""
+        return self.path / "recipe.yaml"
+
+    @property
+    def environment(self) -> Path:
+        """The command, the machine and the versions."""
+        return self.path / "environment.json"
+
+    @property
+    def runs(self) -> Path:
+        """A row for each strategy and seed."""
+        return self.path / "runs.csv"
+
+    @property
+    def speed(self) -> Path:
+        """A row for each timed strategy."""
+        return self.path / "speed.csv"
+
+    @property
+    def comparison(self) -> Path:
+        """A row for each strategy."""
+        return self.path / "comparison.csv"
+
+    @property
+    def markdown(self) -> Path:
+        """The comparison as a Markdown page."""
+        return self.path / "comparison.md"
+
+    @property
+    def report(self) -> Path:
+        """The page with everything."""
+        return self.path / "report.html"
+
+    @property
+    def mixed(self) -> Path:
+        """A picture of what each strategy makes of some images."""
+        return self.path / "mixed.png"
+
+    @property
+    def gallery(self) -> Path:
+        """The folder of the page's pictures."""
+        return self.path / "gallery"
+
+    @property
+    def profile(self) -> Path:
+        """The dearest operators of each strategy."""
+        return self.path / "profile.txt"
+
+    @property
+    def peers(self) -> Path:
+        """Other packages' mixing beside ours."""
+        return self.path / "peers.md"
+
+    def trace(self, number: int) -> Path:
+        """A profiled step, for a trace viewer."""
+        return self.path / f"trace-{number}.json"
+
+    def curves(self, spec: str, seed: int) -> Path:
+        """TensorBoard's folder of one strategy and seed."""
+        return self.path / "tensorboard" / folder_name(spec) / f"seed{seed}"
+
+    def seed(self, spec: str, seed: int) -> SeedFolder:
+        """The folder of one strategy and seed."""
+        return SeedFolder(self.path / folder_name(spec) / f"seed{seed}")
+
+    def state(self, seed: int) -> Path:
+        """What training with this seed goes on from, of all strategies."""
+        return self.path / f"state-seed{seed}.pt"
+
+    def previous_state(self, seed: int) -> Path:
+        """The state before it, for when it is damaged."""
+        return self.path / f"state-seed{seed}-previous.pt"
+
+    def clear_state(self, seed: int) -> None:
+        """Remove the state of a seed whose figures are written."""
+        for file in (self.state(seed), self.previous_state(seed)):
+            file.unlink(missing_ok=True)
+
+    @property
+    def jobs(self) -> Path:
+        """The jobs of a sweep, and the numbers that they were sent under."""
+        return self.path / "jobs.json"
+
+    @property
+    def job_logs(self) -> Path:
+        """The folder of the jobs' logs."""
+        return self.path / "submitit"
+
+    def job(self, name: str) -> RunDirectory:
+        """The directory of one job of a sweep."""
+        return RunDirectory(self.path / "jobs" / name)
+
+    # What is finished.
+
+    def keep(self, row: RunRow) -> None:
+        """Write the row of a strategy and seed that are done."""
+        replace_file(self.seed(row.strategy, row.seed).result, json.dumps(plain(row), indent=1))
+
+    def results(self, recipe_hash: str | None = None) -> dict[tuple[str, int], RunRow]:
+        """The finished rows by strategy and seed, of one recipe and data where a hash is given."""
+        rows = [
+            row_of(RunRow, json.loads(file.read_text(encoding="utf-8")))
+            for file in sorted(self.path.glob("*/seed*/result.json"))
+        ]
+        return {
+            (row.strategy, row.seed): row
+            for row in rows
+            if recipe_hash is None or row.recipe_hash == recipe_hash
+        }
+
+    @property
+    def holds_results(self) -> bool:
+        """Whether figures or a state of training would be lost by starting anew."""
+        return any(self.path.glob("*/seed*/result.json")) or any(self.path.glob("state-seed*.pt"))
+
+    # What it is of, and who holds it.
+
+    def check(
+        self,
+        identity: Identity,
+        *,
+        files: Mapping[str, Path | None] | None = None,
+        resume: bool = False,
+    ) -> None:
+        """ValueError where the directory, or one of the files by option, cannot take this run.
+
+        That is so where results would be lost, where it holds another recipe's or data's, where an
+        older mixbench wrote it, and where it is not writable.
+        """
+        out = self.path
+        if out.exists() and not out.is_dir():
+            raise ValueError(f"--out {out} is a file: name a directory")
+        if (self.recipe).is_file() and self.recipe.read_text(encoding="utf-8") != identity.text():
             raise ValueError(
-                f"cannot write to {path}: {parent} is not writable; choose another {option}"
+                f"{out} holds a run of another recipe or other data: choose another --out"
             )
+        if self.holds_results and not resume:
+            raise ValueError(
+                f"{out} holds results of this recipe: add --resume to keep them and go on, or "
+                "choose another --out"
+            )
+        if resume:
+            self._check_schema()
+        places = {"--out": out}
+        for option, file in (files or {}).items():
+            if file is not None and file.is_dir():
+                raise ValueError(f"{option} {file} is a directory: name a file")
+            if file is not None:
+                places[option] = file.parent
+        for option, path in places.items():
+            parent = next(place for place in (path, *path.absolute().parents) if place.exists())
+            if not parent.is_dir() or not os.access(parent, os.W_OK):
+                raise ValueError(
+                    f"cannot write to {path}: {parent} is not writable; choose another {option}"
+                )
+
+    def _check_schema(self) -> None:
+        for file in sorted(self.path.glob("*/seed*/result.json")):
+            version = json.loads(file.read_text(encoding="utf-8")).get("schema_version")
+            if version != SCHEMA_VERSION:
+                raise ValueError(
+                    f"{self.path} was begun by a mixbench with schema_version {version}, this one "
+                    f"has {SCHEMA_VERSION}: `mixbench report` still reads it; to train, choose "
+                    "another --out"
+                )
+
+    @contextmanager
+    def claimed(self, identity: Identity, *, resume: bool) -> Iterator[None]:
+        """Hold the directory for this process alone, by a lock that dies with it.
+
+        ValueError where that cannot be.
+        """
+        self.check(identity, resume=resume)
+        with ExitStack() as stack:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                lock = stack.enter_context((self.path / ".lock").open("w"))
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                replace_file(self.recipe, identity.text())
+            except BlockingIOError:
+                raise ValueError(
+                    f"{self.path} is in use by another process: wait for it, or choose another "
+                    "--out"
+                ) from None
+            except OSError as error:
+                raise ValueError(
+                    f"cannot write to {self.path}: {error.strerror}; choose another --out"
+                ) from None
+            yield
+
+    @property
+    def in_use(self) -> bool:
+        """Whether a process holds the directory."""
+        lock = self.path / ".lock"
+        if not lock.is_file():
+            return False
+        with lock.open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
 
 
-@contextmanager
-def claimed(out: Path, stamp: str, resume: bool) -> Iterator[None]:
-    """Hold `out` for this process alone, by a lock that dies with it; ValueError where that cannot be."""
-    check_out(out, stamp, resume=resume)
-    with ExitStack() as stack:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            lock = stack.enter_context((out / ".lock").open("w"))
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            replace_file(out / "recipe.yaml", stamp)
-        except BlockingIOError:
-            raise ValueError(
-                f"{out} is in use by another process: wait for it, or choose another --out"
-            ) from None
-        except OSError as error:
-            raise ValueError(
-                f"cannot write to {out}: {error.strerror}; choose another --out"
-            ) from None
-        yield
+def numbered(path: Path, *, resume: bool) -> RunDirectory:
+    """`path`, path-2, path-3, ...: the first without results, or to resume the last with some."""
+    last = directory = RunDirectory(path)
+    for number in count(2):
+        if not directory.holds_results:
+            break
+        last = directory
+        directory = RunDirectory(path.with_name(f"{path.name}-{number}"))
+    return last if resume else directory

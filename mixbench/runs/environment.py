@@ -2,47 +2,49 @@
 
 from __future__ import annotations
 
+import platform
 import sys
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+
+import torch
+
+from mixbench import __version__
+
+PACKAGES = ("torch", "torchvision", "timm", "numpy")  # their versions change numbers
 
 
-def device_name(device: Any) -> str:
-    """The product's name."""
-    import platform
-
-    import torch
-
+def device_name(device: torch.device) -> str:
+    """The processor's name as its maker gives it; of a CPU with the number of threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
-    model = next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
-        platform.machine(),
-    )
-    return f"{model}, {torch.get_num_threads()} threads"
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return f"{next(models, platform.machine())}, {torch.get_num_threads()} threads"
+
+
+def precision_name(amp: bool, tf32: bool, device: torch.device) -> str:
+    """What the network computes in: `bf16`, `tf32` (on a GPU) or `fp32`."""
+    if amp:
+        return "bf16"
+    return "tf32" if tf32 and device.type == "cuda" else "fp32"
 
 
 def versions() -> str:
-    """The versions that decide a run's numbers."""
-    from importlib.metadata import version
-
-    from mixbench import __version__
-
+    """The versions that decide a run's numbers, one line."""
     parts = [f"mixbench {__version__}", f"python {sys.version.split()[0]}"]
-    return "; ".join(
-        [*parts, *(f"{name} {version(name)}" for name in ("torch", "torchvision", "timm", "numpy"))]
-    )
+    return "; ".join([*parts, *(f"{package} {version(package)}" for package in PACKAGES)])
 
 
-def environment(device: Any) -> dict[str, Any]:
+def today() -> str:
+    """The date (UTC) as rows have it."""
+    return datetime.now(UTC).strftime("%Y-%m-%d")
+
+
+def environment(device: torch.device) -> dict[str, str | int | None]:
     """What a reader needs to repeat a run."""
-    import platform
-
-    import torch
-
     return {
         "device": device_name(device),
         "threads": torch.get_num_threads(),

@@ -1,105 +1,125 @@
-"""Several runs as one."""
+"""Several runs as one: their tables, and all that a report shows of them."""
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mixbench.runs.samples import read_correct
+from mixbench.runs import schema2
+from mixbench.runs.directory import RunDirectory, SeedFolder
+from mixbench.runs.rows import EpochRow, RunRow, SpeedRow, read_table
+from mixbench.runs.samples import GalleryEntry, read_correct, read_gallery, read_lam
 
-if TYPE_CHECKING:
-    from mixbench.report.gallery import GalleryEntry
-from mixbench.runs.rows import Rows, read_csv, trained
 
-# Runs on disk.
+@dataclass(frozen=True)
+class Tables:
+    """The rows of one run, or of several."""
+
+    runs: list[RunRow]
+    speed: list[SpeedRow]
 
 
 @dataclass(frozen=True)
 class ReportData:
-    """All that the HTML page shows; only the rows are needed."""
+    """All that the page shows; only the tables are needed. Keys are strategy and seed."""
 
-    rows: Rows
+    tables: Tables
     commands: list[str] = field(default_factory=list)
-    logs: dict[tuple[str, int], Rows] = field(
-        default_factory=dict
-    )  # by strategy and seed: the rows of log.csv
-    lam: dict[tuple[str, int], np.ndarray] = field(
-        default_factory=dict
-    )  # (N, 2): A's share by area, and in the label
-    correct: dict[tuple[str, int], np.ndarray] = field(
-        default_factory=dict
-    )  # (N,) bool, validation images that were right
-    gallery: list[tuple[GalleryEntry, Path]] = field(
-        default_factory=list
-    )  # and the folder of its pictures
+    logs: dict[tuple[str, int], list[EpochRow]] = field(default_factory=dict)
+    # (N, 2): A's share by area, and in the label
+    lam: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
+    # (N,) bool, validation images that were right
+    correct: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
+    # by the folder of the pictures
+    gallery: dict[Path, list[GalleryEntry]] = field(default_factory=dict)
 
 
-def merge_runs(directories: Sequence[Path], *, mixed_machines: bool = False) -> Rows:
-    """The rows of several runs' comparison.csv in one list.
+def trained(runs: Iterable[RunRow]) -> list[RunRow]:
+    """The rows of runs that began to train, whether or not they finished."""
+    return [row for row in runs if row.dataset is not None]
 
-    ValueError where trained rows differ in recipe or data, where one strategy and seed is in two runs, and, unless
-    `mixed_machines`, where speeds come from different machines.
+
+def read_tables(directory: Path) -> Tables:
+    """The rows of a run's directory, also of one that an older mixbench wrote.
+
+    ValueError where it has none.
     """
-    rows: Rows = []
+    places = RunDirectory(directory)
+    if places.runs.is_file() or places.speed.is_file():
+        return Tables(
+            read_table(places.runs, RunRow) if places.runs.is_file() else [],
+            read_table(places.speed, SpeedRow) if places.speed.is_file() else [],
+        )
+    if places.comparison.is_file():
+        return Tables(*schema2.read(directory))
+    raise ValueError(
+        f"{places.runs} and {places.speed.name} not found: name the directory of a finished run"
+    )
+
+
+def merge(directories: Sequence[Path], *, mixed_machines: bool = False) -> Tables:
+    """The rows of several runs in one pair of tables.
+
+    ValueError where trained rows differ in recipe or data, where one strategy and seed is in two
+    runs, and, unless `mixed_machines`, where speeds come from different machines.
+    """
+    merged = Tables([], [])
     owner: dict[tuple[str, int], Path] = {}
-    recipes: dict[str, Path] = {}
+    recipes: dict[str | None, Path] = {}
     for directory in directories:
-        found = read_csv(directory / "comparison.csv")
-        for row in trained(found):
-            key = (row["strategy"], row["seed"])
+        tables = read_tables(directory)
+        for row in trained(tables.runs):
+            key = (row.strategy, row.seed)
             if key in owner:
                 raise ValueError(
-                    f"{key[0]} with seed {key[1]} is in both {owner[key]} and {directory}: leave one out"
+                    f"{row.strategy} with seed {row.seed} is in both {owner[key]} and "
+                    f"{directory}: leave one out"
                 )
             owner[key] = directory
-            recipes.setdefault(row["recipe_hash"], directory)
-        rows += found
+            recipes.setdefault(row.recipe_hash, directory)
+        merged.runs.extend(tables.runs)
+        merged.speed.extend(tables.speed)
     if len(recipes) > 1:
         runs = ", ".join(f"{directory} ({recipe})" for recipe, directory in recipes.items())
         raise ValueError(
             f"runs of different recipes or data cannot be compared: {runs}; report them apart"
         )
-    machines = sorted({row["device"] for row in rows if row["im_per_sec"] is not None})
+    machines = sorted({str(row.device) for row in merged.speed if row.im_per_sec is not None})
     if len(machines) > 1 and not mixed_machines:
         listed = "; ".join(machines)
         raise ValueError(
-            f"speeds come from different machines ({listed}): leave runs out, or give --mixed-machines to list them all"
+            f"speeds come from different machines ({listed}): leave runs out, or give "
+            "--mixed-machines to list them all"
         )
-    return rows
+    return merged
 
 
 def read_runs(directories: Sequence[Path], *, mixed_machines: bool = False) -> ReportData:
-    """What the report shows of one or several run directories; ValueError as merge_runs says."""
-    from mixbench.report.gallery import read_gallery
-    from mixbench.training.state import run_folder
-
-    data = ReportData(merge_runs(directories, mixed_machines=mixed_machines))
+    """What the report shows of one or several run directories; ValueError as `merge` says."""
+    data = ReportData(merge(directories, mixed_machines=mixed_machines))
     for directory in directories:
-        environment = directory / "environment.json"
-        if environment.is_file():
-            command = json.loads(environment.read_text(encoding="utf-8")).get("command")
-            data.commands.extend([command] if command else [])
-        data.gallery.extend(
-            (entry, directory / "gallery") for entry in read_gallery(directory / "gallery")
-        )
-        for row in trained(read_csv(directory / "comparison.csv")):
-            key = (row["strategy"], row["seed"])
-            folder = run_folder(directory, *key)
-            if (folder / "log.csv").is_file():
-                with (folder / "log.csv").open(newline="", encoding="utf-8") as file:
-                    data.logs[key] = [
-                        {name: float(text) if text else None for name, text in line.items()}
-                        for line in csv.DictReader(file)
-                    ]
-            if (folder / "lam.csv").is_file():
-                lines = (folder / "lam.csv").read_text(encoding="utf-8").splitlines()[1:]
-                data.lam[key] = np.array([line.split(",") for line in lines], float).reshape(-1, 2)
-            if (folder / "correct.npz").is_file():
-                data.correct[key] = read_correct(folder / "correct.npz")
+        places = RunDirectory(directory)
+        if places.environment.is_file():
+            about = json.loads(places.environment.read_text(encoding="utf-8"))
+            data.commands.extend([about["command"]] if about.get("command") else [])
+        data.gallery[places.gallery] = read_gallery(places.gallery)
+        for row in trained(read_tables(directory).runs):
+            key, folder = (row.strategy, row.seed), _seed_folder(places, row)
+            if folder.log.is_file():
+                data.logs[key] = read_table(folder.log, EpochRow)
+            if folder.lam.is_file():
+                data.lam[key] = read_lam(folder.lam)
+            if folder.correct.is_file():
+                data.correct[key] = read_correct(folder.correct)
     return data
+
+
+def _seed_folder(places: RunDirectory, row: RunRow) -> SeedFolder:
+    folder = places.seed(row.strategy, row.seed)
+    if folder.path.is_dir():
+        return folder
+    return schema2.seed_folder(places.path, row.strategy, row.seed)

@@ -1,155 +1,324 @@
-"""Rows."""
+"""The rows of a comparison: every column with its meaning, unit and digits, and the CSV files.
+
+`runs.csv` holds a `RunRow` for each strategy and seed, `speed.csv` a `SpeedRow` for each timed
+strategy, `comparison.csv` a `ComparisonRow` for each strategy, and a seed's `log.csv` an
+`EpochRow` for each epoch. Columns, documentation and tests follow from the dataclasses.
+"""
 
 from __future__ import annotations
 
 import csv
+import math
+from collections.abc import Iterable
+from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar, get_type_hints
 
-from mixbench.files import replace_file
+from mixbench.files import replacing
 
-if TYPE_CHECKING:
-    pass
-
-
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3  # rises when a column goes or changes its meaning, not when one is added
 
 
-COLUMNS = (
-    "schema_version",
-    "strategy",
-    "compose",
-    "status",
-    "dataset",
-    "train_images",
-    "num_classes",
-    "model",
-    "params_m",
-    "extra_params_m",
-    "attention",
-    "network",
-    "image_size",
-    "batch_size",
-    "epochs",
-    "seed",
-    "headline",
-    "top1",
-    "top5",
-    "top1_ema",
-    "train_seconds",
-    "im_per_sec",
-    "im_per_sec_lo",
-    "im_per_sec_hi",
-    "ratio_to_cutmix",
-    "ratio_lo",
-    "ratio_hi",
-    "control_lo",
-    "control_hi",
-    "rounds",
-    "peak_memory_mb",
-    "device",
-    "precision",
-    "compiled",
-    "recipe_hash",
-    "versions",
-    "date",
-    # since schema 2: of the headline weights, and milliseconds of a timed step
-    "nll",
-    "ece",
-    "mix_ms",
-    "forward_ms",
-    "backward_ms",
-    "optimizer_ms",
-    "timed",
-    "loading_share",  # of the training time, waited for images
-    "train_im_per_sec",  # with the loader: of a strategy's own time and the wait for images
-    "label_error",  # of lam to A's share of what is visible, in percent points; drawn scenes alone
+def column(
+    meaning: str, *, unit: str = "", digits: int | None = 3, default: Any = None
+) -> Any:  # as dataclasses.field, whose type is its default's
+    """A column: what it says, in which unit, and to how many digits it is written (None: all)."""
+    return field(default=default, metadata={"meaning": meaning, "unit": unit, "digits": digits})
+
+
+def required(meaning: str) -> Any:
+    """A column that every row has, written to all digits."""
+    return column(meaning, default=MISSING, digits=None)
+
+
+# Columns that several tables have in common.
+STRATEGY = "the strategy as spec text; parameters at their defaults are left out"
+STATUS = "`ok`, or what went wrong; a failed strategy does not stop the others"
+ATTENTION = "the class attention that the strategy uses"
+NETWORK = "the external network that the strategy uses"
+EXTRA_PARAMS = "parameters that the strategy needs beside the model"
+COMPILED = "whether the network, the loss and the deterministic part of each mix are compiled"
+VERSIONS = "the versions that decide the numbers"
+DATE = "when the row was made (UTC)"
+SCHEMA = "the version of these columns; it rises when one goes or changes its meaning"
+TRAIN_RATE = (
+    "images per second of training with the loader: the strategy's own time and the wait for images"
 )
+TRAIN_SECONDS = (
+    "time in the strategy's own steps of training, without loading, validation and writing"
+)
+COMPOSE = (
+    "`alternate`: the strategy takes turns with Mixup, as in DeiT's recipe; `only`: it has every "
+    "mixed batch"
+)
+HEADLINE = "which weights `top1` is of: `raw` or `ema` (averaged)"
+NLL = "negative log-likelihood of the validation images; lower is better"
+ECE = "expected calibration error over 15 equal bins of confidence; lower is better"
+LABEL_ERROR = (
+    "on drawn scenes: the mean distance of `lam` from A's share of the object pixels that are "
+    "visible"
+)
+PEAK_MEMORY = "most GPU memory of a timed step; empty on a CPU"
+ROUNDS = "timed rounds, in which the strategies take turns"
+RATE = "of mixing + forward + backward: median over the rounds"
+RATE_LO = "lower end of its 95 % bootstrap interval"
+RATE_HI = "upper end"
+RATIO = "speed as a ratio to CutMix in the same round: median over the rounds"
+CONTROL_LO = "CutMix timed against itself: lower end of the 95 % interval of its ratio"
 
 
-TEXT = {
-    "strategy",
-    "compose",
-    "status",
-    "dataset",
-    "model",
-    "attention",
-    "network",
-    "headline",
-    "device",
-    "precision",
-    "compiled",
-    "recipe_hash",
-    "versions",
-    "date",
-    "timed",
-}
+@dataclass(frozen=True, kw_only=True)
+class RunRow:
+    """One strategy trained with one seed: a row of `runs.csv`."""
+
+    strategy: str = required(STRATEGY)
+    seed: int = required("the seed of initial weights, order, augmentation and mixing")
+    status: str = column(STATUS, default="ok")
+    compose: str | None = column(COMPOSE)
+    dataset: str | None = column("name of the data set")
+    train_images: int | None = column("training images")
+    num_classes: int | None = column("classes")
+    model: str | None = column("the trained model, as timm names it")
+    params_m: float | None = column("its parameters", unit="millions")
+    extra_params_m: float | None = column(EXTRA_PARAMS, unit="millions")
+    attention: str | None = column(ATTENTION)
+    network: str | None = column(NETWORK)
+    image_size: int | None = column("side of a training image", unit="pixels")
+    batch_size: int | None = column("images an update")
+    epochs: int | None = column("epochs trained, the cool-down included")
+    headline: str | None = column(HEADLINE)
+    top1: float | None = column("top-1 accuracy after the last epoch", unit="%")
+    top5: float | None = column("top-5 accuracy after the last epoch", unit="%")
+    top1_ema: float | None = column("top-1 accuracy of the averaged weights", unit="%")
+    nll: float | None = column(NLL, unit="nats", digits=4)
+    ece: float | None = column(ECE, unit="%")
+    label_error: float | None = column(LABEL_ERROR, unit="points")
+    train_seconds: float | None = column(TRAIN_SECONDS, unit="seconds")
+    loading_share: float | None = column("share of the training time that waited for images")
+    train_im_per_sec: float | None = column(TRAIN_RATE, unit="images/s")
+    device: str | None = column("the processor that trained")
+    precision: str | None = column("`fp32`, `tf32` or `bf16`")
+    compiled: bool | None = column(COMPILED)
+    recipe_hash: str | None = column(
+        "ten digits that change with the recipe, the data, or anything else that changes numbers"
+    )
+    versions: str | None = column(VERSIONS)
+    date: str | None = column(DATE)
+    schema_version: int = column(SCHEMA, default=SCHEMA_VERSION)
 
 
-WHOLE = {
-    "schema_version",
-    "train_images",
-    "num_classes",
-    "image_size",
-    "batch_size",
-    "epochs",
-    "seed",
-    "rounds",
-}
+@dataclass(frozen=True, kw_only=True)
+class SpeedRow:
+    """One strategy timed beside the others: a row of `speed.csv`."""
+
+    strategy: str = required(STRATEGY)
+    status: str = column(STATUS, default="ok")
+    attention: str | None = column(ATTENTION)
+    network: str | None = column(NETWORK)
+    extra_params_m: float | None = column(EXTRA_PARAMS, unit="millions")
+    timed_model: str | None = column("the timed model, as timm names it")
+    timed_params_m: float | None = column("its parameters", unit="millions")
+    timed_image_size: int | None = column("side of a timed image", unit="pixels")
+    timed_batch_size: int | None = column("images a timed step")
+    timed_precision: str | None = column("`fp32`, `tf32` or `bf16`")
+    im_per_sec: float | None = column(RATE, unit="images/s")
+    im_per_sec_lo: float | None = column(RATE_LO, unit="images/s")
+    im_per_sec_hi: float | None = column(RATE_HI, unit="images/s")
+    ratio_to_cutmix: float | None = column(RATIO, digits=4)
+    ratio_lo: float | None = column(RATE_LO, digits=4)
+    ratio_hi: float | None = column(RATE_HI, digits=4)
+    control_lo: float | None = column(CONTROL_LO, digits=4)
+    control_hi: float | None = column(RATE_HI, digits=4)
+    rounds: int | None = column(ROUNDS)
+    peak_memory_mb: float | None = column(PEAK_MEMORY, unit="MiB")
+    mix_ms: float | None = column("mixing in a timed step, median", unit="ms")
+    forward_ms: float | None = column("forward pass and loss, median", unit="ms")
+    backward_ms: float | None = column("backward pass, median", unit="ms")
+    optimizer_ms: float | None = column("the update, in no rate above, median", unit="ms")
+    device: str | None = column("the processor that was timed")
+    compiled: bool | None = column(COMPILED)
+    versions: str | None = column(VERSIONS)
+    date: str | None = column(DATE)
+    schema_version: int = column(SCHEMA, default=SCHEMA_VERSION)
+
+    @property
+    def timed(self) -> str:
+        """What was timed, and where, in words."""
+        return (
+            f"{self.timed_model} at {self.timed_image_size} px, batch {self.timed_batch_size}, "
+            f"{self.timed_precision}, {self.device}"
+        )
 
 
-DIGITS = {
-    "ratio_to_cutmix": 4,
-    "ratio_lo": 4,
-    "ratio_hi": 4,
-    "control_lo": 4,
-    "control_hi": 4,
-    "nll": 4,
-}
+@dataclass(frozen=True, kw_only=True)
+class ComparisonRow:
+    """One strategy over its seeds, against the baseline, and its speed: a row of `comparison.csv`.
+
+    Differences are paired by seed. The speed's columns are empty where the strategy was timed on
+    several machines, which `speed.csv` lists.
+    """
+
+    strategy: str = required(STRATEGY)
+    status: str = column(STATUS, default="ok")
+    seeds: int | None = column("seeds that gave a figure")
+    top1: float | None = column("top-1 accuracy, mean over the seeds", unit="%")
+    top1_sd: float | None = column("its standard deviation over the seeds", unit="points")
+    baseline: str | None = column("the strategy that the others are compared with")
+    difference: float | None = column(
+        "top-1 minus the baseline's with the same seed, mean", unit="points"
+    )
+    difference_lo: float | None = column(
+        "lower end of its 95 % BCa bootstrap interval", unit="points"
+    )
+    difference_hi: float | None = column("upper end", unit="points")
+    p: float | None = column("sign-flip test over the seeds, two-sided", digits=6)
+    p_corrected: float | None = column("`p` by Holm's correction over the strategies", digits=6)
+    verdict: str | None = column(
+        "`higher`, `lower`, `not resolvable with n seeds`, `the baseline` or `nothing to compare`"
+    )
+    top5: float | None = column("top-5 accuracy, mean", unit="%")
+    nll: float | None = column(NLL + "; mean", unit="nats", digits=4)
+    ece: float | None = column(ECE + "; mean", unit="%")
+    label_error: float | None = column(LABEL_ERROR + "; mean", unit="points")
+    train_seconds: float | None = column(TRAIN_SECONDS + "; mean", unit="seconds")
+    train_im_per_sec: float | None = column(TRAIN_RATE, unit="images/s")
+    compose: str | None = column(COMPOSE)
+    dataset: str | None = column("name of the data set")
+    train_images: int | None = column("training images")
+    num_classes: int | None = column("classes")
+    model: str | None = column("the trained model, as timm names it")
+    params_m: float | None = column("its parameters", unit="millions")
+    image_size: int | None = column("side of a training image", unit="pixels")
+    batch_size: int | None = column("images an update")
+    epochs: int | None = column("epochs trained, the cool-down included")
+    headline: str | None = column(HEADLINE)
+    precision: str | None = column("`fp32`, `tf32` or `bf16`, of training")
+    attention: str | None = column(ATTENTION)
+    network: str | None = column(NETWORK)
+    extra_params_m: float | None = column(EXTRA_PARAMS, unit="millions")
+    timed_model: str | None = column("the timed model, as timm names it")
+    timed_params_m: float | None = column("its parameters", unit="millions")
+    timed_image_size: int | None = column("side of a timed image", unit="pixels")
+    timed_batch_size: int | None = column("images a timed step")
+    timed_precision: str | None = column("`fp32`, `tf32` or `bf16`, of what was timed")
+    im_per_sec: float | None = column(RATE, unit="images/s")
+    im_per_sec_lo: float | None = column(RATE_LO, unit="images/s")
+    im_per_sec_hi: float | None = column(RATE_HI, unit="images/s")
+    ratio_to_cutmix: float | None = column(RATIO, digits=4)
+    ratio_lo: float | None = column(RATE_LO, digits=4)
+    ratio_hi: float | None = column(RATE_HI, digits=4)
+    control_lo: float | None = column(CONTROL_LO, digits=4)
+    control_hi: float | None = column(RATE_HI, digits=4)
+    rounds: int | None = column(ROUNDS)
+    peak_memory_mb: float | None = column(PEAK_MEMORY, unit="MiB")
+    speed_verdict: str | None = column(
+        "`faster than CutMix` or `slower than CutMix` only where the ratio's interval lies outside "
+        "the control band and 1; else `no difference shown`, or `the reference`"
+    )
+    compiled: bool | None = column(COMPILED)
+    recipe_hash: str | None = column("of the trained rows, as in `runs.csv`")
+    device: str | None = column("the processors that trained, or were timed")
+    versions: str | None = column(VERSIONS)
+    date: str | None = column("when the newest of its rows was made (UTC)")
+    schema_version: int = column(SCHEMA, default=SCHEMA_VERSION)
 
 
-Rows = list[dict[str, Any]]
+@dataclass(frozen=True, kw_only=True)
+class EpochRow:
+    """One epoch of one strategy and seed: a row of its `log.csv`, to all digits."""
+
+    epoch: int = required("the epoch, from 0")
+    lr: float = required("learning rate of the epoch's last update")
+    train_loss: float = required("mean loss of the epoch's batches, nats")
+    top1: float = required("top-1 accuracy of the raw weights, %")
+    top5: float = required("top-5 accuracy of the raw weights, %")
+    top1_ema: float | None = column("top-1 accuracy of the averaged weights", unit="%", digits=None)
+    top5_ema: float | None = column("top-5 accuracy of the averaged weights", unit="%", digits=None)
+    seconds: float = required("seconds of the strategy's own steps so far")
 
 
-def write_csv(rows: Rows, path: Path) -> None:
-    """The comparison as CSV, one row a strategy and seed; an empty cell is a figure that was not measured."""
-    import pandas as pd
-
-    frame = pd.DataFrame(rows, columns=list(COLUMNS))
-    for name in frame.columns:
-        if name in WHOLE:
-            frame[name] = pd.to_numeric(frame[name]).astype(
-                "Int64"
-            )  # 10 and not 10.0 beside rows that lack it
-        elif frame[name].map(lambda value: isinstance(value, float) and value == value).any():
-            frame[name] = pd.to_numeric(frame[name]).round(DIGITS.get(name, 3))
-    replace_file(path, frame.to_csv(index=False))
+Row = RunRow | SpeedRow | ComparisonRow | EpochRow
+R = TypeVar("R", RunRow, SpeedRow, ComparisonRow, EpochRow)
 
 
-def read_csv(path: Path) -> Rows:
-    """The rows of a comparison.csv of this or an older schema; an empty cell is None. ValueError where it is no such file."""
+def column_names(kind: type[Row]) -> tuple[str, ...]:
+    """The columns of a table, in order."""
+    return tuple(field.name for field in fields(kind))
+
+
+def write_table(path: Path, kind: type[R], rows: Iterable[R]) -> None:
+    """Write rows as CSV, whole or not at all; an empty cell is a figure that was not measured."""
+    digits = {field.name: _digits(field) for field in fields(kind)}
+    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(digits)
+        for row in rows:
+            writer.writerow([_text(getattr(row, name), digits[name]) for name in digits])
+
+
+def _digits(column: Field[Any]) -> int | None:
+    return column.metadata["digits"]
+
+
+def _text(value: Any, digits: int | None) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, float) and digits is not None:
+        return str(round(value, digits))
+    return str(value)
+
+
+def read_table(path: Path, kind: type[R]) -> list[R]:
+    """The rows of a table; an empty cell is None, a column of a later version is passed over.
+
+    ValueError where there is no such file, it lacks a column that every row has, or a cell cannot
+    be read.
+    """
     if not path.is_file():
         raise ValueError(f"{path} not found: name the directory of a finished run")
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
-        lacking = [
-            name
-            for name in ("schema_version", "strategy", "seed", "top1")
-            if name not in (reader.fieldnames or ())
-        ]
+        names = reader.fieldnames or ()
+        always = [field.name for field in fields(kind) if field.default is MISSING]
+        lacking = [name for name in always if name not in names]
         if lacking:
-            raise ValueError(f"{path} is no comparison.csv: it lacks {', '.join(lacking)}")
-        return [{name: _value(name, row.get(name)) for name in COLUMNS} for row in reader]
+            raise ValueError(f"{path} is no table of mixbench: it lacks {', '.join(lacking)}")
+        rows = []
+        for number, cells in enumerate(reader, 2):
+            try:
+                rows.append(row_of(kind, cells))
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{path}, line {number}: {error}") from None
+    return rows
 
 
-def _value(name: str, text: str | None) -> Any:
-    if text is None or text == "":
-        return None
-    if name in TEXT:
-        return text
-    return int(float(text)) if name in WHOLE else float(text)
+def row_of(kind: type[R], cells: dict[str, Any]) -> R:
+    """A row from text or plain values by column; ValueError names a cell that cannot be read."""
+    hints = get_type_hints(kind)
+    values = {}
+    for name, hint in hints.items():
+        cell = cells.get(name)
+        if cell is None or cell == "":
+            continue
+        values[name] = _value(name, cell, hint)
+    return kind(**values)
 
 
-def trained(rows: Rows) -> Rows:
-    """The rows of runs that were trained, whether or not they finished."""
-    return [row for row in rows if row["dataset"] is not None]
+def _value(name: str, cell: Any, hint: Any) -> Any:
+    kinds = [part for part in getattr(hint, "__args__", (hint,)) if part is not type(None)]
+    kind = kinds[0]
+    try:
+        if kind is bool:
+            return {"True": True, "False": False}[str(cell)]
+        return int(float(cell)) if kind is int else kind(cell)
+    except (KeyError, ValueError, OverflowError):
+        raise ValueError(f"{name} cannot be {cell!r}") from None
+
+
+def plain(row: Row) -> dict[str, Any]:
+    """A row as JSON has it: None where a figure was not measured or is not finite."""
+    values = {name: getattr(row, name) for name in column_names(type(row))}
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in values.items()
+    }

@@ -1,6 +1,7 @@
-"""Class attention for TransMix: of one block or all blocks of the model itself, or of a frozen external model.
+"""Class attention for TransMix: of the model itself, or of a frozen external model.
 
-`attention_tap(model, name)` gives the tap of a name in a strategy's `needs.attention`; fused attention stays on in every block.
+`attention_tap(model, name)` gives the tap of a name in a strategy's `needs.attention`. Fused
+attention stays on in every block.
 """
 
 from __future__ import annotations
@@ -8,22 +9,22 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from mixbench.mix import ModelOutput
-from mixbench.values import did_you_mean
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
+from mixbench.models.checkpoints import load_any, load_model
 from mixbench.models.class_token import (
     NoClassAttention,
-    _embedding,
     attention_grid,
     class_attention_modules,
     model_name,
+    patch_embedding,
 )
+from mixbench.values import did_you_mean
 
 PROVIDERS = {  # Table 6's frozen models, as timm names their weights
     "dino": "vit_small_patch16_224.dino",
@@ -32,42 +33,63 @@ PROVIDERS = {  # Table 6's frozen models, as timm names their weights
 }
 
 
-class _OwnAttention(ABC):
-    """Reads the model's own attention from hooks while it runs; a context manager."""
+class Tap(ABC):
+    """A model that gives class attention beside its logits: `with tap: output = tap(images)`."""
 
-    extra_parameters = 0
+    extra_parameters: int = 0  # of another model that it runs
+
+    @abstractmethod
+    def __enter__(self) -> Self:
+        """Begin to watch the model."""
+
+    @abstractmethod
+    def __exit__(self, *exception: object) -> None:
+        """Leave the model as it was."""
+
+    @abstractmethod
+    def __call__(self, images: Tensor) -> ModelOutput:
+        """Run the model on images (B, C, H, W).
+
+        logits (B, K), and attn (B, h, w) float32 without gradient.
+        """
+
+    @abstractmethod
+    def forget(self) -> None:
+        """Let go of what was recorded, which may be large."""
+
+
+class _WatchedAttention(Tap):
+    """Reads the model's own attention from hooks while it runs."""
 
     def __init__(self, model: nn.Module):
         self.model: Any = model
         self._size: tuple[int, int] | None = None
-        self._handles: list[Any] = []
+        self._handles: list[RemovableHandle] = []
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         self._handles = [
-            _embedding(self.model).register_forward_pre_hook(self._see_size),
+            patch_embedding(self.model).register_forward_pre_hook(self._see_size),
             *self._hooks(),
         ]
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *exception: object) -> None:
         for handle in self._handles:
             handle.remove()
         self._handles = []
 
     def __call__(self, images: Tensor) -> ModelOutput:
-        """Run the model on images (B, C, H, W): logits (B, K) and attn (B, h, w) float32 without gradient."""
         return ModelOutput(self.model(images), self.mean())
 
     @abstractmethod
-    def _hooks(self) -> list[Any]:
+    def _hooks(self) -> list[RemovableHandle]:
         """Register what the attention is read from; the handles."""
 
     @abstractmethod
     def mean(self) -> Tensor:
-        """Attention to the patches in the last forward pass with heads averaged, (B, h, w) float32."""
+        """Attention to the patches in the last forward pass, (B, h, w) float32, heads averaged."""
 
     def forget(self) -> None:
-        """Let go of what was recorded, which may be large."""
         self._size = None
 
     def _see_size(self, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -85,13 +107,14 @@ class _OwnAttention(ABC):
         prefix = rows.shape[-1] - height * width
         if prefix != getattr(self.model, "num_prefix_tokens", 1):
             raise NoClassAttention(
-                f"{model_name(self.model)} dropped or merged patches: its attention has no {height}x{width} grid"
+                f"{model_name(self.model)} dropped or merged patches: its attention has no "
+                f"{height}x{width} grid"
             )
         return rows[..., prefix:].unflatten(-1, (height, width))
 
 
 def _attention_rows(attn: Any, q: Tensor, k: Tensor) -> Tensor:
-    """softmax(q k^T * scale) in float32, (B, heads, M, N); q (B, M, heads, d), k (B, N, heads, d)."""
+    """softmax(q k^T * scale), (B, heads, M, N) float32; q (B, M, heads, d), k (B, N, heads, d)."""
     with torch.autocast(q.device.type, enabled=False):  # float16 saturates here
         q, k = q.float(), k.float()
         if hasattr(attn, "q_norm"):
@@ -99,10 +122,11 @@ def _attention_rows(attn: Any, q: Tensor, k: Tensor) -> Tensor:
         return torch.einsum("bmhd,bnhd->bhmn", q * attn.scale, k).softmax(-1)
 
 
-class ClassAttention(_OwnAttention):
-    """Record a block's class attention during forward passes: `with ClassAttention(model) as tap: output = tap(images)`.
+class ClassAttention(_WatchedAttention):
+    """A block's class attention: `with ClassAttention(model) as tap: output = tap(images)`.
 
-    block is 'last' or a number from 1. NoClassAttention where the model has no class token, ValueError for another block.
+    block is 'last' or a number from 1. NoClassAttention where the model has no class token,
+    ValueError for another block.
     """
 
     def __init__(self, model: nn.Module, block: int | str = "last"):
@@ -111,34 +135,32 @@ class ClassAttention(_OwnAttention):
         text = str(block)
         if text != "last" and not (text.isdecimal() and 1 <= int(text) <= len(modules)):
             raise ValueError(
-                f"attention of {model_name(model)} is 'last' or a block from 1 to {len(modules)}, not {block!r}"
+                f"attention of {model_name(model)} is 'last' or a block from 1 to {len(modules)}, "
+                f"not {block!r}"
             )
         self._attn: Any = modules[-1 if text == "last" else int(text) - 1]
         self._query: Tensor | None = None
         self._rows: Tensor | None = None
 
-    def _hooks(self) -> list[Any]:
+    def _hooks(self) -> list[RemovableHandle]:
         attn = self._attn
         if hasattr(attn, "qkv"):
             return [attn.qkv.register_forward_hook(self._see_qkv)]
-        key = (
-            attn.k if hasattr(attn, "k") else attn.kv
-        )  # PVT has one projection for keys and values
+        # PVT has one projection for keys and values
+        key = attn.k if hasattr(attn, "k") else attn.kv
         return [
             attn.q.register_forward_hook(self._see_query),
             key.register_forward_hook(self._see_key),
         ]
 
     def _see_qkv(self, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
-        q, k, _ = (
-            output.detach().unflatten(-1, (3, self._attn.num_heads, -1)).unbind(2)
-        )  # (B, N, heads, d) each
+        qkv = output.detach().unflatten(-1, (3, self._attn.num_heads, -1))
+        q, k, _ = qkv.unbind(2)  # (B, N, heads, d) each
         self._see(q[:, :1], k)
 
     def _see_query(self, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
-        first = (
-            output.detach() if output.ndim == 2 else output.detach()[:, 0]
-        )  # the class token's alone, or every token's
+        # the class token's alone, or every token's
+        first = output.detach() if output.ndim == 2 else output.detach()[:, 0]
         self._query = first.unflatten(-1, (self._attn.num_heads, -1))[:, None]  # (B, 1, heads, d)
 
     def _see_key(self, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
@@ -152,7 +174,10 @@ class ClassAttention(_OwnAttention):
         self._rows = _attention_rows(self._attn, q, k)[:, :, 0]
 
     def per_head(self) -> Tensor:
-        """Attention to the patches of each head, (B, heads, h, w) float32; its sum is 1 less what prefix tokens take."""
+        """Attention to the patches of each head, (B, heads, h, w) float32.
+
+        Its sum is 1 less what prefix tokens take.
+        """
         assert self._rows is not None, "no forward pass was seen"
         return self._patches(self._rows)
 
@@ -161,11 +186,12 @@ class ClassAttention(_OwnAttention):
         return self.per_head().mean(1)
 
 
-class AttentionRollout(_OwnAttention):
-    """The class token's row of the product of all blocks' (attention + identity) / 2, heads averaged; ViT and DeiT alone.
+class AttentionRollout(_WatchedAttention):
+    """The class token's row of the product of all blocks' (attention + identity) / 2.
 
-    The paper says only that the blocks' matrices are multiplied; the identity is the residual path. Source: Abnar and
-    Zuidema 2020, as Table 9 cites it. ValueError for a model whose class token is not in every block.
+    Heads are averaged. The paper says only that the blocks' matrices are multiplied; the identity
+    is the residual path. Source: Abnar and Zuidema 2020, as Table 9 cites it. ValueError for a
+    model whose class token is not in every block: ViT and DeiT alone have it so.
     """
 
     def __init__(self, model: nn.Module):
@@ -174,13 +200,14 @@ class AttentionRollout(_OwnAttention):
         if not hasattr(self._modules[0], "qkv"):
             count = len(self._modules)
             raise ValueError(
-                f"attention=rollout multiplies the attention of all blocks, and the class token of {model_name(model)} is in its last "
-                f"{count} alone: choose attention=last or a block from 1 to {count}"
+                "attention=rollout multiplies the attention of all blocks, and the class token of "
+                f"{model_name(model)} is in its last {count} alone: choose attention=last or a "
+                f"block from 1 to {count}"
             )
         self._qkv: dict[int, Tensor] = {}
         self._row: Tensor | None = None
 
-    def _hooks(self) -> list[Any]:
+    def _hooks(self) -> list[RemovableHandle]:
         return [
             attn.qkv.register_forward_hook(functools.partial(self._see_qkv, i))
             for i, attn in enumerate(self._modules)
@@ -194,7 +221,10 @@ class AttentionRollout(_OwnAttention):
 
     @torch.no_grad()
     def mean(self) -> Tensor:
-        """The rollout's row over the patches, (B, h, w) float32: a vector times one block's matrix at a time, last block first."""
+        """The rollout's row over the patches, (B, h, w) float32.
+
+        A vector is multiplied by one block's matrix at a time, last block first.
+        """
         if self._qkv:
             self._row, self._qkv = self._rolled_out(), {}
         assert self._row is not None, "no forward pass was seen"
@@ -216,48 +246,47 @@ class AttentionRollout(_OwnAttention):
         return row
 
 
-class AttentionProvider:
-    """The last block's class attention of a frozen external model, which looks at the same images; a context manager."""
+class AttentionProvider(Tap):
+    """The last block's class attention of a frozen external model, which sees the same images."""
 
     def __init__(self, model: nn.Module, provider: nn.Module, name: str):
         self.model, self.name = model, name
         self._tap = ClassAttention(provider)
         self.extra_parameters = sum(p.numel() for p in provider.parameters())
 
-    def __enter__(self) -> AttentionProvider:
+    def __enter__(self) -> Self:
         self._tap.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._tap.__exit__()
+    def __exit__(self, *exception: object) -> None:
+        self._tap.__exit__(*exception)
 
     def forget(self) -> None:
         """Nothing is kept: each call looks anew."""
 
     def __call__(self, images: Tensor) -> ModelOutput:
-        """Run model and provider on images (B, C, H, W): logits (B, K) and attn (B, h, w) float32 without gradient.
+        """Run model and provider on images (B, C, H, W).
 
+        logits (B, K) of the model, and attn (B, h, w) float32 without gradient of the provider.
         ValueError for images of a size that the provider was not made for.
         """
-        expected, given = tuple(_embedding(self._tap.model).img_size), tuple(images.shape[-2:])
-        if expected != given:
+        expected, given = patch_embedding(self._tap.model).img_size, images.shape[-2:]
+        if tuple(expected) != tuple(given):
             raise ValueError(
-                f"attention provider {self.name} was made for {expected[0]}x{expected[1]} images, and these have {given[0]}x{given[1]}: "
-                f"train with image_size {expected[0]}, or give a checkpoint of that size"
+                f"attention provider {self.name} was made for {expected[0]}x{expected[1]} images, "
+                f"and these have {given[0]}x{given[1]}: train with image_size {expected[0]}, or "
+                "give a checkpoint of that size"
             )
         with torch.no_grad():
             attn = self._tap(images).attn
         return ModelOutput(self.model(images), attn)
 
 
-_providers: dict[
-    tuple[str, str], nn.Module
-] = {}  # by name and device: loaded once, shared by every strategy
+# by name and device: loaded once, shared by every strategy
+_providers: dict[tuple[str, str], nn.Module] = {}
 
 
 def _provider(name: str, model: nn.Module) -> nn.Module:
-    from mixbench.models.checkpoints import load_any, load_model
-
     key = (name, str(next(model.parameters()).device))
     if key not in _providers:
         weights = PROVIDERS.get(name)
@@ -270,13 +299,13 @@ def _provider(name: str, model: nn.Module) -> nn.Module:
     return _providers[key]
 
 
-def attention_tap(
-    model: nn.Module, name: int | str = "last"
-) -> ClassAttention | AttentionRollout | AttentionProvider:
-    """The tap for an attention's name: 'last', a block from 1, 'rollout', 'dino', 'deit', 'deit-distilled' or a checkpoint's path.
+def attention_tap(model: nn.Module, name: int | str = "last") -> Tap:
+    """The tap for an attention's name.
 
-    `with attention_tap(model, name) as tap: output = tap(images)` gives logits and attention. A provider is loaded once for each
-    name and device; `tap.extra_parameters` counts its parameters. NoClassAttention or ValueError says what does not fit.
+    That is 'last', a block from 1, 'rollout', 'dino', 'deit', 'deit-distilled' or a checkpoint's
+    path: `with attention_tap(model, name) as tap: output = tap(images)` gives logits and attention.
+    A provider is loaded once for each name and device; `tap.extra_parameters` counts its
+    parameters. NoClassAttention or ValueError says what does not fit.
     """
     text = str(name)
     if text == "rollout":
@@ -286,6 +315,7 @@ def attention_tap(
     if text not in PROVIDERS and not Path(text).is_file():
         known = did_you_mean(text, ("last", "rollout", *PROVIDERS))
         raise ValueError(
-            f"attention is 'last', a block's number, 'rollout', a provider or a checkpoint's path, not {name!r}: {known}"
+            "attention is 'last', a block's number, 'rollout', a provider or a checkpoint's path, "
+            f"not {name!r}: {known}"
         )
     return AttentionProvider(model, _provider(text, model), text)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from functools import partial
 
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-from mixbench.mix import MixContext, MixStrategy, step_rng, to_pixels
+from torch import Tensor, nn
+
+from mixbench.data.normalisation import Normalisation
+from mixbench.mix import MixContext, MixStrategy, step_rng
 from mixbench.services.gradient import input_gradient
 
 
@@ -28,30 +29,28 @@ def make_context(
 ) -> MixContext:
     """The context that `strategy.mix` needs for this batch in anyone's own loop.
 
-    images (B, C, H, W) normalised by mean and std, each (C,) or (C, 1, 1); seed, step and shard name the draws; `amp` takes the
-    input gradient in bfloat16, `net` is as in input_gradient; `compile` compiles the tensor half of the mix.
+    images (B, C, H, W) are normalised by mean and std, each (C,) or (C, 1, 1); seed, step and shard
+    name the draws; `amp` takes the input gradient in bfloat16, `net` is as in input_gradient;
+    `compile` compiles the deterministic part of the mix.
     """
-    import torch
-
-    mean, std = (
-        torch.as_tensor(v, dtype=torch.float32, device=images.device).reshape(-1, 1, 1)
-        for v in (mean, std)
-    )
+    normalisation = Normalisation.of(mean, std, images.device)
     needs = strategy.needs
-    features = None
+    pixels = gradient = features = None
+    if needs.pixels:
+        pixels = normalisation.pixels(images)
+    if needs.input_gradient:
+        gradient = partial(input_gradient, model, amp=amp, net=net)
     if needs.network:
         from mixbench.services.network import external_network
 
         network = external_network(needs.network, images.device)
-        features = lambda x: network(x, mean, std)  # noqa: E731
+        features = partial(network, normalisation=normalisation)
     return MixContext(
         rng=step_rng(seed, step, shard),
-        mean=mean,
-        std=std,
-        pixels=to_pixels(images, mean, std) if needs.pixels else None,
-        input_gradient=(lambda x, y: input_gradient(model, x, y, amp, net))
-        if needs.input_gradient
-        else None,
+        mean=normalisation.mean,
+        std=normalisation.std,
+        pixels=pixels,
+        input_gradient=gradient,
         features=features,
         progress=progress,
         compile=compile,

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from torch import Tensor, nn
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """Hold `model` in eval mode without parameter gradients; every flag is restored on the way out."""
+    """Hold `model` in eval mode without parameter gradients, and restore every flag after it."""
     training = [(module, module.training) for module in model.modules()]
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.eval()
@@ -34,14 +34,12 @@ def input_gradient(
     amp: bool = False,
     net: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """The gradient of the mean cross-entropy by the images, (B, C, H, W), from one forward pass on frozen weights.
+    """The gradient of the mean cross-entropy by the images, (B, C, H, W).
 
-    `amp` takes bfloat16 autocast; `net` calls the model where it is compiled. Source: Puzzle-Mix's saliency. The model's gradients,
-    flags and random state stay as they were.
+    It takes one forward pass on frozen weights. `amp` takes bfloat16 autocast; `net` calls the
+    model where it is compiled. The model's gradients, flags and random state stay as they were.
+    Source: Puzzle-Mix's saliency.
     """
-    import torch
-    import torch.nn.functional as F
-
     devices = [images.device] if images.is_cuda else []
     # `+ 0` keeps the input a non-leaf, which FLOP counters need
     with frozen(model), torch.enable_grad(), torch.random.fork_rng(devices):

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from mixbench.mix import MixStrategy, uniform
+from mixbench.mix import MixContext, MixedBatch, MixStrategy, ModelOutput, Needs, uniform
 from mixbench.registry import register_strategy
 from mixbench.strategies.cutmix import CutMix
 from mixbench.strategies.mixup import Mixup
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @register_strategy("alternate")
 @dataclass(frozen=True)
 class Alternate(MixStrategy):
-    """`first` with probability `switch_prob`, else `second`, drawn once a batch (timm's switch_prob)."""
+    """`first` with probability `switch_prob` (timm's), else `second`, drawn once a batch."""
 
     first: MixStrategy = CutMix()
     second: MixStrategy = Mixup()
     switch_prob: float = 0.5
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 <= self.switch_prob <= 1:
             raise ValueError(
                 f"alternate switch_prob must be between 0 and 1, not {self.switch_prob}"
@@ -27,22 +31,22 @@ class Alternate(MixStrategy):
         self.needs  # noqa: B018  two different attentions are refused here, not at the first step
 
     @property
-    def needs(self):
+    def needs(self) -> Needs:
         return self.first.needs | self.second.needs
 
     @property
-    def clean_weight(self):
-        """The mean over the draws: the clean loss is added to every batch, so its expectation is the published one."""
+    def clean_weight(self) -> float:
+        """The mean over the draws, since the clean loss is added to every batch."""
         return (
             self.switch_prob * self.first.clean_weight
             + (1 - self.switch_prob) * self.second.clean_weight
         )
 
-    def mix(self, images, labels, ctx):
+    def mix(self, images: Tensor, labels: Tensor, ctx: MixContext) -> MixedBatch:
         drawn = self.first if uniform(ctx.rng) < self.switch_prob else self.second
         mixed = drawn.mix(images, labels, ctx)
         return replace(mixed, memo=(drawn, mixed.memo))
 
-    def relabel(self, mixed, output):
+    def relabel(self, mixed: MixedBatch, output: ModelOutput) -> Tensor:
         drawn, memo = mixed.memo
         return drawn.relabel(replace(mixed, memo=memo), output)

@@ -1,11 +1,11 @@
-"""Attentive CutMix (Walawalkar et al., 2020): the cells that a pretrained network attends to most are pasted onto the partner."""
+"""Attentive CutMix (Walawalkar et al., 2020): the cells a network attends to most are pasted."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mixbench.mix import MixedBatch, MixStrategy, Needs, beta, mirrored
+from mixbench.mix import MixContext, MixedBatch, MixStrategy, Needs, beta, mirrored
 from mixbench.registry import register_strategy
 
 if TYPE_CHECKING:
@@ -16,17 +16,19 @@ DTYPES = ("float32", "bfloat16")
 
 
 def top_cells(attention: Tensor, k: int) -> Tensor:
-    """1 in the k cells of each map (B, h, w) that are highest, else 0, float32; of equal cells the first in raster order."""
-    order = attention.flatten(1).argsort(dim=1, descending=True, stable=True)[
-        :, :k
-    ]  # topk breaks ties at will
+    """1 in the k highest cells of each map (B, h, w), else 0, (B, h, w) float32.
+
+    Of equal cells the first in raster order.
+    """
+    # topk breaks ties at will
+    order = attention.flatten(1).argsort(dim=1, descending=True, stable=True)
     cells = attention.new_zeros(attention.shape).float()
-    cells.flatten(1).scatter_(1, order, 1)
+    cells.flatten(1).scatter_(1, order[:, :k], 1)
     return cells
 
 
 def enlarge(cells: Tensor, height: int, width: int) -> Tensor:
-    """Cells (B, h, w) on an image, (B, 1, height, width): pixel i lies in cell floor(i * h / height)."""
+    """Cells (B, h, w) as pixels, (B, 1, height, width): i lies in cell floor(i * h / height)."""
     import torch
 
     rows, cols = (
@@ -37,7 +39,7 @@ def enlarge(cells: Tensor, height: int, width: int) -> Tensor:
 
 
 def keep_cells(images: Tensor, attention: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The `top_cells` of each map on its image, the rest from the mirrored batch, (B, C, H, W), and the mask."""
+    """The `top_cells` of each image on the mirrored batch, (B, C, H, W), and the mask."""
     mask = enlarge(top_cells(attention, k), *images.shape[-2:])
     return images.where(mask.bool(), images.flip(0)), mask
 
@@ -45,13 +47,16 @@ def keep_cells(images: Tensor, attention: Tensor, k: int) -> tuple[Tensor, Tenso
 @register_strategy("attentivecutmix")
 @dataclass(frozen=True)
 class AttentiveCutMix(MixStrategy):
-    """The k cells of A that `network` attends to most stay, the rest is the partner; lam is their exact share, 6 / 49 by default.
+    """The k cells of A that `network` attends to most stay, the rest is the partner.
 
-    So A gives the smaller part of the picture and of the label. k may be 'beta': each batch draws 49 * Beta(2, 2), at least 1
-    (AttentiveMix+). network is a timm model with timm's weights, 'NAME:FILE' with a checkpoint's, or 'efficientnet_lite0'
-    with those of a package; it sees squares of its own input size, so that the grid is as many cells for small and for oblong
-    images. Its channels are averaged, or the last alone is used. dtype is what it computes in.
-    Differs: the partner is the mirrored batch, not any training image; the network is in eval mode and sees normalised images.
+    lam is their exact share, 6 / 49 by default, so A gives the smaller part of the picture and of
+    the label. k may be 'beta': each batch draws 49 * Beta(2, 2), at least 1 (AttentiveMix+).
+    network is a timm model with timm's weights, 'NAME:FILE' with a checkpoint's, or
+    'efficientnet_lite0' with those of a package; it sees squares of its own input size, so that the
+    grid is as many cells for small and for oblong images. Its channels are averaged, or the last
+    alone is used. dtype is what it computes in.
+    Differs: the partner is the mirrored batch, not any training image; the network is in eval mode
+    and sees normalised images.
     """
 
     k: int | str = 6
@@ -59,7 +64,7 @@ class AttentiveCutMix(MixStrategy):
     channel: str = "mean"  # Differs: the released code takes the last channel
     dtype: str = "float32"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.k != "beta" and (isinstance(self.k, str) or self.k < 0):
             raise ValueError(
                 f"attentivecutmix k must be a number of cells, 0 or more, or 'beta', not {self.k!r}"
@@ -67,25 +72,34 @@ class AttentiveCutMix(MixStrategy):
         for name, known in (("channel", CHANNELS), ("dtype", DTYPES)):
             if getattr(self, name) not in known:
                 raise ValueError(
-                    f"attentivecutmix {name} must be one of {', '.join(known)}, not {getattr(self, name)!r}"
+                    f"attentivecutmix {name} must be one of {', '.join(known)}, "
+                    f"not {getattr(self, name)!r}"
                 )
         if not self.network:
             raise ValueError("attentivecutmix network must name a network, such as resnet50")
 
     @property
-    def needs(self):
-        return Needs(
-            network=self.network if self.dtype == "float32" else f"{self.network} {self.dtype}"
-        )
+    def needs(self) -> Needs:
+        suffix = "" if self.dtype == "float32" else f" {self.dtype}"
+        return Needs(network=self.network + suffix)
 
-    def mix(self, images, labels, ctx):
+    def mix(self, images: Tensor, labels: Tensor, ctx: MixContext) -> MixedBatch:
+        if ctx.features is None:
+            raise ValueError(
+                "attentivecutmix needs MixContext.features: make the context with "
+                "mixbench.make_context"
+            )
         features = ctx.features(images)  # (B, C, h, w)
         attention = features.float().mean(1) if self.channel == "mean" else features[:, -1]
         cells = attention[0].numel()
-        k = min(max(int(cells * beta(ctx.rng, 2.0)), 1), cells) if self.k == "beta" else self.k
+        if isinstance(self.k, str):
+            k = min(max(int(cells * beta(ctx.rng, 2.0)), 1), cells)
+        else:
+            k = self.k
         if k > cells:
             raise ValueError(
-                f"attentivecutmix k must be at most {cells}, the cells of {self.network}'s map, not {k}"
+                f"attentivecutmix k must be at most {cells}, the cells of {self.network}'s map, "
+                f"not {k}"
             )
         mixed, mask = ctx.tensor_half(keep_cells)(images, attention, k)
         return MixedBatch(images=mixed, labels=labels, partner=mirrored(images), mask=mask)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mixbench.mix import (
+    MixContext,
     MixedBatch,
     MixStrategy,
     beta,
@@ -17,23 +19,27 @@ from mixbench.mix import (
 )
 from mixbench.registry import register_strategy
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 @register_strategy("cutmix")
 @dataclass(frozen=True)
 class CutMix(MixStrategy):
-    """One box a batch, or one for each image with `per_sample`; its area share ~ Beta(alpha, alpha), corrected for clipping.
+    """One box a batch, or one for each image with `per_sample`.
 
+    Its share of the area is drawn from Beta(alpha, alpha); lam is corrected for clipping.
     Differs: the partner is the mirrored batch, as in timm; CutMix's own code permutes.
     """
 
     alpha: float = 1.0
     per_sample: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 < self.alpha < math.inf:
             raise ValueError(f"cutmix alpha must be above 0, not {self.alpha}")
 
-    def mix(self, images, labels, ctx):
+    def mix(self, images: Tensor, labels: Tensor, ctx: MixContext) -> MixedBatch:
         height, width = images.shape[-2:]
         boxes = []
         for _ in range(len(images) if self.per_sample else 1):

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from mixbench.mix import MixedBatch, MixStrategy, beta, mirrored
+from mixbench.mix import MixContext, MixedBatch, MixStrategy, beta, mirrored
 from mixbench.registry import register_strategy
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @register_strategy("mixup")
 @dataclass(frozen=True)
 class Mixup(MixStrategy):
-    """One lam ~ Beta(alpha, alpha) a batch; alpha 0.8 is DeiT's. Differs: the partner is the mirrored batch, as in timm."""
+    """One lam ~ Beta(alpha, alpha) a batch; alpha 0.8 is DeiT's.
+
+    Differs: the partner is the mirrored batch, as in timm.
+    """
 
     alpha: float = 0.8
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 < self.alpha < math.inf:
             raise ValueError(f"mixup alpha must be above 0, not {self.alpha}")
 
-    def mix(self, images, labels, ctx):
+    def mix(self, images: Tensor, labels: Tensor, ctx: MixContext) -> MixedBatch:
         import numpy as np
 
         lam = float(np.float32(beta(ctx.rng, self.alpha)))  # as the mask holds it

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from mixbench.mix import MixedBatch, MixStrategy, mirrored
+from mixbench.mix import MixContext, MixedBatch, MixStrategy, mirrored
 from mixbench.registry import register_strategy
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @register_strategy("none")
@@ -13,7 +17,7 @@ from mixbench.registry import register_strategy
 class NoMix(MixStrategy):
     """Images and labels as they came."""
 
-    def mix(self, images, labels, ctx):
+    def mix(self, images: Tensor, labels: Tensor, ctx: MixContext) -> MixedBatch:
         return MixedBatch(
             images=images,
             labels=labels,

@@ -1,12 +1,14 @@
-"""Puzzle-Mix (Kim et al., ICML 2020): show each image where it is salient, and move what is salient to where it shows."""
+"""Puzzle-Mix (Kim et al., ICML 2020): each image shows where it is salient, or moves there."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mixbench.mix import (
+    MixContext,
     MixedBatch,
     MixStrategy,
     Needs,
@@ -26,20 +28,25 @@ BLOCKS = (2, 4, 8, 16)  # blocks along a side
 
 
 def cell_size(height: int, width: int, neigh_size: int) -> int:
-    """The side in pixels of the cells that images are compared by, in blocks of height x width: neigh_size where it fits."""
+    """The side in pixels of the cells by which blocks of height x width are compared.
+
+    neigh_size where it fits.
+    """
     return math.gcd(height, width, min(height, width, neigh_size))
 
 
 def block_numbers(height: int, width: int, neigh_size: int) -> list[int]:
-    """The numbers of blocks along both sides of an image: those that leave no pixel over in blocks, nor in cells of neigh_size.
+    """The numbers of blocks along both sides that leave no pixel over in blocks, nor in cells.
 
-    Differs: the official code fails on numbers that leave cells over, such as 16 at 224 pixels with neigh_size 4. Where all do, cells
-    are smaller. ValueError where no number leaves none over in blocks.
+    Cells are neigh_size pixels wide.
+    Differs: the official code fails on numbers that leave cells over, such as 16 at 224 pixels with
+    neigh_size 4. Where all do, cells are smaller. ValueError where no number of blocks fits.
     """
     numbers = [n for n in BLOCKS if height % n == 0 and width % n == 0]
     if not numbers:
         raise ValueError(
-            f"puzzlemix cuts images into 2x2, 4x4, 8x8 or 16x16 equal blocks, which {height}x{width} pixels do not allow: "
+            f"puzzlemix cuts images into 2x2, 4x4, 8x8 or 16x16 equal blocks, which "
+            f"{height}x{width} pixels do not allow: "
             f"both sides must be even, such as {height + height % 2}x{width + width % 2}"
         )
     sizes = {n: (height // n, width // n) for n in numbers}
@@ -51,9 +58,10 @@ def block_numbers(height: int, width: int, neigh_size: int) -> list[int]:
 def compose_blocks(
     ours: Tensor, theirs: Tensor, mask: Tensor, saliency: Tensor, eps: float | None
 ) -> tuple[Tensor, Tensor]:
-    """Images (B, C, H, W) blended by the shares `mask` (B, n, n) of blocks, and the mask of their pixels, (B, 1, H, W).
+    """Images (B, C, H, W) blended by the shares `mask` of blocks, and their mask, (B, 1, H, W).
 
-    With eps each side's salient blocks, by saliency (B, n, n) of `ours`, move where they show.
+    mask and the saliency of `ours` are (B, n, n). With eps each side's salient blocks move where
+    they show.
     """
     import torch
 
@@ -62,10 +70,9 @@ def compose_blocks(
     if eps is not None:  # both sides at once: half the launches on a GPU
         sources = transport(
             torch.cat((mask, 1 - mask)), torch.cat((saliency, saliency.flip(0))), eps
-        ).chunk(2)
-        ours, theirs = (
-            move_blocks(side, source) for side, source in zip((ours, theirs), sources, strict=True)
         )
+        our_source, their_source = sources.chunk(2)
+        ours, theirs = move_blocks(ours, our_source), move_blocks(theirs, their_source)
     n, (height, width) = mask.shape[1], ours.shape[-2:]
     mask = mask.repeat_interleave(height // n, 1).repeat_interleave(width // n, 2)[:, None]
     return blend(ours, theirs, mask), mask
@@ -74,14 +81,17 @@ def compose_blocks(
 @register_strategy("puzzlemix")
 @dataclass(frozen=True)
 class PuzzleMix(MixStrategy):
-    """A mask of 2 to 4 levels on a grid of blocks that minimises hidden saliency, and transport of salient blocks under it.
+    """A mask of 2 to 4 levels on a grid of blocks hides least saliency, and blocks move under it.
 
-    `alpha` of Beta(alpha, alpha) gives a prior of A's share, `eta` its weight; `beta` and `gamma` smooth the mask, `gamma` where the
-    images agree; `neigh_size` averages pixels before they are compared. `clean_lam` is the weight of the loss on the unmixed batch.
-    With probability `adv_p` each, drawn for A and for B, that side is perturbed by at most `adv_eps` / 255 along the sign of the gradient.
+    `alpha` of Beta(alpha, alpha) gives a prior of A's share, `eta` its weight; `beta` and `gamma`
+    smooth the mask, `gamma` where the images agree; `neigh_size` averages pixels before they are
+    compared. `clean_lam` is the weight of the loss on the unmixed batch. With probability `adv_p`
+    each, drawn for A and for B, that side is perturbed by at most `adv_eps` / 255 along the sign of
+    the gradient.
 
-    Differs: the partner is the mirrored batch; the official code permutes. The saliency pass never reaches the parameters' gradients:
-    with `clean_lam` the harness runs the unmixed batch once more, where the official code keeps the gradients of the saliency pass.
+    Differs: the partner is the mirrored batch; the official code permutes. The saliency pass never
+    reaches the parameters' gradients: with `clean_lam` the harness runs the unmixed batch once
+    more, where the official code keeps the gradients of the saliency pass.
     """
 
     alpha: float = 1.0
@@ -96,7 +106,7 @@ class PuzzleMix(MixStrategy):
     adv_p: float = 0.0
     adv_eps: float = 10.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 < self.alpha < math.inf:
             raise ValueError(f"puzzlemix alpha must be above 0, not {self.alpha}")
         if self.num_labels not in (2, 3, 4):
@@ -106,30 +116,29 @@ class PuzzleMix(MixStrategy):
         for name in ("beta", "eta", "transport_eps", "clean_lam", "adv_eps"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"puzzlemix {name} must be 0 or more, not {getattr(self, name)}")
-        for name in (
-            "gamma",
-            "adv_p",
-        ):  # gamma above 1 could make edges negative, and the mask's problem hard
+        # gamma above 1 could make edges negative, and the mask's problem hard
+        for name in ("gamma", "adv_p"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(
                     f"puzzlemix {name} must be between 0 and 1, not {getattr(self, name)}"
                 )
 
     @property
-    def needs(self):
+    def needs(self) -> Needs:
         return Needs(input_gradient=True)
 
     @property
-    def clean_weight(self):
+    def clean_weight(self) -> float:
         return self.clean_lam
 
-    def mix(self, images, labels, ctx):
+    def mix(self, images: Tensor, labels: Tensor, ctx: MixContext) -> MixedBatch:
         from mixbench.puzzle.energy import block_saliency, mask_energy
         from mixbench.puzzle.mask import solve_mask
 
         if ctx.input_gradient is None:
             raise ValueError(
-                "puzzlemix needs MixContext.input_gradient: make the context with mixbench.make_context"
+                "puzzlemix needs MixContext.input_gradient: make the context with "
+                "mixbench.make_context"
             )
         height, width = images.shape[-2:]
         numbers = block_numbers(height, width, self.neigh_size)
@@ -138,11 +147,9 @@ class PuzzleMix(MixStrategy):
         ours, theirs = images, images.flip(0)
         perturbed = self.adv_p > 0 and [uniform(ctx.rng) < self.adv_p for _ in "AB"]
         if perturbed and any(perturbed):
-            gradient, noisy = self._perturb(images, labels, ctx)
-            ours, theirs = (
-                noisy if perturbed[0] else ours,
-                noisy.flip(0) if perturbed[1] else theirs,
-            )
+            gradient, noisy = self._perturb(images, labels, ctx, ctx.input_gradient)
+            ours = noisy if perturbed[0] else ours
+            theirs = noisy.flip(0) if perturbed[1] else theirs
         else:
             gradient = ctx.input_gradient(images, labels)
         saliency = ctx.tensor_half(block_saliency)(gradient, n)
@@ -163,8 +170,17 @@ class PuzzleMix(MixStrategy):
         mixed, mask = ctx.tensor_half(compose_blocks)(ours, theirs, mask, saliency, eps)
         return MixedBatch(images=mixed, labels=labels, partner=mirrored(images), mask=mask)
 
-    def _perturb(self, images, labels, ctx):
-        """The input gradient at a random start near `images`, and the images moved along its sign, both (B, C, H, W)."""
+    def _perturb(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        ctx: MixContext,
+        input_gradient: Callable[[Tensor, Tensor], Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        """The gradient at a random start near `images`, and the images moved along its sign.
+
+        Both (B, C, H, W).
+        """
         import torch
 
         limit = self.adv_eps / 255  # of pixels in [0, 1]
@@ -172,7 +188,7 @@ class PuzzleMix(MixStrategy):
         pixels = images.float() * ctx.std + ctx.mean
         noise = torch.rand(pixels.shape, generator=rng, device=pixels.device) * (2 * limit) - limit
         noise = (pixels + noise).clamp(0, 1) - pixels
-        gradient = ctx.input_gradient((images + noise / ctx.std).to(images.dtype), labels)
+        gradient = input_gradient((images + noise / ctx.std).to(images.dtype), labels)
         noise = noise + (self.adv_eps + 2) / 255 * gradient.float().nan_to_num().sign()
         noise = noise.clamp(-limit, limit) * uniform(ctx.rng)
         return gradient, (((pixels + noise).clamp(0, 1) - ctx.mean) / ctx.std).to(images.dtype)

@@ -1,4 +1,4 @@
-"""SaliencyMix (Uddin et al., 2021): CutMix whose box is centred on the most salient pixel of the pasted image."""
+"""SaliencyMix (Uddin et al., 2021): CutMix around the most salient pixel of the pasted image."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mixbench.mix import (
+    MixContext,
     MixedBatch,
     MixStrategy,
     Needs,
@@ -27,9 +28,10 @@ SOURCES = ("uint8", "opencv", "official")
 
 
 def salient_boxes(saliency: Tensor, draws: Tensor) -> Tensor:
-    """The box of each row, (B, 4) top, left, bottom, right: around the first peak of its map (B, H, W), in raster order.
+    """The box around the first peak of each map (B, H, W), (B, 4) top, left, bottom, right.
 
-    draws (B, 4) holds half the box's height and width, and the centre (y, x) that a flat map takes.
+    The first in raster order. draws (B, 4) holds half the box's height and width, and the centre
+    (y, x) that a flat map takes.
     """
     import torch
 
@@ -43,19 +45,21 @@ def salient_boxes(saliency: Tensor, draws: Tensor) -> Tensor:
 
 
 def paste_salient(images: Tensor, saliency: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
-    """`paste_boxes` of the `salient_boxes`."""
+    """`paste_boxes` of the `salient_boxes`: images (B, C, H, W) and the mask."""
     return paste_boxes(images, salient_boxes(saliency, draws))
 
 
 @register_strategy("saliencymix")
 @dataclass(frozen=True)
 class SaliencyMix(MixStrategy):
-    """CutMix's box around the peak of the partner's fine-grained saliency; lam ~ Beta(alpha, alpha), corrected for clipping.
+    """CutMix's box around the peak of the partner's fine-grained saliency.
 
-    scope 'sample' gives each image its own lam and box; 'batch' is the released code's one lam and box for all, around the
-    peak of the image that is pasted into the first. source 'uint8' computes saliency on the un-normalised pixels where
-    they are, 'opencv' lets OpenCV do it (the same map, a wait for the device); 'official' is the released code's,
-    which hands OpenCV normalised floats and so takes their bytes for brightness. A flat image's centre is drawn.
+    lam is drawn from Beta(alpha, alpha) and corrected for clipping. scope 'sample' gives each image
+    its own lam and box; 'batch' is the released code's one lam and box for all, around the peak of
+    the image that is pasted into the first. source 'uint8' computes saliency on the un-normalised
+    pixels where they are, 'opencv' lets OpenCV do it (the same map, a wait for the device);
+    'official' is the released code's, which hands OpenCV normalised floats and so takes their bytes
+    for brightness. A flat image's centre is drawn.
     Differs: the partner is the mirrored batch, as in timm; the released code permutes.
     """
 
@@ -63,20 +67,21 @@ class SaliencyMix(MixStrategy):
     scope: str = "sample"  # Differs: the released code has one box a batch
     source: str = "uint8"  # Differs: the released code's map is noise
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 < self.alpha < math.inf:
             raise ValueError(f"saliencymix alpha must be above 0, not {self.alpha}")
         for name, known in (("scope", SCOPES), ("source", SOURCES)):
             if getattr(self, name) not in known:
                 raise ValueError(
-                    f"saliencymix {name} must be one of {', '.join(known)}, not {getattr(self, name)!r}"
+                    f"saliencymix {name} must be one of {', '.join(known)}, "
+                    f"not {getattr(self, name)!r}"
                 )
 
     @property
-    def needs(self):
+    def needs(self) -> Needs:
         return Needs(pixels=self.source != "official")
 
-    def mix(self, images, labels, ctx):
+    def mix(self, images: Tensor, labels: Tensor, ctx: MixContext) -> MixedBatch:
         from mixbench.services.saliency import fine_grained, official_saliency, opencv_saliency
 
         height, width = images.shape[-2:]
@@ -84,15 +89,19 @@ class SaliencyMix(MixStrategy):
         for _ in range(len(images) if self.scope == "sample" else 1):
             lam = beta(ctx.rng, self.alpha)
             center = randint(ctx.rng, height), randint(ctx.rng, width)
-            top, left, _, _ = cut_box(
-                height, width, lam, (height, width)
-            )  # half a box up and left of the corner
+            # half a box up and left of the corner
+            top, left, _, _ = cut_box(height, width, lam, (height, width))
             draws.append((height - top, width - left, *center))
-        detect = {"uint8": fine_grained, "opencv": opencv_saliency, "official": official_saliency}[
-            self.source
-        ]
+        detectors = {
+            "uint8": ctx.tensor_half(fine_grained),
+            "opencv": opencv_saliency,
+            "official": ctx.tensor_half(official_saliency),
+        }
         shown = images if self.source == "official" else ctx.pixels
-        detect = detect if self.source == "opencv" else ctx.tensor_half(detect)
-        saliency = detect(shown[-len(draws) :].flip(0))  # of each row's partner
+        if shown is None:
+            raise ValueError(
+                "saliencymix needs MixContext.pixels: make the context with mixbench.make_context"
+            )
+        saliency = detectors[self.source](shown[-len(draws) :].flip(0))  # of each row's partner
         mixed, mask = ctx.tensor_half(paste_salient)(images, saliency, send(draws, images))
         return MixedBatch(images=mixed, labels=labels, partner=mirrored(images), mask=mask)

@@ -1,11 +1,11 @@
-"""TransMix (Chen et al., CVPR 2022): the pixels of another strategy, labels by the class attention that falls on each image."""
+"""TransMix (Chen et al., CVPR 2022): another strategy's pixels, labels by class attention."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mixbench.mix import MixStrategy, Needs
+from mixbench.mix import MixContext, MixedBatch, MixStrategy, ModelOutput, Needs
 from mixbench.registry import register_strategy
 from mixbench.strategies.cutmix import CutMix
 
@@ -16,9 +16,10 @@ DOWNSAMPLE = ("nearest", "area")
 
 
 def downsample_mask(mask: Tensor, grid: tuple[int, int], how: str = "nearest") -> Tensor:
-    """The mask on the patch grid, (B or 1, h, w): the top-left pixel of each patch ('nearest') or its mean ('area').
+    """The mask on the patch grid, (B or 1, h, w).
 
-    Differs: in two dimensions, as the released code; algorithm 1 of the paper flattens the mask first.
+    'nearest' takes the top-left pixel of each patch, 'area' its mean.
+    Differs: in two dimensions, as the released code; algorithm 1 of the paper flattens the mask.
     """
     import torch
 
@@ -34,18 +35,18 @@ def downsample_mask(mask: Tensor, grid: tuple[int, int], how: str = "nearest") -
 def attention_lam(
     mask: Tensor, attn: Tensor, downsample: str = "nearest", renormalise: bool = True
 ) -> Tensor:
-    """A's share of the attention, (B,) float32; mask (B or 1, 1, H, W), attn (B, h, w). Source: equation 7.
+    """A's share of the attention, (B,) float32; mask (B or 1, 1, H, W), attn (B, h, w).
 
-    `renormalise=False` is the literal equation, in which the class token's attention to itself counts for A.
-    NaN where the attention is not finite or sums to 0.
+    `renormalise=False` is the literal equation, in which the class token's attention to itself
+    counts for A. NaN where the attention is not finite or sums to 0. Source: equation 7.
     """
     attn = attn.float()
     down = downsample_mask(mask, (attn.shape[-2], attn.shape[-1]), downsample)
     pasted = (attn * (1 - down)).sum((1, 2))  # (B,) attention on B
     if not renormalise:
         return 1 - pasted
-    kept = (attn * down).sum((1, 2))  # (B,) attention on A
-    return kept / (kept + pasted)
+    shown = (attn * down).sum((1, 2))  # (B,) attention on A
+    return shown / (shown + pasted)
 
 
 @register_strategy("transmix")
@@ -53,8 +54,9 @@ def attention_lam(
 class TransMix(MixStrategy):
     """The pixels of `base`, and lam = (1 - attention_weight) * area + attention_weight * attention.
 
-    attention_weight 0.5 is the paper's section 4.1 and the released code, 1 is equation 7. Over a constant mask
-    (Mixup) it changes nothing. An image whose attention is not finite keeps its label by area.
+    attention_weight 0.5 is the paper's section 4.1 and the released code, 1 is equation 7. Over a
+    constant mask (Mixup) it changes nothing. An image whose attention is not finite keeps its label
+    by area.
     """
 
     base: MixStrategy = CutMix()
@@ -63,29 +65,30 @@ class TransMix(MixStrategy):
     downsample: str = "nearest"
     renormalise: bool = True  # Differs: equation 7 does not; the released code does
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 <= self.attention_weight <= 1:
             raise ValueError(
                 f"transmix attention_weight must be between 0 and 1, not {self.attention_weight}"
             )
         if self.downsample not in DOWNSAMPLE:
             raise ValueError(
-                f"transmix downsample must be one of {', '.join(DOWNSAMPLE)}, not {self.downsample!r}"
+                f"transmix downsample must be one of {', '.join(DOWNSAMPLE)}, "
+                f"not {self.downsample!r}"
             )
         self.needs  # noqa: B018  two different attentions are refused here, not at the first step
 
     @property
-    def needs(self):
+    def needs(self) -> Needs:
         return Needs(attention=str(self.attention)) | self.base.needs
 
     @property
-    def clean_weight(self):
+    def clean_weight(self) -> float:
         return self.base.clean_weight
 
-    def mix(self, images, labels, ctx):
+    def mix(self, images: Tensor, labels: Tensor, ctx: MixContext) -> MixedBatch:
         return self.base.mix(images, labels, ctx)
 
-    def relabel(self, mixed, output):
+    def relabel(self, mixed: MixedBatch, output: ModelOutput) -> Tensor:
         if output.attn is None:
             raise ValueError(
                 "transmix needs ModelOutput.attn: run the model inside mixbench.attention_tap"

@@ -1,84 +1,92 @@
-"""How long training will take here."""
+"""How long training will take on this machine, from a few measured micro-batches."""
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from contextlib import ExitStack
+from collections.abc import Sequence
 
 import torch
 
 from mixbench.data.augment import augment, collate
+from mixbench.data.normalisation import Normalisation
 from mixbench.data.sources import Data
 from mixbench.data.transforms import loader_transform
-from mixbench.distributed import World
 from mixbench.mix import MixStrategy
 from mixbench.recipe import Recipe
+from mixbench.runtime import Runtime
+from mixbench.training.batches import Micro, resolve_micro_batch
 from mixbench.training.clock import Clock
 from mixbench.training.learner import prepare
-from mixbench.training.loop import resolve_micro_batch
-from mixbench.training.objective import mixed_loss
+
+GPU_MICRO_BATCH = 128  # images, where finding the largest that fits would take too long
+TRIALS = 3  # micro-batches of each strategy, the first of which warms up
+SAMPLES = 32  # images that are loaded
 
 
 def estimate_seconds(
-    strategies: list[MixStrategy],
-    recipe: Recipe,
-    data: Data,
-    device: torch.device,
-    workers: int = 0,
-    world: World = World(),
+    strategies: Sequence[MixStrategy], recipe: Recipe, data: Data, runtime: Runtime
 ) -> float:
-    """Seconds that training every strategy for one seed will take here, loading included, from a few measured micro-batches.
+    """Seconds that training every strategy for one seed will take here, loading included.
 
     A strategy that cannot run counts nothing: training will say why.
     """
-    micro = resolve_micro_batch(recipe, device, lambda n: n <= 128, world.size)
-    steps = len(data.train.labels) // recipe.batch_size
-    count = steps * (recipe.batch_size // (micro * world.size)) * recipe.total_epochs
-    rng = torch.Generator().manual_seed(0)
-    images = torch.randn(micro, 3, recipe.image_size, recipe.image_size, generator=rng).to(device)
-    labels = torch.zeros(micro, dtype=torch.int64, device=device)
-    mean, std = (
-        torch.tensor(v, device=device).reshape(-1, 1, 1) for v in (recipe.mean, recipe.std)
+    world = runtime.world
+    micro_batch = resolve_micro_batch(
+        recipe, runtime.device, lambda size: size <= GPU_MICRO_BATCH, world.size
     )
-    training = 0.0
-    for strategy in strategies:
-        [learner] = prepare([strategy], recipe, len(data.classes), 0, device, steps)
-        times = []
-        with ExitStack() as stack:
-            if learner.tap:
-                stack.enter_context(learner.tap)
-            for step in range(3):
-                clock = Clock(device)
-                try:
-                    mixed_loss(
-                        learner,
-                        strategy,
-                        images,
-                        labels,
-                        num_classes=len(data.classes),
-                        smoothing=recipe.smoothing,
-                        amp=recipe.amp,
-                        gradient_amp=recipe.gradient_amp,
-                        seed=0,
-                        step=step,
-                        mean=mean,
-                        std=std,
-                    ).loss.backward()
-                except Exception:
-                    break
-                clock("step")
-                if device.type == "cuda":
-                    torch.cuda.synchronize(device)
-                times.append(clock.seconds()["step"])
-        training += min(times[1:], default=0.0)
-    transform, samples = loader_transform(recipe), min(micro, 32)
+    steps = len(data.train.labels) // recipe.batch_size
+    parts = recipe.batch_size // (micro_batch * world.size)
+    count = steps * parts * recipe.total_epochs
+    training = sum(
+        _step_seconds(strategy, recipe, len(data.classes), micro_batch, runtime)
+        for strategy in strategies
+    )
+    loading, on_device = _loading_seconds(recipe, data, micro_batch, runtime)
+    loading /= max(runtime.workers, 1)
+    training += on_device
+    # worker processes load while the step runs
+    return count * (max(loading, training) if runtime.workers else loading + training)
+
+
+def _step_seconds(
+    strategy: MixStrategy, recipe: Recipe, num_classes: int, micro_batch: int, runtime: Runtime
+) -> float:
+    """Seconds of one micro-batch of a strategy, 0 where it cannot run."""
+    device, side = runtime.device, recipe.image_size
+    rng = torch.Generator().manual_seed(0)
+    images = torch.randn(micro_batch, 3, side, side, generator=rng).to(device)
+    labels = torch.zeros(micro_batch, dtype=torch.int64, device=device)
+    [learner] = prepare([strategy], recipe, num_classes, dataclasses.replace(runtime, seed=0), 1)
+    objective = dataclasses.replace(learner.objective, strategy=strategy)
+    times = []
+    with learner.network:
+        for step in range(TRIALS):
+            clock = Clock(device)
+            try:
+                micro = Micro(images=images, labels=labels, step=step)
+                objective(learner.network, micro).loss.backward()
+            except Exception:
+                break
+            clock("step")
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            times.append(clock.seconds()["step"])
+    return min(times[1:], default=0.0)
+
+
+def _loading_seconds(
+    recipe: Recipe, data: Data, micro_batch: int, runtime: Runtime
+) -> tuple[float, float]:
+    """Seconds of one micro-batch in a loader's process, and of its augmentation on the device."""
+    transform, samples = loader_transform(recipe), min(micro_batch, SAMPLES)
     started = time.perf_counter()
     loaded = [(transform(data.train.load(index)), 0) for index in range(samples)]
-    loading = (time.perf_counter() - started) / samples * micro / max(workers, 1)
-    if recipe.augment_on == "device":
-        raw, _ = collate(loaded)
-        started = time.perf_counter()
-        augment(raw.to(device), mean, std, recipe.remode).sum().item()
-        training += (time.perf_counter() - started) / samples * micro
-    # worker processes load while the step runs
-    return count * (max(loading, training) if workers else loading + training)
+    loading = (time.perf_counter() - started) / samples * micro_batch
+    if recipe.augment_on != "device":
+        return loading, 0.0
+    raw, _ = collate(loaded)
+    normalisation = Normalisation.of(recipe.mean, recipe.std, runtime.device)
+    started = time.perf_counter()
+    augment(raw.to(runtime.device), normalisation, recipe.remode).sum().item()
+    return loading, (time.perf_counter() - started) / samples * micro_batch

@@ -1,85 +1,218 @@
-"""One strategy with its own copy of everything that training changes."""
+"""One strategy with a copy of everything that training changes."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from mixbench.mix import MixStrategy, ModelOutput
+from mixbench.data.normalisation import Normalisation
+from mixbench.mix import MixStrategy
+from mixbench.models.build import recipe_model
 from mixbench.recipe import Recipe
-from mixbench.services.attention import attention_tap
+from mixbench.runs.rows import EpochRow
+from mixbench.runtime import Failed, Runtime, explain
+from mixbench.services.network import network_parameters
 from mixbench.spec import strategy_spec
+from mixbench.training.batches import Micro
 from mixbench.training.clock import Clock
 from mixbench.training.evaluate import Evaluation
-from mixbench.training.objective import compiled_parts, compose, label_loss
-from mixbench.training.optim import build_optimizer, build_scheduler, recipe_model
+from mixbench.training.forward import Network
+from mixbench.training.objective import Objective, StepLoss, compose
+from mixbench.training.optim import build_ema, build_optimizer, build_scheduler, schedule
 
-NEVER = 2**62
+if TYPE_CHECKING:
+    from timm.scheduler.scheduler import Scheduler
+    from timm.utils import ModelEmaV3
 
-
-LAMS = 2000  # images of an epoch whose lam is kept
+NEVER = 2**62  # the step at which a learner diverges that does not
+LAMS = 2000  # images of an epoch whose shares are kept
 
 
 @dataclass
-class Learner:
-    """One strategy with its own copy of model, optimizer, schedule and EMA."""
+class Epoch:
+    """What a learner gathers in one epoch; sums stay on the device until its end."""
 
-    strategy: MixStrategy  # as the user named it
-    mixing: MixStrategy  # as the recipe uses it
-    model: nn.Module
-    net: Callable[
-        [Tensor], ModelOutput
-    ]  # the model with its class attention, compiled where the recipe says so
-    tap: Any = None  # class attention, see attention.py
-    optimizer: Any = None
-    scheduler: Any = None
-    ema: Any = None
-    compiled: bool = False
-    plain: Callable[[Tensor], ModelOutput] | None = (
-        None  # the compiled model for the input gradient; itself where None
-    )
-    label: Callable[..., tuple[Tensor, Tensor]] = field(default_factory=lambda: label_loss)
-    bad_step: Any = None  # the first step that was not finite, on the device; NEVER while all are
-    status: str = "ok"
-    error: str | None = None  # of this process, until all processes know of it
-    flat: Tensor | None = None  # its gradients in one vector, where processes average them
-    loss_sum: Any = 0.0
-    seconds: float = 0.0
-    clocks: list[Clock] = field(default_factory=list)  # of the epoch's micro-batches
-    loading_share: float | None = None  # of the training time of this process, waited for images
-    train_im_per_sec: float | None = (
-        None  # of the epochs trained in this process: its own time and the wait for images
-    )
-    lams: list[tuple[Tensor, Tensor]] = field(
-        default_factory=list
-    )  # of the last epoch: by area and in the label
-    log: list[dict[str, Any]] = field(default_factory=list)
-    evaluation: Evaluation | None = (
-        None  # of the weights that are the headline, after the last epoch
-    )
+    number: int
+    loss: Tensor  # () sum over the micro-batches
+    bad_step: Tensor  # () int64, the first step whose loss was not finite; NEVER while all are
+    area: list[Tensor] = field(default_factory=list)  # (B,) each, A's share of the pixels
+    lam: list[Tensor] = field(default_factory=list)  # (B,) each, A's share of the label
+    clocks: list[Clock] = field(default_factory=list)
+
+    def add(self, step: int, result: StepLoss) -> None:
+        """Take in one micro-batch."""
+        loss = result.loss.detach()
+        self.bad_step = torch.minimum(self.bad_step, torch.where(loss.isfinite(), NEVER, step))
+        self.loss += loss
+        if len(self.lam) * len(result.lam) < LAMS:
+            self.area.append(result.area)
+            self.lam.append(result.lam.detach())
+
+    def seconds(self) -> float:
+        """Seconds of the learner's steps; the device has come to their end."""
+        return sum(sum(clock.seconds().values()) for clock in self.clocks)
+
+
+class Learner:
+    """One strategy with its copy of model, optimizer, schedule and EMA.
+
+    It survives its failures: whatever a strategy or a model raises becomes `trouble` in this
+    process and, once all processes know of it, `failure`; the others go on.
+    """
+
+    def __init__(
+        self,
+        strategy: MixStrategy,
+        network: Network,
+        objective: Objective,
+        recipe: Recipe,
+        runtime: Runtime,
+        steps_per_epoch: int,
+    ):
+        self.strategy = strategy  # as the user named it; the objective's is as the recipe uses it
+        self.network = network
+        self.objective = objective
+        self.optimizer = build_optimizer(network.model, recipe)
+        self.scheduler: Scheduler = build_scheduler(self.optimizer, recipe, steps_per_epoch)
+        self.ema: ModelEmaV3 | None = build_ema(network.model, recipe)
+        self.failure: Failed | None = None
+        self.trouble: Failed | None = None
+        self.seconds = 0.0  # of its steps, over all epochs
+        self.log: list[EpochRow] = []
+        self.evaluation: Evaluation | None = None  # of the headline's weights, last epoch
+        self.train_im_per_sec: float | None = None  # of the epochs that this process trained
+        self.loading_share: float | None = None
+        self._recipe, self._runtime = recipe, runtime
+        self._gradients: Tensor | None = None  # in one vector, where processes average them
+        self.epoch = self._new_epoch(0)
+
+    def _new_epoch(self, number: int) -> Epoch:
+        device = self._runtime.device
+        return Epoch(
+            number,
+            loss=torch.zeros((), device=device),
+            bad_step=torch.full((), NEVER, device=device),
+        )
 
     @property
     def spec(self) -> str:
+        """The strategy's spec text."""
         return strategy_spec(self.strategy)
 
     @property
-    def extra_params_m(self) -> float:
-        """Millions of parameters that the strategy needs beside the model: an external network, an attention provider."""
-        count = self.tap.extra_parameters if self.tap else 0
-        if self.strategy.needs.network:
-            from mixbench.services.network import network_parameters
+    def model(self) -> nn.Module:
+        """The raw weights."""
+        return self.network.model
 
-            count += network_parameters(self.strategy.needs.network)
-        return count / 1e6
+    @property
+    def models(self) -> list[nn.Module]:
+        """What is evaluated: the raw weights and, where there are any, the averaged ones."""
+        return [self.model] if self.ema is None else [self.model, self.ema.module]
+
+    @property
+    def headline(self) -> nn.Module:
+        """The weights that the recipe reports."""
+        if self._recipe.headline == "ema" and self.ema is not None:
+            return self.ema.module
+        return self.model
+
+    # The steps of the loop.
+
+    def begin(self, epoch: int) -> Learner:
+        """Make ready for an epoch; the learner itself."""
+        self.model.train()
+        self.epoch = self._new_epoch(epoch)
+        return self
+
+    def accumulate(self, micro: Micro) -> None:
+        """Mix, forward, relabel, loss and backward; with the last part, gradients are gathered."""
+        if self.trouble is not None:
+            return
+        clock = Clock(self._runtime.device)
+        try:
+            if micro.first:
+                schedule(self.scheduler, self._recipe, self.epoch.number, micro.step)
+            result = self.objective(self.network, micro)
+            (result.loss / micro.parts).backward()
+            self.epoch.add(micro.step, result)
+            if micro.last:
+                self._gradients = self._runtime.world.flat_gradients(self.model)
+        except Exception as error:  # a plug-in may raise anything: its row says so
+            self.trouble = explain(error)
+        clock("accumulate")
+        self.epoch.clocks.append(clock)
+
+    def update(self, step: int) -> None:
+        """Average the gradients over the processes and change the weights."""
+        clock = Clock(self._runtime.device)
+        self._runtime.world.average_gradients(self.model, self._gradients)
+        self._gradients = None
+        try:
+            if self._recipe.clip_grad is not None:
+                nn.utils.clip_grad_norm_(self.model.parameters(), self._recipe.clip_grad)
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            if self.ema is not None:
+                self.ema.update(self.model, step=step)
+        except Exception as error:
+            self.trouble = explain(error)
+        clock("update")
+        self.epoch.clocks.append(clock)
+
+    def stop(self, failure: Failed) -> None:
+        """Take no further part."""
+        self.failure = failure
+        self._gradients = None
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def close(self, evaluations: Sequence[Evaluation | Failed], step: int, batches: int) -> bool:
+        """Take in what was seen of `models` after an epoch that ended with `step`; a row is made.
+
+        batches is the epoch's number of micro-batches in this process. False where a model could
+        not be run, and there is no row.
+        """
+        self.network.forget()
+        for result in evaluations:
+            if isinstance(result, Failed):
+                self.failure = result
+                return False
+        raw, ema = _pair([result for result in evaluations if isinstance(result, Evaluation)])
+        self.evaluation = ema if self._recipe.headline == "ema" else raw
+        self.seconds += self.epoch.seconds()
+        world = self._runtime.world
+        bad_step = int(world.lowest(self.epoch.bad_step))
+        if bad_step == NEVER and not (raw.finite and (ema is None or ema.finite)):
+            bad_step = step  # the last update, which no loss has seen
+        if bad_step != NEVER:
+            self.failure = Failed(f"diverged at step {bad_step}")
+        self.log.append(
+            EpochRow(
+                epoch=self.epoch.number,
+                lr=self.optimizer.param_groups[0]["lr"],
+                train_loss=float(world.total(self.epoch.loss)) / max(batches * world.size, 1),
+                top1=raw.top(1),
+                top5=raw.top(5),
+                top1_ema=None if ema is None else ema.top(1),
+                top5_ema=None if ema is None else ema.top(5),
+                seconds=self.seconds,
+            )
+        )
+        return True
+
+    # What is kept on disk.
 
     def outcome(self) -> dict[str, Any]:
-        """How far it came."""
-        return {"status": self.status, "seconds": self.seconds, "log": self.log}
+        """How far it came, as plain data."""
+        return {
+            "failure": self.failure.reason if self.failure else None,
+            "seconds": self.seconds,
+            "log": [asdict(row) for row in self.log],
+        }
 
     def state(self) -> dict[str, Any]:
         """All that the next epoch depends on, and the outcome so far."""
@@ -96,41 +229,70 @@ class Learner:
             self.optimizer.load_state_dict(state["optimizer"])
             if self.ema is not None:
                 self.ema.module.load_state_dict(state["ema"])
-        self.status, self.seconds, self.log = state["status"], state["seconds"], list(state["log"])
+        self.failure = Failed(state["failure"]) if state["failure"] else None
+        self.seconds = state["seconds"]
+        self.log = [EpochRow(**row) for row in state["log"]]
+
+
+def _pair(evaluations: Sequence[Evaluation]) -> tuple[Evaluation, Evaluation | None]:
+    """The raw weights' and the averaged ones', which a recipe may lack."""
+    raw, *averaged = evaluations
+    return raw, averaged[0] if averaged else None
+
+
+def alive(learners: Iterable[Learner]) -> list[Learner]:
+    """The learners that have not failed."""
+    return [learner for learner in learners if learner.failure is None]
+
+
+def in_turn(learners: Sequence[Learner], step: int) -> Iterator[Learner]:
+    """The learners that have not failed, each first after the loader as often.
+
+    The loader works hardest right after a batch, and whoever comes then shares the cores with it.
+    """
+    first = step % len(learners)
+    for learner in (*learners[first:], *learners[:first]):
+        if learner.failure is None:
+            yield learner
+
+
+def extra_params_m(strategy: MixStrategy, network: Network) -> float:
+    """Millions of parameters that a strategy needs beside the model.
+
+    They are an external network's and an attention provider's.
+    """
+    count = network.extra_parameters
+    if strategy.needs.network:
+        count += network_parameters(strategy.needs.network)
+    return count / 1e6
 
 
 def prepare(
-    strategies: list[MixStrategy],
+    strategies: Sequence[MixStrategy],
     recipe: Recipe,
     num_classes: int,
-    seed: int,
-    device: torch.device,
+    runtime: Runtime,
     steps_per_epoch: int,
 ) -> list[Learner]:
-    """A learner for each strategy from one initial model; NoClassAttention where a strategy asks for attention in vain."""
-    from timm.utils import ModelEmaV3
+    """A learner for each strategy, all from the same initial weights.
 
-    initial = recipe_model(recipe, num_classes, seed)
+    NoClassAttention where a strategy asks for attention in vain.
+    """
+    initial = recipe_model(recipe, num_classes, runtime.seed)
+    normalisation = Normalisation.of(recipe.mean, recipe.std, runtime.device)
     learners = []
     for strategy in strategies:
-        model = copy.deepcopy(initial).to(device)
-        mixing = compose(strategy, recipe)
-        attention = mixing.needs.attention
-        tap = attention_tap(model, attention) if attention else None
-        optimizer = build_optimizer(model, recipe)
-        learners.append(
-            Learner(
-                strategy=strategy,
-                mixing=mixing,
-                model=model,
-                **compiled_parts(model, tap, recipe.compile),
-                tap=tap,
-                optimizer=optimizer,
-                scheduler=build_scheduler(optimizer, recipe, steps_per_epoch),
-                ema=ModelEmaV3(model, decay=recipe.model_ema_decay, use_warmup=True)
-                if recipe.model_ema
-                else None,
-                bad_step=torch.full((), NEVER, device=device),
-            )
+        composed = compose(strategy, recipe)
+        model = copy.deepcopy(initial).to(runtime.device)
+        network = Network(model, composed.needs.attention, compile=recipe.compile)
+        objective = Objective(
+            strategy=composed,
+            num_classes=num_classes,
+            smoothing=recipe.smoothing,
+            normalisation=normalisation,
+            seed=runtime.seed,
+            amp=recipe.amp,
+            gradient_amp=recipe.gradient_amp,
         )
+        learners.append(Learner(strategy, network, objective, recipe, runtime, steps_per_epoch))
     return learners

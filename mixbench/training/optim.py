@@ -1,44 +1,29 @@
-"""Optimizer, schedule and weights average, by timm."""
+"""Optimizer, schedule and averaged weights, by timm."""
 
 from __future__ import annotations
 
 import inspect
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from mixbench.models.build import build_model
 from mixbench.recipe import Recipe
 
-
-def recipe_model(recipe: Recipe, num_classes: int, seed: int) -> nn.Module:
-    """The recipe's model."""
-    return build_model(
-        recipe.model,
-        num_classes,
-        seed,
-        image_size=recipe.image_size,
-        patch_size=recipe.patch_size,
-        embed_dim=recipe.embed_dim,
-        depth=recipe.depth,
-        num_heads=recipe.num_heads,
-        drop_rate=recipe.drop_rate,
-        drop_path_rate=recipe.drop_path,
-    )
+if TYPE_CHECKING:
+    from timm.scheduler.scheduler import Scheduler
+    from timm.utils import ModelEmaV3
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """timm's optimizer; biases, norms, position embedding and class tokens are without weight decay."""
+    """timm's optimizer; biases, norms, position embedding and class tokens have no weight decay."""
     from timm.optim import create_optimizer_v2, get_optimizer_class
 
     kind = get_optimizer_class(recipe.opt.removeprefix("lookahead_"), bind_defaults=False)
-    fused: dict[str, Any] = (
-        {"fused": True}
-        if recipe.opt_fused and "fused" in inspect.signature(kind).parameters
-        else {}
-    )
+    fused: dict[str, Any] = {}
+    if recipe.opt_fused and "fused" in inspect.signature(kind).parameters:
+        fused["fused"] = True
     return create_optimizer_v2(
         model,
         opt=recipe.opt,
@@ -50,13 +35,14 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     )
 
 
-def build_scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps_per_epoch: int) -> Any:
+def build_scheduler(
+    optimizer: torch.optim.Optimizer, recipe: Recipe, steps_per_epoch: int
+) -> Scheduler:
     """timm's cosine schedule with warm-up, by epochs or, with sched_on_updates, by steps."""
     from timm.scheduler import CosineLRScheduler
 
-    logging.getLogger("timm.scheduler.cosine_lr").setLevel(
-        logging.ERROR
-    )  # it warns of every run of one epoch
+    # it warns of every run of one epoch
+    logging.getLogger("timm.scheduler.cosine_lr").setLevel(logging.ERROR)
     unit = steps_per_epoch if recipe.sched_on_updates else 1
     return CosineLRScheduler(
         optimizer,
@@ -68,9 +54,21 @@ def build_scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps_per_
     )
 
 
-def schedule(scheduler: Any, recipe: Recipe, epoch: int, step: int) -> None:
+def schedule(scheduler: Scheduler, recipe: Recipe, epoch: int, step: int) -> None:
     """Set the learning rate of a step; both counts start at 0."""
     if recipe.sched_on_updates:
         scheduler.step_update(step)
     else:
         scheduler.step(max(epoch - recipe.lr_epoch_lag, 0))
+
+
+def build_ema(model: nn.Module, recipe: Recipe) -> ModelEmaV3 | None:
+    """The average of the model's weights, None where the recipe has none.
+
+    Its decay warms up with the steps: 0.99996 would leave a short run at its initial weights.
+    """
+    from timm.utils import ModelEmaV3
+
+    if not recipe.model_ema:
+        return None
+    return ModelEmaV3(model, decay=recipe.model_ema_decay, use_warmup=True)

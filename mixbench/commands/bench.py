@@ -1,0 +1,125 @@
+"""The command that compares strategies, and its two short forms, `train` and `speed`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import shlex
+from importlib.util import find_spec
+from pathlib import Path
+
+from mixbench.commands.list import print_strategies
+from mixbench.commands.options import bench_parser, load_plugins
+from mixbench.comparison.plan import Plan
+from mixbench.data.folders import check_splits
+from mixbench.recipe import load_recipe, recipe_hash, recipe_text
+from mixbench.registry import BUILTIN
+from mixbench.runs.directory import RunDirectory, numbered
+from mixbench.spec import create_strategies, strategy_spec
+
+# the options that a plan takes as they are
+PLAN_OPTIONS = (
+    *("data", "dataset", "download", "limit_train", "limit_val", "workers", "cache"),
+    *("mode", "rounds", "profile", "peers", "device", "csv", "json", "log", "resume"),
+)
+
+
+def bench(argv: list[str]) -> int:
+    """Check, measure and write what the options ask for; the exit status."""
+    options = bench_parser().parse(argv)
+    load_plugins(options)
+    if options.list:
+        print_strategies()
+        return 0
+    plan = plan_of(options, argv)
+    if options.print_recipe:
+        print(recipe_text(plan.recipe), end="")
+        return 0
+    if plan.data is not None:
+        check_splits(plan.data)
+    RunDirectory(plan.out).check(plan.identity, files=plan.files, resume=plan.resume)
+    if options.dry_run:
+        describe(plan)
+        return 0
+    from mixbench.comparison.comparison import run
+
+    return run(plan)
+
+
+def train(argv: list[str]) -> int:
+    """Train strategies by any recipe, TransMix where none is named; ends in last.pt."""
+    return bench(["--mode", "accuracy", "--strategies", "transmix", *argv])
+
+
+def speed(argv: list[str]) -> int:
+    """Time strategies, every built-in one in 40 rounds unless the options say otherwise."""
+    return bench(["--mode", "speed", "--rounds", "40", "--strategies", ",".join(BUILTIN), *argv])
+
+
+def plan_of(options: argparse.Namespace, argv: list[str]) -> Plan:
+    """What the options ask for; ValueError for a mistake in them."""
+    strategies = create_strategies(options.strategies)
+    check_combinations(options)
+    real = options.data is not None or options.dataset not in (None, "scenes")
+    config = options.config or ("deit_small" if real else "quick")
+    overrides = {
+        key.partition(".")[2]: value
+        for key, value in vars(options).items()
+        if key.startswith("recipe.")
+    }
+    recipe = load_recipe(config, overrides)
+    plan = Plan(
+        strategies=strategies,
+        recipe=recipe,
+        seeds=options.seeds or (recipe.seed,),
+        out=options.out or Path(),
+        command=shlex.join(["python", "bench.py", *argv]),
+        **{name: getattr(options, name) for name in PLAN_OPTIONS},
+    )
+    if options.out is not None:
+        return plan
+    specs = [strategy_spec(strategy) for strategy in strategies]
+    asked = specs, plan.seeds, plan.mode, plan.rounds
+    digits = recipe_hash(recipe, of=plan.identity.text(), asked=asked)
+    directory = numbered(Path("runs") / f"{Path(config).stem}-{digits}", resume=plan.resume)
+    return dataclasses.replace(plan, out=directory.path)
+
+
+def check_combinations(options: argparse.Namespace) -> None:
+    """ValueError where two options exclude each other, or something that one needs is missing."""
+    if options.data and options.dataset:
+        raise ValueError("--data and --dataset exclude each other: give one")
+    if options.mode == "accuracy" and (options.profile or options.peers):
+        raise ValueError(
+            "--profile and --peers belong to the speed part: take --mode speed or both"
+        )
+    if options.log and not find_spec("tensorboard"):
+        raise ValueError("--log tensorboard needs TensorBoard: pip install tensorboard")
+    if options.peers and not find_spec("baselines"):
+        raise ValueError("--peers needs the folder baselines/ of a checkout: run it there")
+    if options.workers is not None and options.workers < 0:
+        raise ValueError(f"--workers must be 0 or more, not {options.workers}")
+
+
+def describe(plan: Plan) -> None:
+    """Print what a plan would run, and what is known of its cost."""
+    from mixbench.comparison.cost import training_cost
+
+    recipe = plan.recipe
+    print(f"would run   {', '.join(map(strategy_spec, plan.strategies))}")
+    print(
+        f"on          {plan.data or plan.dataset or 'scenes'}, {recipe.model} at "
+        f"{recipe.image_size} px"
+    )
+    if plan.trains:
+        print(
+            f"training    {recipe.total_epochs} epochs x {len(plan.strategies)} strategies x "
+            f"{len(plan.seeds)} seeds, batch {recipe.batch_size}"
+        )
+        print(f"cost        {training_cost(plan)}")
+    if plan.times:
+        print(
+            f"timing      {recipe.speed_model} at {recipe.speed_image_size} px, {plan.rounds} "
+            "rounds"
+        )
+    print(f"output      {plan.out}")

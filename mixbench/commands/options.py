@@ -1,0 +1,202 @@
+"""The options of the commands, each with a sentence of help."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import NoReturn
+
+from mixbench.commands.recipe_options import add_recipe_options
+from mixbench.registry import load_plugin
+from mixbench.values import did_you_mean
+
+DATASETS = ("scenes", "cifar10", "cifar100", "fashionmnist")
+ROUNDS = 5
+COMMANDS = {  # name -> what it does
+    "bench": "compare strategies: measure what the options ask for (the command without a name)",
+    "train": "train strategies and model by any recipe: bench --mode accuracy",
+    "speed": "time strategies: bench --mode speed, every built-in one in 40 rounds",
+    "report": "write report.html of one run, or of several that are merged",
+    "sweep": "send every strategy and seed to Slurm as a job and collect the rows",
+    "list": "list the strategies with their parameters",
+    "zoo": "list the paper's models beside the paper's figures",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose mistakes are ValueErrors with the nearest option; no abbreviations."""
+
+    def __init__(self, name: str, *, add_help: bool = True):
+        super().__init__(
+            add_help=add_help,
+            prog=f"mixbench {name}" if name != "bench" else "mixbench",
+            description=f"{COMMANDS[name][0].upper()}{COMMANDS[name][1:]}.",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the mistake as a ValueError."""
+        raise ValueError(message)
+
+    def parse(self, argv: list[str]) -> argparse.Namespace:
+        """The options; ValueError with the nearest one for an unknown option."""
+        known = [option for action in self._actions for option in action.option_strings]
+        options, unknown = self.parse_known_args(argv)
+        if unknown:
+            name = unknown[0].partition("=")[0]
+            hint = "see --help"
+            if name.startswith("-"):
+                nearest = did_you_mean(name, known)
+                hint = nearest if "did you" in nearest else hint
+            raise ValueError(f"unknown option {unknown[0]!r}: {hint}")
+        return options
+
+
+def bench_parser() -> Parser:
+    """The parser of the command without a name; every field of the recipe is an option too."""
+    parser = Parser("bench")
+    parser.description = (
+        "Train and time image-mixing strategies under one recipe and write one comparison CSV."
+    )
+    parser.epilog = (
+        "example: python bench.py --strategies cutmix,'transmix(attention_weight=1.0)' "
+        "--data imagenette\n\ncommands:\n"
+        + "\n".join(f"  mixbench {name:<8} {sentence}" for name, sentence in COMMANDS.items())
+    )
+    _add_what(parser)
+    _add_data(parser)
+    _add_measurement(parser)
+    _add_output(parser)
+    add_recipe_options(parser)
+    return parser
+
+
+def _add_what(parser: Parser) -> None:
+    add = parser.add_argument_group("what to compare").add_argument
+    add(
+        "--strategies",
+        default="cutmix,transmix",
+        help="names or spec texts, comma-separated (default: %(default)s)",
+    )
+    add("--list", action="store_true", help="list the strategies with their parameters and stop")
+    add_plugin_option(parser)
+    add(
+        "--config",
+        metavar="FILE",
+        help="recipe, a YAML file or a shipped one's name (default: quick; deit_small with data)",
+    )
+    add(
+        "--seeds",
+        type=seeds,
+        metavar="0,1,2",
+        help="one run of every strategy for each (default: the recipe's seed)",
+    )
+
+
+def add_plugin_option(parser: Parser) -> None:
+    """Add --plugin, which `load_plugins` reads."""
+    parser.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a Python file that registers strategies",
+    )
+
+
+def load_plugins(options: argparse.Namespace) -> None:
+    """Run the files that --plugin names."""
+    for path in options.plugin:
+        load_plugin(path)
+
+
+def _add_data(parser: Parser) -> None:
+    add = parser.add_argument_group("data").add_argument
+    add("--data", type=Path, metavar="DIR", help="image folder with train/ and val/")
+    add(
+        "--dataset",
+        choices=DATASETS,
+        help="a data set by name (default: scenes, which needs no download)",
+    )
+    add("--download", action="store_true", help="fetch the --dataset")
+    add("--limit-train", type=count, metavar="N", help="train on a class-balanced subset")
+    add("--limit-val", type=count, metavar="N", help="validate on a class-balanced subset")
+    add("--workers", type=int, metavar="N", help="loader processes (default: by data and cores)")
+    add(
+        "--cache",
+        choices=("ram",),
+        help="decode every image once and keep it in memory; changes no pixel",
+    )
+
+
+def _add_measurement(parser: Parser) -> None:
+    add = parser.add_argument_group("what to measure, and where").add_argument
+    add(
+        "--mode",
+        choices=("accuracy", "speed", "both"),
+        default="both",
+        help="what to measure (default: %(default)s)",
+    )
+    add(
+        "--rounds",
+        type=count,
+        default=ROUNDS,
+        metavar="N",
+        help="timed rounds of the speed part (default: %(default)s)",
+    )
+    add(
+        "--profile",
+        action="store_true",
+        help="with the speed part: the dearest operators of each strategy, and a trace",
+    )
+    add(
+        "--peers",
+        action="store_true",
+        help="with the speed part: other packages' mixing beside ours; in a checkout only",
+    )
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: %(default)s)")
+
+
+def _add_output(parser: Parser) -> None:
+    add = parser.add_argument_group("output").add_argument
+    add(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="output directory (default: runs/<recipe>-<hash of what was asked>)",
+    )
+    add("--csv", type=Path, metavar="FILE", help="also write comparison.csv here")
+    add("--json", type=Path, metavar="FILE", help="also write every table here, as one document")
+    add(
+        "--log",
+        choices=("tensorboard",),
+        help="also log each epoch for TensorBoard, under the output directory",
+    )
+    add(
+        "--resume",
+        action="store_true",
+        help="go on with a run that was stopped; what is finished is not done again",
+    )
+    add("--dry-run", action="store_true", help="say what would run, and stop")
+    add("--print-recipe", action="store_true", help="print the resolved recipe and stop")
+
+
+def count(text: str) -> int:
+    """A whole number above 0."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number above 0, not {text!r}")
+    return int(text)
+
+
+def seeds(text: str) -> tuple[int, ...]:
+    """Different whole numbers, comma-separated."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts) or len(set(parts)) < len(parts):
+        raise argparse.ArgumentTypeError(
+            f"must be different whole numbers such as 0,1,2, not {text!r}"
+        )
+    largest = max(map(int, parts))
+    if largest >= 2**63:
+        raise argparse.ArgumentTypeError(f"must be below 2**63, not {largest}")
+    return tuple(int(part) for part in parts)

@@ -1,0 +1,32 @@
+"""The command that writes the page of one run or of several."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mixbench.commands.options import Parser
+
+
+def report(argv: list[str]) -> int:
+    """Write report.html, of several runs also their merged tables; the exit status."""
+    parser = Parser("report")
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="a directory that the command wrote"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="where the merged comparison goes (default: the one run's directory)",
+    )
+    parser.add_argument(
+        "--mixed-machines",
+        action="store_true",
+        help="list speeds of different machines in one table",
+    )
+    options = parser.parse(argv)
+    from mixbench.report.page import report_runs
+
+    page = report_runs(options.runs, options.out, mixed_machines=options.mixed_machines)
+    print(f"wrote {page}")
+    return 0

@@ -1,0 +1,261 @@
+"""The training part of a comparison: every strategy with every seed, as rows."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+
+import torch
+
+from mixbench.comparison.cost import duration
+from mixbench.comparison.plan import Plan
+from mixbench.comparison.screen import Screen
+from mixbench.data.loaders import EvalSet
+from mixbench.data.normalisation import Normalisation
+from mixbench.data.scenes import Scene, draw_scene
+from mixbench.data.sources import Data
+from mixbench.data.transforms import eval_transform
+from mixbench.evaluations.label_error import label_error
+from mixbench.mix import MixStrategy, hashed_seed
+from mixbench.recipe import Recipe
+from mixbench.report.gallery import Shown, draw_gallery, mixed_grid
+from mixbench.runs.directory import RunDirectory
+from mixbench.runs.environment import device_name, precision_name, today, versions
+from mixbench.runs.rows import RunRow
+from mixbench.runs.samples import write_correct, write_lam
+from mixbench.runtime import Runtime, explain
+from mixbench.spec import strategy_spec
+from mixbench.training.estimate import estimate_seconds
+from mixbench.training.evaluate import Evaluation
+from mixbench.training.forward import Network
+from mixbench.training.learner import LAMS, Learner, extra_params_m
+from mixbench.training.loop import train
+
+LONG = 3600  # seconds after which a run deserves a warning
+SCENES = 500  # drawn to measure the label error
+SHOWN = 16  # validation images that the pictures mix
+MOST_WORKERS = 8  # loader processes, unless more are asked for
+
+
+def train_seeds(
+    plan: Plan, data: Data, recipe_hash: str, runtime: Runtime, screen: Screen
+) -> Iterator[list[RunRow]]:
+    """The rows of every strategy, seed by seed; what is finished is not trained again."""
+    runtime = dataclasses.replace(runtime, workers=workers(plan, data))
+    specs = [strategy_spec(strategy) for strategy in plan.strategies]
+    announced = False
+    for seed in plan.seeds:
+        seeded = dataclasses.replace(runtime, seed=seed)
+        finished = RunDirectory(plan.out).results(recipe_hash)
+        rows = {spec: finished[spec, seed] for spec in specs if (spec, seed) in finished}
+        missing = [strategy for strategy in plan.strategies if strategy_spec(strategy) not in rows]
+        if missing:
+            if not announced:
+                _announce(missing, plan, data, seeded)
+                announced = True
+            show = seed == plan.seeds[0] and not rows
+            for row in _train_seed(missing, plan, data, recipe_hash, seeded, screen, show=show):
+                rows[row.strategy] = row
+        if runtime.first:
+            RunDirectory(plan.out).clear_state(seed)
+        yield [rows[spec] for spec in specs]
+
+
+def workers(plan: Plan, data: Data) -> int:
+    """Loader processes: as asked, none for the drawn data, else one a core, eight at most."""
+    if plan.workers is not None:
+        return plan.workers
+    if data.name == "scenes":
+        return 0
+    cores = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return min(max(cores // processes, 1), MOST_WORKERS)
+
+
+def _announce(strategies: Sequence[MixStrategy], plan: Plan, data: Data, runtime: Runtime) -> None:
+    """Say how long training will take, and what to do where that is long."""
+    seconds = estimate_seconds(strategies, plan.recipe, data, runtime) * len(plan.seeds)
+    runtime.say(f"training will take about {duration(seconds)} on this machine")
+    if seconds > LONG:
+        runtime.say(
+            "that is long: lower --epochs or --limit-train, take --config quick, or use a GPU "
+            "(--device cuda)"
+        )
+
+
+def _train_seed(
+    strategies: Sequence[MixStrategy],
+    plan: Plan,
+    data: Data,
+    recipe_hash: str,
+    runtime: Runtime,
+    screen: Screen,
+    *,
+    show: bool,
+) -> list[RunRow]:
+    """Train the strategies with the runtime's seed; their rows, those that finished are kept."""
+    seed, directory = runtime.seed, RunDirectory(plan.out)
+    with screen.counting(f"training, seed {seed}, steps", f"seed {seed}  step") as tick:
+        runtime = dataclasses.replace(runtime, tick=tick)
+        if plan.log and runtime.first:
+            runtime = dataclasses.replace(runtime, log=tensorboard(directory, seed))
+        learners = train(strategies, plan.recipe, data, runtime)
+    rows = [_row(learner, plan.recipe, data, recipe_hash, runtime) for learner in learners]
+    if runtime.first:
+        for learner, row in zip(learners, rows, strict=True):
+            if learner.failure is None:
+                directory.keep(row)
+        if show:
+            _draw(learners, plan.recipe, data, directory, runtime)
+    return rows
+
+
+def _row(
+    learner: Learner, recipe: Recipe, data: Data, recipe_hash: str, runtime: Runtime
+) -> RunRow:
+    """What a strategy came to with one seed; single images' results go into files."""
+    needs = learner.strategy.needs
+    row = RunRow(
+        strategy=learner.spec,
+        seed=runtime.seed,
+        compose=recipe.compose,
+        dataset=data.name,
+        train_images=len(data.train.labels),
+        num_classes=len(data.classes),
+        model=recipe.model,
+        params_m=sum(p.numel() for p in learner.model.parameters()) / 1e6,
+        attention=needs.attention,
+        network=needs.network,
+        image_size=recipe.image_size,
+        batch_size=recipe.batch_size,
+        epochs=recipe.total_epochs,
+        headline=recipe.headline,
+        train_seconds=learner.seconds,
+        loading_share=learner.loading_share,
+        train_im_per_sec=learner.train_im_per_sec,
+        device=device_name(runtime.device),
+        precision=precision_name(recipe.amp, recipe.tf32, runtime.device),
+        compiled=recipe.compile,
+        recipe_hash=recipe_hash,
+        versions=versions(),
+        date=today(),
+    )
+    if learner.failure is not None:
+        return dataclasses.replace(row, status=learner.failure.reason)
+    row = dataclasses.replace(row, extra_params_m=extra_params_m(learner.strategy, learner.network))
+    if learner.log:
+        last, ema = learner.log[-1], recipe.headline == "ema"
+        row = dataclasses.replace(
+            row,
+            top1=last.top1_ema if ema else last.top1,
+            top5=last.top5_ema if ema else last.top5,
+            top1_ema=last.top1_ema,
+        )
+    if learner.evaluation is not None:
+        row = dataclasses.replace(
+            row,
+            nll=float(learner.evaluation.nll.mean()),
+            ece=learner.evaluation.calibration_error(),
+            label_error=_label_error(learner, recipe, runtime) if data.name == "scenes" else None,
+        )
+        if runtime.first:
+            _write_samples(learner, learner.evaluation, runtime)
+    return row
+
+
+def _write_samples(learner: Learner, evaluation: Evaluation, runtime: Runtime) -> None:
+    """Write which images were right, and a sample of A's shares in the last epoch."""
+    assert runtime.out is not None
+    folder = RunDirectory(runtime.out).seed(learner.spec, runtime.seed)
+    write_correct(folder.correct, evaluation.correct)
+    if learner.epoch.lam:  # not where a run was resumed after its last epoch
+        area, lam = (
+            torch.cat(shares)[:LAMS].cpu().numpy()
+            for shares in (learner.epoch.area, learner.epoch.lam)
+        )
+        write_lam(folder.lam, area, lam)
+
+
+@cache
+def _scenes(size: int) -> tuple[Scene, ...]:
+    return tuple(draw_scene(hashed_seed("label error"), index, size) for index in range(SCENES))
+
+
+def _label_error(learner: Learner, recipe: Recipe, runtime: Runtime) -> float | None:
+    """The strategy's label error; None, and a line, where it raises: other figures stand."""
+    try:
+        return label_error(
+            learner.strategy,
+            Network(learner.model, learner.strategy.needs.attention),
+            _scenes(recipe.image_size),
+            Normalisation.of(recipe.mean, recipe.std, runtime.device),
+        )
+    except Exception as error:  # a plug-in may raise anything
+        runtime.say(f"no label error of {learner.spec}: {explain(error).reason}")
+        return None
+
+
+def _draw(
+    learners: Sequence[Learner],
+    recipe: Recipe,
+    data: Data,
+    directory: RunDirectory,
+    runtime: Runtime,
+) -> None:
+    """Pictures of what the strategies make of some images; a failure costs no figure."""
+    try:
+        shown = [
+            Shown(
+                spec=learner.spec,
+                strategy=learner.strategy,
+                model=learner.model,
+                network=Network(learner.model, learner.strategy.needs.attention),
+            )
+            for learner in learners
+            if learner.failure is None
+        ]
+        if shown:
+            images, labels = _varied(data, recipe, runtime.device)
+            normalisation = Normalisation.of(recipe.mean, recipe.std, runtime.device)
+            mixed_grid(shown, images, labels, data.classes, normalisation, directory.mixed)
+            draw_gallery(shown, images, labels, data.classes, normalisation, directory.gallery)
+    except Exception as error:  # a plug-in may raise anything
+        runtime.say(f"no picture of the mixed images: {explain(error).reason}")
+
+
+def _varied(data: Data, recipe: Recipe, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Validation images (16, 3, H, W) spread over the classes, since a folder's first are alike."""
+    by_class: dict[int, list[int]] = {}
+    for index, label in enumerate(data.val.labels):
+        by_class.setdefault(label, []).append(index)
+    deepest = max(map(len, by_class.values()))
+    order = [
+        indices[turn]
+        for turn in range(deepest)
+        for _, indices in sorted(by_class.items())
+        if turn < len(indices)
+    ]
+    dataset = EvalSet(data.val, eval_transform(recipe))
+    images, labels = zip(*(dataset[index] for index in order[:SHOWN]), strict=True)
+    return torch.stack(images).to(device), torch.tensor(labels, device=device)
+
+
+def tensorboard(
+    directory: RunDirectory, seed: int
+) -> Callable[[str, int, Mapping[str, float]], None]:
+    """Writes the figures of each epoch as curves for TensorBoard."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer_of = cache(lambda spec: SummaryWriter(str(directory.curves(spec, seed))))
+
+    def log(spec: str, epoch: int, figures: Mapping[str, float]) -> None:
+        for name, value in figures.items():
+            if name != "epoch":
+                writer_of(spec).add_scalar(name, value, epoch)
+        writer_of(spec).flush()
+
+    return log

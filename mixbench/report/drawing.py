@@ -1,0 +1,124 @@
+"""How every diagram looks, and the SVG text that it becomes."""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's, yellow darkened
+COLOURS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#7A6A00",
+    "#56B4E9",
+    "#000000",
+    "#E69F00",
+)
+MARKERS = "osD^vP*X"
+
+# Five inches wide with text of ten points: legible on a phone, where an SVG unit is about a pixel.
+WIDTH = 5
+STYLE = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 10,
+    "axes.labelsize": 10,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.fontsize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+}
+
+
+def pyplot() -> Any:
+    """matplotlib.pyplot, without a window."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt
+
+
+def wrapped(name: str, width: int = 22) -> str:
+    """Lines of about `width` characters, broken after an opening bracket or a comma."""
+    lines = [""]
+    for part in re.findall(r"[^(,]*[(,]?\s*", name):
+        if lines[-1] and len(lines[-1] + part.rstrip()) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(line.rstrip() for line in lines)
+
+
+@dataclass(frozen=True)
+class Look:
+    """A strategy's colour and marker, the same in every diagram."""
+
+    colour: str
+    marker: str
+
+
+def looks(strategies: Sequence[str]) -> dict[str, Look]:
+    """A look for each strategy."""
+    return {
+        name: Look(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)])
+        for i, name in enumerate(strategies)
+    }
+
+
+class Drawing:
+    """One diagram: `with Drawing(name, description, height) as axes`, then `svg`.
+
+    `svg` is text that needs no other file; `axes` has `rows` of them, below one another.
+    """
+
+    def __init__(self, name: str, description: str, height: float, rows: int = 1):
+        self.name, self.description, self.height, self.rows = name, description, height, rows
+        self.svg = ""
+
+    def __enter__(self) -> list[Axes]:
+        self._plt = pyplot()
+        self._stack = ExitStack()
+        self._stack.enter_context(self._plt.rc_context({**STYLE, "svg.hashsalt": self.name}))
+        self.figure: Figure
+        self.figure, axes = self._plt.subplots(
+            self.rows, 1, figsize=(WIDTH, self.height), squeeze=False, layout="constrained"
+        )
+        self._stack.callback(self._plt.close, self.figure)
+        return list(axes[:, 0])
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        with self._stack:
+            if kind is None:
+                self.svg = self._text()
+
+    def _text(self) -> str:
+        stream = io.StringIO()
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        self.figure.savefig(stream, format="svg", metadata=nothing)
+        text = stream.getvalue()
+        text = text[text.index("<svg") :]
+        text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
+        text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
+        text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
+        text = re.sub(r'\bid="', f'id="{self.name}-', text)  # several drawings share one page
+        text = re.sub(r'(href="#|url\(#)', rf"\1{self.name}-", text)
+        label = html.escape(self.description, quote=True)
+        return text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)

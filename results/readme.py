@@ -1,0 +1,146 @@
+"""Write what the README and the docs take from elsewhere: `make readme`.
+
+Between marks such as `<!-- speed: ... -->` and `<!-- /speed -->` stand the newest figures of
+results/, the columns of the tables and the options of the recipe.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mixbench.commands.recipe_options import recipe_page
+from mixbench.files import replace_file
+from mixbench.published import published
+from mixbench.report.summary import compare_runs, speed_verdict
+from mixbench.report.tables import (
+    columns_table,
+    interval,
+    markdown_table,
+    statistics_cells,
+    statistics_header,
+)
+from mixbench.runs.rows import ComparisonRow, RunRow, SpeedRow, column_names, read_table
+
+RANDOM = "resnet50-random.pth"  # weights of a network that is timed alone
+COMPLETE = {"saliencymix", "puzzlemix", "transmix"}  # a table of speeds without them is a part
+TABLES = {"runs.csv": RunRow, "speed.csv": SpeedRow, "comparison.csv": ComparisonRow}
+
+
+def main() -> int:
+    """Write every page that has such parts; the exit status."""
+    for path, text in pages(Path()).items():
+        replace_file(path, text)
+    return 0
+
+
+def pages(root: Path) -> dict[Path, str]:
+    """The content of each page with its parts, from a checkout's root."""
+    readme, report = root / "README.md", root / "docs" / "reading-the-report.md"
+    parts = {
+        "top-1": top1_lines(root / "results"),
+        "speed": speed_lines(root / "results"),
+        "columns": names_of_columns(),
+    }
+    columns = {f"columns of {name}": columns_table(kind) for name, kind in TABLES.items()}
+    return {
+        readme: replaced(readme.read_text(encoding="utf-8"), parts),
+        report: replaced(report.read_text(encoding="utf-8"), columns),
+        root / "docs" / "recipe.md": recipe_page(),
+    }
+
+
+def replaced(text: str, parts: Mapping[str, Sequence[str]]) -> str:
+    """The text with each part between its marks; ValueError where a mark is missing."""
+    for name, lines in parts.items():
+        pattern = rf"(<!-- {re.escape(name)}(?:: [^>]*)? -->\n).*?(<!-- /{re.escape(name)} -->)"
+        places = list(re.finditer(pattern, text, re.DOTALL))
+        if len(places) != 1:
+            raise ValueError(f"the page has {len(places)} places for {name!r}, not one")
+        [place] = places
+        content = "".join(f"{line}\n" for line in lines)
+        text = text[: place.end(1)] + content + text[place.start(2) :]
+    return text
+
+
+def names_of_columns() -> list[str]:
+    """The names of every table's columns, as a table."""
+    rows = [
+        (f"`{name}`", ", ".join(f"`{column}`" for column in column_names(kind)))
+        for name, kind in TABLES.items()
+    ]
+    return markdown_table(("file", "columns"), rows)
+
+
+def top1_lines(folder: Path) -> list[str]:
+    """The newest comparison of top-1 as a table, of those the one with most rows; none if none."""
+    files = sorted(folder.glob("*-top1.csv"))
+    measured = [(read_table(file, RunRow), file) for file in files]
+    if not measured:
+        return []
+    rows, file = max(measured, key=lambda pair: (str(pair[0][0].date), len(pair[0])))
+    comparison = compare_runs(rows)
+    assert comparison is not None
+    first, seeds = rows[0], len({row.seed for row in rows})
+    _, _, _, spread, difference, _, p, verdict = statistics_header(comparison)
+    header = ("strategy", "top-1", "sd", f"{difference} [95 %]", p, verdict)
+    table = []
+    for spec, _, mean, spread, change, bounds, p_value, word in statistics_cells(comparison):
+        both = change if bounds == "-" else f"{change} {bounds}"
+        paper = published(spec).top1 or "-"
+        table.append((spec, mean, spread, both, p_value, word, paper))
+    page = file.with_suffix(".md").name
+    return [
+        f"Top-1 of {first.model} ({first.params_m}M parameters) at {first.image_size} px, "
+        f"{first.train_images:,} images of {first.dataset}, {first.epochs} epochs, {seeds} "
+        f"seed{'s' * (seeds > 1)}, {first.device}, {first.date} "
+        f"([{page}](results/{page}), with the command).",
+        "",
+        *markdown_table((*header, "paper: DeiT-S, ImageNet"), table),
+    ]
+
+
+def speed_lines(folder: Path) -> list[str]:
+    """The newest speeds of each device, precision and compilation, as tables."""
+    newest: dict[tuple[str | None, ...], tuple[Path, list[SpeedRow]]] = {}
+    for file, rows in sorted(complete_speeds(folder), key=lambda pair: str(pair[1][0].date)):
+        first = rows[0]
+        newest[first.device, first.timed_precision, str(first.compiled)] = file, rows
+    lines: list[str] = []
+    for file, rows in newest.values():
+        first = rows[0]
+        lines += [
+            f"{first.timed}; {first.rounds} interleaved rounds, {first.date} "
+            f"([{file.name}](results/{file.name})).",
+            f"CutMix against itself: {first.control_lo:.3f} to {first.control_hi:.3f}.",
+            "",
+        ]
+        header = ("strategy", "im/s", "ratio to CutMix [95 %]", "paper", "")
+        lines += [*markdown_table(header, map(speed_cells, rows)), ""]
+    return lines[:-1]
+
+
+def complete_speeds(folder: Path) -> list[tuple[Path, list[SpeedRow]]]:
+    """The tables of speeds that hold every strategy."""
+    tables = []
+    for file in sorted(folder.glob("*.csv")):
+        if file.stem.endswith("-top1"):
+            continue
+        rows = [row for row in read_table(file, SpeedRow) if row.im_per_sec is not None]
+        if {row.strategy for row in rows} >= COMPLETE:
+            tables.append((file, rows))
+    return tables
+
+
+def speed_cells(row: SpeedRow) -> tuple[str, ...]:
+    """A strategy's speed beside the paper's."""
+    spec = "attentivecutmix" if RANDOM in row.strategy else row.strategy
+    ratio = interval(row.ratio_to_cutmix, row.ratio_lo, row.ratio_hi, 3)
+    paper = published(spec).ratio or "-"
+    return row.strategy, f"{row.im_per_sec:.2f}", ratio, paper, speed_verdict(row)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,305 @@
+"""The command as a user meets it."""
+
+import json
+import re
+
+import pytest
+import torch
+from PIL import Image
+
+from mixbench.cli import COMMANDS, main
+from mixbench.commands import options
+from mixbench.commands.options import bench_parser
+from mixbench.commands.sweep import add_sweep_options
+from mixbench.runs.directory import RunDirectory
+from mixbench.runs.rows import ComparisonRow, RunRow, SpeedRow, column_names, plain, read_table
+from tests.support.command import TINY, cells
+
+ACCURACY = ["--mode", "accuracy", *TINY]
+
+
+def test_default_data_end_to_end(tmp_path, capsys):
+    directory, extra = RunDirectory(tmp_path / "run"), tmp_path / "c.csv"
+    argv = ["--strategies", "none,transmix", "--out", str(directory.path), "--csv", str(extra)]
+    assert main([*argv, "--json", str(tmp_path / "all.json"), *TINY]) == 0
+    runs, speed = read_table(directory.runs, RunRow), read_table(directory.speed, SpeedRow)
+    rows = read_table(directory.comparison, ComparisonRow)
+    assert [row.strategy for row in runs] == ["none", "transmix"]
+    assert [row.strategy for row in speed] == ["cutmix", "none", "transmix"]  # the reference first
+    assert {row.strategy for row in rows} == {"none", "transmix", "cutmix"}
+    assert extra.read_bytes() == directory.comparison.read_bytes()
+    for row in runs:
+        assert row.status == "ok" and 0 <= row.top1 <= row.top5 <= 100
+        assert (row.model, row.image_size) == ("vit_tiny_patch16_224", 32)
+    for row in speed:
+        assert row.im_per_sec_lo <= row.im_per_sec <= row.im_per_sec_hi
+        assert row.ratio_lo <= row.ratio_to_cutmix <= row.ratio_hi
+        assert (row.timed_model, row.timed_image_size) == ("deit_tiny_patch16_224", 64)
+    whole = json.loads((tmp_path / "all.json").read_text())
+    assert [row["strategy"] for row in whole["runs"]] == ["none", "transmix"]
+    assert whole["recipe"]["embed_dim"] == 24 and "bench.py" in whole["command"]
+    assert [row["top1"] for row in whole["comparison"]] == [plain(row)["top1"] for row in rows]
+    assert "no evidence about ImageNet" in directory.markdown.read_text()
+    assert Image.open(directory.mixed).size[0] > 400 and directory.report.is_file()
+    assert "top-1" in capsys.readouterr().out
+
+
+def test_photographs_end_to_end(tmp_path, photographs):
+    folder = photographs(tmp_path / "photos", 10, 10, ("cat", "dog"))
+    directory = RunDirectory(tmp_path / "run")
+    argv = ["--data", str(folder), "--config", "quick", "--strategies", "cutmix", "--workers", "0"]
+    assert main([*argv, "--out", str(directory.path), *ACCURACY]) == 0
+    [row] = cells(directory.comparison)
+    assert (row["dataset"], row["num_classes"], row["train_images"]) == ("photos", "2", "20")
+    assert row["im_per_sec"] == "" and not directory.speed.exists()
+
+
+def test_epochs_go_to_tensorboard_too(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    directory = RunDirectory(tmp_path / "run")
+    argv = ["--strategies", "cutmix", "--log", "tensorboard", "--out", str(directory.path)]
+    assert main([*argv, *ACCURACY, "--epochs", "2"]) == 0
+    events = accumulator.EventAccumulator(str(directory.curves("cutmix", 0)))
+    events.Reload()
+    logged = [float(row["top1"]) for row in cells(directory.seed("cutmix", 0).log)]
+    assert [event.value for event in events.Scalars("top1")] == pytest.approx(logged)
+
+
+def test_speed_alone_adds_the_reference(tmp_path):
+    directory = RunDirectory(tmp_path / "run")
+    argv = ["--strategies", "mixup", "--mode", "speed", "--out", str(directory.path)]
+    assert main([*argv, *TINY]) == 0
+    written = cells(directory.speed)
+    assert [row["strategy"] for row in written] == ["cutmix", "mixup"]
+    assert written[0]["ratio_to_cutmix"] == "1.0" and not directory.runs.exists()
+
+
+def test_train_trains_transmix_where_nothing_is_named(tmp_path):
+    directory = RunDirectory(tmp_path / "run")
+    assert main(["train", "--out", str(directory.path), *TINY]) == 0
+    assert directory.seed("transmix", 0).weights.is_file()
+    assert not directory.speed.exists()
+
+
+def test_speed_times_every_strategy_in_forty_rounds(tmp_path, capsys):
+    argv = ["speed", "--dry-run", "--out", str(tmp_path / "run")]
+    assert main(argv) == 0
+    text = capsys.readouterr().out
+    assert "40 rounds" in text and "training" not in text
+    assert all(name in text for name in ("none", "puzzlemix", "saliencymix", "attentivecutmix"))
+    directory = RunDirectory(tmp_path / "run")
+    assert main(["speed", "--strategies", "none", "--out", str(directory.path), *TINY]) == 0
+    assert [row["rounds"] for row in cells(directory.speed)] == ["2", "2"]
+
+
+def test_a_profile_is_printed_and_kept(tmp_path, capsys):
+    directory = RunDirectory(tmp_path / "run")
+    argv = ["speed", "--strategies", "none", "--profile", "--out", str(directory.path)]
+    assert main([*argv, *TINY]) == 0
+    text = directory.profile.read_text()
+    assert text.startswith("none: ") and "aten::" in text and directory.trace(0).is_file()
+    assert "aten::" in capsys.readouterr().out
+
+
+def test_peers_are_timed_beside_ours(tmp_path, monkeypatch, capsys):
+    from baselines import peers
+
+    few = {"a copy": lambda: {"mixbench": lambda: None, "clone": lambda: None}}
+    monkeypatch.setattr(peers, "TASKS", few)
+    directory = RunDirectory(tmp_path / "run")
+    argv = ["speed", "--strategies", "none", "--peers", "--out", str(directory.path)]
+    assert main([*argv, *TINY]) == 0
+    text = directory.peers.read_text()
+    assert "a copy" in text and "clone" in text and "a copy" in capsys.readouterr().out
+
+
+def test_tf32_is_of_a_gpu_and_told_in_the_row(tmp_path):
+    """On a CPU the option changes neither figures nor the precision that the row names."""
+    plain_run, tf32_run = RunDirectory(tmp_path / "a"), RunDirectory(tmp_path / "b")
+    argv = ["--strategies", "cutmix", *ACCURACY]
+    assert main([*argv, "--out", str(plain_run.path)]) == 0
+    assert main([*argv, "--tf32", "--out", str(tf32_run.path)]) == 0
+    [before], [after] = cells(plain_run.runs), cells(tf32_run.runs)
+    assert after["precision"] == "fp32" and after["nll"] == before["nll"]
+    assert after["recipe_hash"] != before["recipe_hash"]
+
+
+def test_the_time_is_told_before_training_and_a_long_run_is_warned_of(
+    tmp_path, capsys, monkeypatch
+):
+    from mixbench.comparison import accuracy
+
+    monkeypatch.setattr(accuracy, "estimate_seconds", lambda *_: 4 * 3600.0)
+    argv = ["--strategies", "none", "--seeds", "0,1", "--out", str(tmp_path / "run"), *ACCURACY]
+    assert main(argv) == 0
+    text = capsys.readouterr().out
+    assert "training will take about 8.0 hours on this machine" in text
+    assert "that is long: lower --epochs" in text
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--strategies", "cutmx"], "did you mean 'cutmix'"),
+        (["--stratgies", "x"], "did you mean '--strategies'"),
+        (["--lr", "abc"], "lr must be a number"),
+        (["--data", "nowhere"], "not found: nowhere"),
+        (["--config", "deit_smal"], "did you mean 'deit_small'"),
+        (["--device", "cuda:99"], "use --device cpu"),
+        (["--device", "tpu"], "auto, cpu"),
+        (["--seeds", "1,1"], "different whole numbers"),
+        (["--rounds", "0"], "above 0"),
+        (["--plugin", "nowhere.py"], "not found"),
+        (["--batch-size", "4000", "--micro-batch", "8"], "larger than the 3000"),
+        (
+            ["--model", "resnet18", "--strategies", "transmix", "--mode", "accuracy"],
+            "resnet18 has no class token",
+        ),
+        (
+            ["--model", "resnet18", "--depth", "3", "--mode", "accuracy"],
+            "resnet18 does not take all of",
+        ),
+        (
+            ["--model", "vit_base_patch16_gap_224", "--mode", "accuracy"],
+            "no class token",
+        ),
+        (["--profile", "--mode", "accuracy"], "belong to the speed part"),
+        (["--workers", "-1"], "0 or more, not -1"),
+    ],
+)
+def test_mistakes_exit_with_2(argv, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main([*argv, "--out", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1, error
+    assert re.search(message, error), error
+
+
+def test_an_unknown_command_is_named(capsys):
+    assert main(["reprot"]) == 2
+    assert "unknown command 'reprot': did you mean 'report'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--csv", "--json"])
+def test_a_file_that_cannot_be_written_is_refused_before_anything_runs(option, tmp_path, capsys):
+    assert main([option, str(tmp_path), "--out", str(tmp_path / "run"), *ACCURACY]) == 2
+    assert f"{option} {tmp_path} is a directory" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_bad_folders(photographs, tmp_path, capsys):
+    folder = photographs(tmp_path / "photos", 10, 10, ("cat", "dog"))
+    common = ["--config", "quick", "--workers", "0", *ACCURACY]
+    (folder / "val" / "dog").rename(folder / "val" / "wolf")
+    assert main(["--data", str(folder), "--out", str(tmp_path / "a"), *common]) == 2
+    assert "different classes" in capsys.readouterr().err
+    (folder / "val" / "wolf").rename(folder / "val" / "dog")
+    bad = sorted((folder / "train" / "cat").iterdir())[0]
+    bad.write_bytes(b"not a picture")
+    assert main(["--data", str(folder), "--out", str(tmp_path / "b"), *common]) == 2
+    assert str(bad) in capsys.readouterr().err
+
+
+def test_another_recipes_folder_is_refused(tmp_path, capsys):
+    (tmp_path / "recipe.yaml").write_text("lr: 1\n")
+    assert main(["--out", str(tmp_path)]) == 2
+    assert "another recipe" in capsys.readouterr().err
+    assert (tmp_path / "recipe.yaml").read_text() == "lr: 1\n"
+
+
+def test_information_only(capsys, tmp_path):
+    assert main(["--list"]) == 0
+    listed = capsys.readouterr().out
+    assert "transmix(base=cutmix" in listed
+    assert main(["list"]) == 0 and capsys.readouterr().out == listed
+    assert main(["--print-recipe", "--warmup_epochs", "3"]) == 0
+    assert "warmup_epochs: 3.0" in capsys.readouterr().out
+    assert main(["--dry-run", "--out", str(tmp_path / "x")]) == 0
+    assert "would run   cutmix, transmix" in capsys.readouterr().out
+    assert not (tmp_path / "x").exists()
+
+
+def test_results_are_not_overwritten(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = ["--strategies", "none", *ACCURACY]
+    assert main([*command, "--out", "run"]) == 0 and main(command) == 0 and main(command) == 0
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+    capsys.readouterr()
+    assert main([*command, "--out", "run"]) == 2
+    assert "add --resume" in capsys.readouterr().err
+    [before] = cells(tmp_path / "run" / "runs.csv")
+    assert main(["--strategies", "mixup", "--resume", "--out", "run", *ACCURACY]) == 0
+    after = cells(tmp_path / "run" / "runs.csv")
+    assert [row["strategy"] for row in after] == ["mixup", "none"]
+    assert after[1]["top1"] == before["top1"]
+
+
+def test_two_specs_of_one_readable_name_have_folders_of_their_own(tmp_path):
+    """Where only letters and digits are kept, both names are `named_label__a_b__`."""
+    plugin = tmp_path / "named.py"
+    plugin.write_text(NAMED)
+    directory = RunDirectory(tmp_path / "run")
+    long = "x" * 400
+    specs = ["named(label='a/b')", "named(label='a:b')", f"named(label={long})"]
+    argv = ["--plugin", str(plugin), "--strategies", ",".join(specs)]
+    assert main([*argv, "--out", str(directory.path), *ACCURACY]) == 0
+    folders = {directory.seed(spec, 0).path for spec in specs}
+    assert len(folders) == 3 and all((folder / "last.pt").is_file() for folder in folders)
+    assert all(len(folder.parent.name) <= 70 for folder in folders)
+    assert [row["strategy"] for row in cells(directory.runs)] == specs
+
+
+NAMED = """
+from dataclasses import dataclass
+from mixbench import register_strategy
+from mixbench.strategies.cutmix import CutMix
+
+@register_strategy("named")
+@dataclass(frozen=True)
+class Named(CutMix):
+    label: str = ""
+"""
+
+
+def test_every_option_has_a_sentence_of_help():
+    parser = bench_parser()
+    add_sweep_options(parser)
+    assert [action.dest for action in parser._actions if not action.help] == []
+
+
+def test_every_command_is_listed():
+    assert list(COMMANDS) == list(options.COMMANDS)
+    assert all(name in bench_parser().format_help() for name in COMMANDS)
+
+
+def test_columns_of_the_three_tables_do_not_contradict():
+    """A name that stands in two tables means the same figure: what is timed has its own names."""
+    runs, speed = set(column_names(RunRow)), set(column_names(SpeedRow))
+    shared = {"strategy", "status", "attention", "network", "extra_params_m", "device", "compiled"}
+    assert runs & speed == shared | {"versions", "date", "schema_version"}
+    assert speed - {"status", "device"} <= set(column_names(ComparisonRow)) | {"mix_ms"} | {
+        f"{part}_ms" for part in ("forward", "backward", "optimizer")
+    }
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(
+    "spec", ["none", "mixup", "cutmix", "cutmix(per_sample=True)", "alternate"]
+)
+def test_mixing_on_a_gpu_equals_the_cpu_without_a_wait(spec):
+    from mixbench import create_strategy, make_context
+
+    strategy, images, labels = create_strategy(spec), torch.randn(6, 3, 32, 48), torch.arange(6)
+    results = []
+    for device in ("cpu", "cuda"):
+        x, y = images.to(device), labels.to(device)
+        ctx = make_context(
+            strategy, torch.nn.Identity(), x, seed=0, step=0, mean=(0.5,) * 3, std=(0.5,) * 3
+        )
+        torch.cuda.set_sync_debug_mode("error" if device == "cuda" else "default")
+        try:
+            results.append(strategy.mix(x, y, ctx))
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    torch.testing.assert_close(results[1].images.cpu(), results[0].images)

@@ -1,0 +1,38 @@
+"""The commands `report` and `zoo`."""
+
+import re
+
+from mixbench.cli import main
+from mixbench.runs.directory import RunDirectory
+from tests.support.command import TINY, cells
+
+
+def test_a_report_of_one_run_and_of_two_merged(tmp_path, capsys):
+    for name, seed in (("a", "0"), ("b", "1")):
+        argv = ["--strategies", "none,cutmix", "--mode", "accuracy", "--seeds", seed]
+        assert main([*argv, "--out", str(tmp_path / name), *TINY]) == 0
+    page = RunDirectory(tmp_path / "a").report
+    page.unlink()
+    assert main(["report", str(tmp_path / "a")]) == 0 and page.is_file()
+    both = RunDirectory(tmp_path / "both")
+    argv = ["report", str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(both.path)]
+    capsys.readouterr()
+    assert main(argv) == 0
+    assert f"wrote {both.report}" in capsys.readouterr().out
+    assert len(cells(both.runs)) == 4
+    assert [row["seeds"] for row in cells(both.comparison)] == ["2", "2"]
+
+
+def test_a_report_of_nothing_is_a_sentence(tmp_path, capsys):
+    assert main(["report", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and str(tmp_path) in error
+    assert main(["report"]) == 2 and "RUN" in capsys.readouterr().err
+
+
+def test_the_zoo_lists_the_papers_models(capsys):
+    assert main(["zoo"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    [deit] = [line for line in lines if line.startswith("deit_small_patch16_224 ")]
+    assert "22,050,664" in deit and re.search(r"\b12\s+14x14$", deit)
+    assert any(line.startswith("ca_swin_tiny ") for line in lines)

@@ -1,0 +1,76 @@
+"""Loaders: which images of which epoch come to which process, and what they say of a bad file."""
+
+from itertools import chain
+
+import pytest
+import torch
+
+from mixbench.data.datasets import open_data
+from mixbench.data.loaders import EpochSampler, eval_loader, readable, set_epoch, train_loader
+from mixbench.data.sources import UnreadableImage
+from mixbench.distributed import World
+from mixbench.recipe import load_recipe
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def data():
+    return open_data(image_size=8, limit_train=50, limit_val=11)
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    return load_recipe("quick", {"image_size": 8, "batch_size": 16, "micro_batch": 4})
+
+
+def keys(data, recipe, epoch, world=World()):
+    loader = train_loader(data, recipe, 5, 4, 0, CPU, world)
+    set_epoch(loader, epoch)
+    return list(loader.batch_sampler)
+
+
+def test_an_epoch_is_the_samplers_in_whole_micro_batches(data, recipe):
+    for epoch in (0, 3):
+        sampler = EpochSampler(50, 5)
+        sampler.epoch = epoch
+        batches = keys(data, recipe, epoch)
+        assert [len(batch) for batch in batches] == [4] * 12
+        assert list(chain(*batches)) == list(sampler)[:48]
+        assert {e for e, _, _ in chain(*batches)} == {epoch}
+    assert [key[1:] for key in chain(*batches)] != [k[1:] for k in chain(*keys(data, recipe, 0))]
+
+
+def test_processes_share_the_micro_batches_in_turn(data, recipe):
+    whole = keys(data, recipe, 2)
+    for size in (2, 5):
+        dealt = [keys(data, recipe, 2, World(rank=rank, size=size)) for rank in range(size)]
+        assert dealt == [whole[rank::size] for rank in range(size)]
+        for rank in range(size):
+            loader = train_loader(data, recipe, 5, 4, 0, CPU, World(rank=rank, size=size))
+            assert len(loader) == len(dealt[rank])
+
+
+def test_processes_share_the_validation_images_in_turn(data, recipe):
+    for rank in range(3):
+        loader = eval_loader(data, recipe, 0, CPU, World(rank=rank, size=3))
+        labels = torch.cat([labels for _, labels in loader])
+        assert labels.tolist() == data.val.labels[rank::3]
+
+
+def test_fewer_images_than_a_batch_are_refused(data, recipe):
+    few = load_recipe("quick", {"batch_size": 64})
+    with pytest.raises(ValueError, match="batch_size 64 is larger than the 50 training images"):
+        train_loader(data, few, 5, 4, 0, CPU)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_image_is_one_sentence(photographs, tmp_path, recipe, workers):
+    root = photographs(tmp_path / "data", train=10)
+    victim = root / "val" / "b" / "1.png"
+    victim.write_bytes(victim.read_bytes()[:100])
+    loader = readable(eval_loader(open_data(data=root), recipe, workers, CPU))
+    with pytest.raises(UnreadableImage) as caught:
+        list(loader)
+    assert str(caught.value).startswith(f"cannot read image {victim}: ")
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,26 @@
+"""The examples run as they stand."""
+
+import math
+import runpy
+from pathlib import Path
+
+from mixbench import create_strategy
+from mixbench.registry import load_plugin
+from mixbench.testing import check_strategy
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def test_plugin(monkeypatch):
+    import mixbench.registry as registry
+
+    monkeypatch.setattr(
+        registry, "_registered", {k: v for k, v in registry._registered.items() if k != "halves"}
+    )
+    load_plugin(EXAMPLES / "halves.py")
+    check_strategy(create_strategy("halves"))
+
+
+def test_own_loop():
+    losses = runpy.run_path(str(EXAMPLES / "own_loop.py"))["train"]()
+    assert len(losses) == 3 and all(math.isfinite(loss) for loss in losses)

@@ -1,0 +1,92 @@
+"""The zoo against the published counts."""
+
+import pytest
+import timm
+import yaml
+
+from mixbench.models.zoo import ZOO, zoo_table, zoo_text
+from mixbench.published import published_dir, published_table
+from mixbench.recipe import config_dir, load_recipe
+
+COUNTS = {  # parameters, G multiply-adds at 224 px, blocks with class attention, grid
+    "deit_tiny_patch16_224": (5_717_416, 1.25, 12, "14x14"),
+    "deit_small_patch16_224": (22_050_664, 4.60, 12, "14x14"),
+    "deit_base_patch16_224": (86_567_656, 17.56, 12, "14x14"),
+    "cait_xxs36_224": (17_299_720, 3.76, 2, "14x14"),
+    "xcit_tiny_24_p16_224": (12_116_896, 2.32, 2, "14x14"),
+    "xcit_small_12_p16_224": (26_253_304, 4.80, 2, "14x14"),
+    "xcit_medium_24_p16_224": (84_395_752, 16.08, 2, "14x14"),
+    "xcit_large_24_p16_224": (189_096_136, 35.79, 2, "14x14"),
+    "pvt_tiny": (13_229_288, 1.93, 2, "7x7"),
+    "pvt_small": (24_485_864, 3.82, 3, "7x7"),
+    "pvt_medium": (44_208_104, 6.66, 3, "7x7"),
+    "pvt_large": (61_369_320, 9.81, 3, "7x7"),
+    "swin_tiny_patch4_window7_224": (28_288_354, 4.49, 0, ""),
+    "swin_small_patch4_window7_224": (49_606_258, 8.74, 0, ""),
+    "ca_swin_tiny": (28_286_602, 4.205, 1, "7x7"),
+    "ca_swin_small": (49_604_506, 8.455, 1, "7x7"),
+    "vit_small_patch16_224": (21_665_664, 4.60, 12, "14x14"),
+    "deit_small_distilled_patch16_224": (22_436_432, 4.62, 12, "14x14"),
+    "resnet50": (25_557_032, 4.09, 0, ""),
+}
+
+
+def test_the_zoo_has_the_published_counts():
+    rows = zoo_table()
+    assert {row.name for row in rows} == set(COUNTS)
+    for row in rows:
+        params, macs, blocks, grid = COUNTS[row.name]
+        assert (row.params, row.blocks, row.grid) == (params, blocks, grid), row
+        assert row.macs / 1e9 == pytest.approx(macs, rel=0.01), row
+        if row.paper_params_m:  # as rounded in the paper
+            assert row.params / 1e6 == pytest.approx(float(row.paper_params_m), rel=0.023), row
+    text = zoo_text(rows).splitlines()
+    large = next(line for line in text if "xcit_large" in line)
+    assert len(text) == len(rows) + 1 and "35.79   36.1" in large
+
+
+def test_every_row_of_tables_1_and_7_has_a_model():
+    named = {(entry.table, entry.row) for entry in ZOO}
+    assert {("table1", row["model"]) for row in published_table("table1")} <= named
+    assert {
+        ("table7", row["model"])
+        for row in published_table("table7")
+        if "TransMix" not in row["model"]
+    } <= named
+
+
+def test_published_tables_are_whole():
+    rows = {
+        "table1": 12,
+        "table2": 5,
+        "table3": 4,
+        "table4": 2,
+        "table5": 2,
+        "table6": 4,
+        "table7": 6,
+        "table8": 6,
+        "table9": 5,
+        "table10": 10,
+    }
+    assert {name: len(published_table(name)) for name in rows} == rows
+    assert {path.stem for path in published_dir().glob("*.csv")} == {*rows, "openmixup_deit"}
+    for path in published_dir().glob("*.csv"):
+        table = published_table(path.stem)
+        assert path.read_text().startswith("# ") and all(
+            None not in row and None not in row.values() for row in table
+        ), path
+
+
+def test_each_row_of_the_zoo_has_a_recipe():
+    fixed = load_recipe("deit_small")
+    recipes = {path.stem: load_recipe(path) for path in config_dir().glob("*.yaml")}
+    trained = {recipe.model for recipe in recipes.values()}
+    assert {entry.name for entry in ZOO if entry.table != "table6"} <= trained
+    for stem, recipe in recipes.items():
+        assert timm.is_model(recipe.model), stem
+        if stem != "quick" and not stem.startswith(
+            "deit_small"
+        ):  # a departure says no more than it changes
+            assert recipe.speed_model == recipe.model
+            written = yaml.safe_load((config_dir() / f"{stem}.yaml").read_text())
+            assert not [key for key in written if getattr(recipe, key) == getattr(fixed, key)], stem

@@ -1,0 +1,165 @@
+"""Two gloo processes see the images, draws and gradients of one that accumulates twice."""
+
+import os
+import socket
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from mixbench import create_strategies, distributed, register_strategy
+from mixbench.data.datasets import open_data
+from mixbench.distributed import World
+from mixbench.recipe import load_recipe
+from mixbench.runtime import Runtime
+from mixbench.strategies.cutmix import CutMix
+from mixbench.training.batches import resolve_micro_batch
+from mixbench.training.loop import train
+from tests.support import kills
+
+SPECS = ["none", "cutmix", "transmix", "puzzlemix"]
+SMALL = {"embed_dim": 24, "depth": 1, "epochs": 1, "batch_size": 16, "micro_batch": 8}
+
+
+def join(rank, size, port):
+    """Join the other processes as torchrun's children do; the runtime."""
+    os.environ |= {
+        "RANK": str(rank),
+        "WORLD_SIZE": str(size),
+        "LOCAL_RANK": str(rank),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    torch.set_num_threads(1)
+    return Runtime(device=torch.device("cpu"), world=distributed.join("cpu"))
+
+
+def _first_gradients(rank, size, port, folder):
+    """Train one step of 16 images; save its gradients and the evaluation after the epoch."""
+    gradients = []
+    torch.nn.utils.clip_grad_norm_ = lambda parameters, norm: gradients.append(
+        [p.grad.clone() for p in parameters]
+    )
+    runtime = join(rank, size, port)
+    recipe = load_recipe(
+        "quick", SMALL | {"depth": 2, "drop_path": 0.3, "mix_prob": 1.0, "clip_grad": 1.0}
+    )
+    data = open_data(image_size=32, limit_train=16, limit_val=37)
+    learners = train(create_strategies(", ".join(SPECS)), recipe, data, runtime)
+    content = {
+        "gradients": gradients,
+        "log": [learner.log[0].train_loss for learner in learners],
+        "rank": [learner.evaluation.rank for learner in learners],
+        "nll": [learner.evaluation.nll for learner in learners],
+        "failures": [learner.failure for learner in learners],
+    }
+    torch.save(content, f"{folder}/{size}-{rank}.pt")
+    distributed.leave(runtime.world)
+
+
+def _failing(rank, size, port, folder):
+    """Train a strategy that raises in the second process alone, and save the failures."""
+
+    @register_strategy("raises")
+    @dataclass(frozen=True)
+    class Raises(CutMix):
+        def mix(self, images, labels, ctx):
+            if rank == 1:
+                raise RuntimeError("on one rank alone")
+            return super().mix(images, labels, ctx)
+
+    runtime = join(rank, size, port)
+    recipe = load_recipe("quick", SMALL | {"mix_prob": 1.0})
+    _train_and_save("raises,cutmix", recipe, runtime, folder)
+
+
+def _failing_in_gradients(rank, size, port, folder):
+    """Train where the second process has no room for the first learner's gradients."""
+    flatten, calls = World.flat_gradients, []
+
+    def full(self, model):
+        calls.append(model)
+        if rank == 1 and len(calls) == 1:
+            raise torch.OutOfMemoryError("no room for a copy")
+        return flatten(self, model)
+
+    World.flat_gradients = full
+    runtime = join(rank, size, port)
+    _train_and_save("none,cutmix", load_recipe("quick", SMALL), runtime, folder)
+
+
+def _train_and_save(specs, recipe, runtime, folder):
+    data = open_data(image_size=32, limit_train=32, limit_val=10)
+    learners = train(create_strategies(specs), recipe, data, runtime)
+    reasons = [learner.failure and learner.failure.reason for learner in learners]
+    torch.save(reasons, f"{folder}/{runtime.world.rank}.pt")
+    distributed.leave(runtime.world)
+
+
+def together(work, size, folder):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [
+        kills.PROCESSES.Process(target=work, args=(rank, size, port, str(folder)))
+        for rank in range(size)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(90)
+    assert [process.exitcode for process in processes] == [0] * size
+
+
+def test_two_processes_equal_one_with_two_accumulation_steps(tmp_path):
+    for size in (1, 2):
+        together(_first_gradients, size, tmp_path)
+    one, *two = (
+        torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("1-0", "2-0", "2-1")
+    )
+    assert one["failures"] == [None] * len(SPECS)
+    for other in two:
+        for spec, mine, theirs in zip(SPECS, one["gradients"], other["gradients"], strict=True):
+            for a, b in zip(mine, theirs, strict=True):
+                assert torch.allclose(a, b, atol=1e-6), spec
+        assert other["log"] == pytest.approx(one["log"], abs=1e-6)
+        assert (
+            all(torch.equal(a, b) for a, b in zip(one["rank"], other["rank"], strict=True))
+            and len(other["rank"][0]) == 37
+        )
+        assert all(
+            torch.allclose(a, b, atol=1e-4) for a, b in zip(one["nll"], other["nll"], strict=True)
+        )
+    assert not torch.equal(one["gradients"][0][0], one["gradients"][1][0])
+
+
+def test_all_ranks_agree_that_a_strategy_failed(tmp_path):
+    together(_failing, 2, tmp_path)
+    for rank in range(2):
+        failed = "failed: RuntimeError: on one rank alone (rank 1)"
+        assert torch.load(tmp_path / f"{rank}.pt") == [failed, None]
+
+
+def test_an_error_on_one_rank_in_its_gradients_stops_that_strategy_alone(tmp_path):
+    together(_failing_in_gradients, 2, tmp_path)
+    for rank in range(2):
+        failed = "out of memory: lower --micro-batch (rank 1)"
+        assert torch.load(tmp_path / f"{rank}.pt") == [failed, None]
+
+
+def test_a_batch_that_processes_cannot_share_is_refused():
+    recipe = load_recipe("quick", {"batch_size": 16, "micro_batch": 8})
+    assert resolve_micro_batch(recipe, torch.device("cpu"), processes=2) == 8
+    assert resolve_micro_batch(recipe, torch.device("cpu"), processes=4) == 4
+    with pytest.raises(ValueError, match="multiple of 3"):
+        resolve_micro_batch(recipe, torch.device("cpu"), processes=3)
+
+
+def test_alone_nothing_is_exchanged():
+    world, value = World(), torch.ones(2)
+    assert (
+        world.agree("no") == "no"
+        and world.agree(None) is None
+        and world.total(value) is value
+        and world.lowest(value) is value
+    )

@@ -1,0 +1,334 @@
+"""Side-by-side training: bit for bit the same in any company, robust to a strategy that fails."""
+
+from collections import Counter
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+
+from mixbench import create_strategies, register_strategy
+from mixbench.data.datasets import open_data
+from mixbench.data.loaders import EpochSampler, TrainSet
+from mixbench.data.sources import balanced
+from mixbench.data.transforms import train_transform
+from mixbench.recipe import load_recipe
+from mixbench.runs.directory import RunDirectory
+from mixbench.runtime import Failed, Runtime
+from mixbench.strategies.cutmix import CutMix
+from mixbench.training.batches import fits_in_memory, resolve_micro_batch
+from mixbench.training.evaluate import evaluate
+from mixbench.training.forward import Network
+from mixbench.training.learner import in_turn
+from mixbench.training.loop import train
+from mixbench.training.objective import compose
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    recipe = load_recipe(
+        "quick",
+        {
+            "embed_dim": 24,
+            "depth": 1,
+            "epochs": 2,
+            "batch_size": 16,
+            "micro_batch": 8,
+            "drop_path": 0.2,
+        },
+    )
+    return recipe, open_data(image_size=32, limit_train=50, limit_val=20)
+
+
+def weights(learner):
+    return torch.cat([p.detach().flatten() for p in learner.model.parameters()])
+
+
+def run(tiny, text, **changes):
+    recipe, data = tiny
+    runtime = Runtime(device=CPU, seed=3)
+    learners = train(create_strategies(text), replace(recipe, **changes), data, runtime)
+    return {learner.spec: learner for learner in learners}
+
+
+def untimed(learner):
+    """The rows of a learner's log without the time taken."""
+    return [replace(row, seconds=0.0) for row in learner.log]
+
+
+def test_figures_do_not_depend_on_company_order_or_time(tiny):
+    alone = run(tiny, "cutmix")
+    for text in ("cutmix", "cutmix,transmix", "transmix,cutmix"):
+        torch.manual_seed(len(text))
+        again = run(tiny, text)
+        assert torch.equal(weights(alone["cutmix"]), weights(again["cutmix"]))
+        assert untimed(alone["cutmix"]) == untimed(again["cutmix"])
+
+
+def test_each_strategy_is_first_after_the_loader_as_often(tiny):
+    calls = []
+    for name in ("former", "latter", "third"):
+
+        def mix(self, images, labels, ctx, name=name):
+            calls.append(name)
+            return CutMix.mix(self, images, labels, ctx)
+
+        register_strategy(name)(dataclass(frozen=True)(type(name, (CutMix,), {"mix": mix})))
+    run(tiny, "former,latter,third", mix_prob=1.0, epochs=3)
+    first = Counter(calls[::3])
+    assert sum(first.values()) == 18 and set(first.values()) == {6}
+
+
+def test_transmix_learns_other_labels(tiny):
+    both = run(tiny, "cutmix,transmix", mix_prob=1.0)
+    assert not torch.equal(weights(both["cutmix"]), weights(both["transmix"]))
+
+
+def test_a_failing_strategy_leaves_the_others_alone(tiny, tmp_path):
+    @register_strategy("raises")
+    @dataclass(frozen=True)
+    class Raises(CutMix):
+        def mix(self, images, labels, ctx):
+            raise RuntimeError("no such luck")
+
+    @register_strategy("diverges")
+    @dataclass(frozen=True)
+    class Diverges(CutMix):
+        def relabel(self, mixed, output):
+            return mixed.lam * float("nan")
+
+    alone, all_three = (
+        run(tiny, "cutmix", mix_prob=1.0),
+        run(tiny, "raises,cutmix,diverges", mix_prob=1.0),
+    )
+    assert all_three["raises"].failure == Failed("failed: RuntimeError: no such luck")
+    assert all_three["diverges"].failure == Failed("diverged at step 0")
+    assert all_three["cutmix"].failure is None
+    assert torch.equal(weights(alone["cutmix"]), weights(all_three["cutmix"]))
+
+
+def test_loss_falls(tiny):
+    learner = run(tiny, "none", epochs=12)["none"]
+    assert learner.log[-1].train_loss < learner.log[0].train_loss - 0.1
+
+
+def test_accumulation_is_the_mean_of_the_micro_batches(tiny):
+    """Without mixing and drop path, the size of the micro-batch changes rounding alone."""
+    whole, parts = (
+        run(tiny, "none", micro_batch=m, drop_path=0.0, epochs=1)["none"] for m in (16, 4)
+    )
+    assert torch.allclose(weights(whole), weights(parts), atol=1e-5)
+
+
+def test_files_are_written_and_load_in_timm(tiny, tmp_path):
+    import timm
+
+    recipe, data = tiny
+    recipe = replace(recipe, epochs=1, model_ema=True, headline="ema")
+    runtime = Runtime(device=CPU, out=tmp_path)
+    [learner] = train(create_strategies("cutmix"), recipe, data, runtime)
+    folder = RunDirectory(tmp_path).seed("cutmix", 0)
+    model = timm.create_model(
+        recipe.model, img_size=32, patch_size=8, embed_dim=24, depth=1, num_heads=3, num_classes=10
+    )
+    timm.models.load_checkpoint(model, str(folder.weights))
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, learner.ema.module.state_dict()[name])
+    assert folder.log.read_text().startswith("epoch,lr,train_loss,top1")
+    assert learner.log[-1].top1_ema is not None
+
+
+def test_compiled_learners_keep_their_own_attention(monkeypatch):
+    """Each compiled forward pass sees its own hooks: the same logits and attention as eager, also for the ninth learner."""
+    import functools
+
+    import timm
+
+    from mixbench.services.attention import ClassAttention
+
+    backend = functools.partial(torch.compile, backend="eager", fullgraph=True)
+    monkeypatch.setattr(torch, "compile", backend)
+    images = torch.randn(2, 3, 32, 32)
+    shape = dict(img_size=32, patch_size=8, embed_dim=24, depth=3, num_classes=5)
+    for number in range(9):
+        torch.manual_seed(number)
+        model = timm.create_model("vit_tiny_patch16_224", **shape)
+        if number % 3 == 0:
+            logits = Network(model, compile=True)(images).logits
+            torch.testing.assert_close(logits, model(images))
+            continue
+        block = (1, 3)[number % 2]
+        with ClassAttention(model, block) as tap:
+            eager = tap(images)
+        with Network(model, str(block), compile=True) as network:
+            compiled = network(images)
+        torch.testing.assert_close(compiled.logits, eager.logits)
+        torch.testing.assert_close(compiled.attn, eager.attn)
+
+
+def test_compose_is_the_recipe_of_deit():
+    recipe = load_recipe("deit_small")
+    cutmix, mixup, none = create_strategies("cutmix,mixup,none")
+    mixed = compose(cutmix, recipe)
+    assert (mixed.first, mixed.second.alpha, mixed.switch_prob) == (cutmix, 0.8, 0.5)
+    assert compose(mixup, recipe) == mixup and compose(none, recipe) == none
+    half = compose(cutmix, replace(recipe, compose="only", mix_prob=0.25))
+    assert (half.first, half.switch_prob) == (cutmix, 0.25)
+
+
+def test_micro_batches_divide_the_batch():
+    recipe = load_recipe("deit_small")
+    assert resolve_micro_batch(recipe, CPU) == 16
+    assert resolve_micro_batch(replace(recipe, batch_size=30), CPU) == 15
+    assert resolve_micro_batch(recipe, torch.device("cuda"), lambda n: n <= 300) == 256
+
+
+def test_evaluate_counts_like_torchmetrics_would():
+    logits = torch.randn(23, 7)
+    labels = torch.randint(7, (23,))
+    loader = [(logits[:16], labels[:16]), (logits[16:], labels[16:])]
+    [evaluation] = evaluate([torch.nn.Identity()], loader, False, Runtime(device=CPU))
+    order = logits.argsort(1, descending=True)
+    assert evaluation.top(1) == pytest.approx(100 * (order[:, 0] == labels).float().mean().item())
+    assert evaluation.top(5) == pytest.approx(
+        100 * sum(int(y) in row[:5].tolist() for row, y in zip(order, labels, strict=True)) / 23
+    )
+    assert torch.allclose(
+        evaluation.nll,
+        torch.nn.functional.cross_entropy(logits, labels, reduction="none"),
+        atol=1e-6,
+    )
+    assert torch.allclose(evaluation.confidence, logits.softmax(1).amax(1))
+
+
+def test_ties_and_scores_that_are_not_finite_are_no_hits():
+    logits = torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [float("nan"), 0.0, 0.0]])
+    loader = [(logits, torch.tensor([0, 1, 0]))]
+    [evaluation] = evaluate([torch.nn.Identity()], loader, False, Runtime(device=CPU))
+    assert evaluation.rank.tolist() == [0, 1, 2**20] and evaluation.top(5) == pytest.approx(200 / 3)
+
+
+def test_augmentation_belongs_to_the_sample(tiny):
+    _, data = tiny
+    train_set = TrainSet(
+        data.train, train_transform(load_recipe("deit_small_deit", {"image_size": 32})), 0
+    )
+    first = train_set[(0, 5, 0)][0]
+    state = torch.random.get_rng_state()
+    train_set[(0, 6, 0)]
+    assert torch.equal(train_set[(0, 5, 0)][0], first) and torch.equal(
+        torch.random.get_rng_state(), state
+    )
+    assert not torch.equal(train_set[(1, 5, 0)][0], first) and not torch.equal(
+        train_set[(0, 5, 1)][0], first
+    )
+
+
+def test_repeated_augmentation_gives_each_image_three_times():
+    keys = list(EpochSampler(600, seed=0, aug_repeats=3))
+    assert {repeat for _, _, repeat in keys} == {0, 1, 2} and len(set(keys)) == len(keys) == 600
+    plain = [index for _, index, _ in EpochSampler(600, seed=0)]
+    assert sorted(plain) == list(range(600)) and plain != sorted(plain)
+
+
+def test_subsets_are_class_balanced():
+    source = balanced(open_data(image_size=32).train, 25)
+    counts = torch.bincount(torch.tensor(source.labels), minlength=10)
+    assert counts.sum() == 25 and counts.max() - counts.min() <= 1
+
+
+def test_weights_that_the_last_step_ruins_are_not_ok(tiny, tmp_path):
+    recipe, data = tiny
+    recipe = replace(
+        recipe, epochs=1, lr=1e30, min_lr=1e30, warmup_epochs=0.0, batch_size=32, micro_batch=32
+    )
+    [learner] = train(create_strategies("none"), recipe, data, Runtime(device=CPU, out=tmp_path))
+    assert learner.failure == Failed("diverged at step 0")
+    assert not RunDirectory(tmp_path).seed("none", 0).weights.exists()
+
+
+def test_the_trial_for_the_micro_batch_leaves_no_trace():
+    import timm
+
+    model = timm.create_model("resnet10t", num_classes=3)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert fits_in_memory(model, load_recipe("quick"), 2, CPU)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_validation_images_are_loaded_once_for_all(tiny, monkeypatch):
+    import mixbench.data.scenes as data_module
+
+    loaded = []
+    load = data_module.SceneSource.load
+    monkeypatch.setattr(
+        data_module.SceneSource,
+        "load",
+        lambda self, index: loaded.append(index) or load(self, index),
+    )
+    run(tiny, "none,cutmix,transmix", epochs=1, model_ema=True)
+    assert len(loaded) == 48 + 20
+
+
+def test_an_unreadable_validation_image_is_one_sentence(tiny):
+    from mixbench.data.loaders import readable
+    from mixbench.data.sources import UnreadableImage
+
+    def loader():
+        yield 1
+        raise UnreadableImage(
+            "Caught UnreadableImage in DataLoader worker process 0.\nTraceback ...\n"
+            "mixbench.data.sources.UnreadableImage: cannot read image x.png: no"
+        )
+
+    with pytest.raises(UnreadableImage, match=r"^cannot read image x\.png: no$"):
+        list(readable(loader()))
+
+
+def test_throughput_with_the_loader_counts_this_process_alone(tiny, tmp_path, monkeypatch):
+    """An epoch is 48 images in 6 micro-batches of 2 s each and 3 updates of 2 s, after 6 waits of
+    3 s: 48 / 36 images a second, resumed or not.
+    """
+    recipe, data = tiny
+    monkeypatch.setattr("mixbench.training.clock.Clock.seconds", lambda self: {"part": 2.0})
+    monkeypatch.setattr(
+        "mixbench.training.clock.Waiting.add",
+        lambda self, seconds: setattr(self, "waited", self.waited + 3),
+    )
+    cutmix = create_strategies("cutmix")
+    [whole] = train(cutmix, recipe, data, Runtime(device=CPU))
+
+    def killed(done, steps):
+        if done == 4:  # in the second epoch
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(cutmix, recipe, data, Runtime(device=CPU, out=tmp_path, tick=killed))
+    resuming = Runtime(device=CPU, out=tmp_path, resume=True)
+    [resumed] = train(cutmix, recipe, data, resuming)
+    [again] = train(cutmix, recipe, data, resuming)
+    for learner in (whole, resumed):
+        assert learner.train_im_per_sec == pytest.approx(48 / 36) and learner.seconds == 36
+    assert again.train_im_per_sec is None  # nothing was left to train
+
+
+def test_a_learner_that_failed_has_no_turn():
+    class Named:
+        def __init__(self, name, failure=None):
+            self.name, self.failure = name, failure
+
+    learners = [Named("a"), Named("b", Failed("no")), Named("c")]
+    assert [learner.name for learner in in_turn(learners, 0)] == ["a", "c"]
+    assert [learner.name for learner in in_turn(learners, 2)] == ["c", "a"]
+
+
+def test_a_model_that_cannot_be_evaluated_is_a_value_and_the_others_are_evaluated():
+    class Broken(torch.nn.Module):
+        def forward(self, images):
+            raise RuntimeError("no forward")
+
+    loader = [(torch.eye(3), torch.arange(3))]
+    models = [Broken(), torch.nn.Identity()]
+    broken, whole = evaluate(models, loader, False, Runtime(device=CPU))
+    assert broken == Failed("failed: RuntimeError: no forward") and whole.top(1) == 100

@@ -1,0 +1,186 @@
+"""A run that is killed, damaged or out of disk goes on to the figures of one left alone."""
+
+import fcntl
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from mixbench.cli import main
+from mixbench.comparison import timing
+from mixbench.runs.directory import RunDirectory
+from tests.support import kills
+from tests.support.faults import DEAD_WORKER, FULL_DISK, KILLERS, PLUGIN
+
+SPECS = "cutmix,transmix"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    assert kills.run(out, SPECS, "0,1")
+    return kills.figures(out)
+
+
+def killed(out, code):
+    plugin = out.parent / "killer.py"
+    plugin.write_text(PLUGIN + code)
+    assert not kills.run(out, SPECS, "0,1", "--plugin", str(plugin))
+
+
+def said(out):
+    return Path(f"{out}.txt").read_text()
+
+
+@pytest.mark.parametrize("where", KILLERS)
+def test_killed_and_resumed(where, tmp_path, whole):
+    out = tmp_path / "run"
+    killed(out, KILLERS[where])
+    assert kills.run(out, SPECS, "0,1") and "resuming after epoch" in said(out)
+    assert not list(out.glob("state*"))
+    assert kills.figures(out) == whole
+    assert not list(out.glob("*.pt")) and not list(out.rglob("*.partial"))
+
+
+def test_a_damaged_state_is_found_and_the_one_before_it_used(tmp_path, whole):
+    out = tmp_path / "run"
+    killed(out, KILLERS["in a step"].replace("50", "80"))  # in the fourth epoch of the first seed
+    state = out / "state-seed0.pt"
+    content = bytearray(state.read_bytes())
+    content[len(content) // 2] ^= 1
+    state.write_bytes(content)
+    assert kills.run(out, SPECS, "0,1")
+    assert "state-seed0.pt is damaged" in said(out) and "resuming after epoch 2" in said(out)
+    assert kills.figures(out) == whole
+
+
+def test_what_is_finished_is_not_done_again(tmp_path, whole):
+    out = tmp_path / "run"
+    assert kills.run(out, "cutmix", "0") and kills.run(out, SPECS, "0,1")
+    assert said(out).count("seed 0  epoch 1/4  cutmix") == 1
+    assert kills.figures(out) == whole
+    assert kills.run(out, SPECS, "0,1")  # nothing is left to do
+    assert kills.figures(out) == whole
+
+
+def test_a_strategy_that_diverged_keeps_its_last_good_weights(tmp_path):
+    code = """
+@register_strategy("late")
+@dataclass(frozen=True)
+class Late(CutMix):
+    def mix(self, images, labels, ctx):
+        self.__dict__["progress"] = ctx.progress
+        return super().mix(images, labels, ctx)
+    def relabel(self, mixed, output):
+        return mixed.lam * (float("nan") if self.progress >= 0.5 else 1.0)
+"""
+    out = tmp_path / "run"
+    plugin = tmp_path / "late.py"
+    plugin.write_text(PLUGIN + code + KILLERS["in a step"].replace("50", "80"))
+    assert not kills.run(out, "late,cutmix", "0", "--plugin", str(plugin), "--mix-prob", "1")
+    kept = torch.load(out / "state-seed0.pt", weights_only=True)["learners"]["late"]
+    assert kept["failure"] == "diverged at step 24"
+    assert all(value.isfinite().all() for value in kept["model"].values())
+    plugin.write_text(PLUGIN + code)
+    with pytest.raises(
+        RuntimeError, match="diverged at step 24"
+    ):  # the status of the command is not 0
+        kills.run(out, "late,cutmix", "0", "--plugin", str(plugin), "--mix-prob", "1")
+    rows = {row["strategy"]: row for row in kills.figures(out)}
+    assert rows["late"]["status"] == "diverged at step 24" and rows["late"]["top1"] == ""
+    assert rows["cutmix"]["status"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("code", "extra", "message"),
+    [
+        (FULL_DISK, (), "No space left on device"),
+        (DEAD_WORKER, ("--workers", "1"), "worker"),
+    ],
+    ids=["full disk", "dead worker"],
+)
+def test_a_full_disk_or_a_dead_worker_ends_the_run_resumably(code, extra, message, tmp_path, whole):
+    out, plugin = tmp_path / "run", tmp_path / "fault.py"
+    plugin.write_text(PLUGIN + code)
+    with pytest.raises(RuntimeError, match=message):
+        kills.run(out, SPECS, "0,1", "--plugin", str(plugin), *extra)
+    assert "--resume goes on" in said(out)
+    assert kills.run(out, SPECS, "0,1")
+    assert kills.figures(out) == whole
+
+
+def test_two_processes_cannot_share_a_directory(tmp_path, capsys):
+    (tmp_path / ".lock").write_text("")
+    with (tmp_path / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert main(["--mode", "accuracy", "--out", str(tmp_path), *kills.TINY]) == 2
+    assert "in use by another process" in capsys.readouterr().err
+
+
+SPEED = [
+    *("--mode", "speed", "--rounds", "2", "--speed-model", "deit_tiny_patch16_224"),
+    *("--speed-image-size", "32", "--speed-batch-size", "2"),
+]
+
+
+def test_speed_is_not_measured_again(tmp_path, monkeypatch):
+    directory = RunDirectory(tmp_path / "run")
+    argv = [*SPEED, "--out", str(directory.path)]
+    assert main(argv) == 0
+    before = directory.speed.read_text(), directory.comparison.read_text()
+    monkeypatch.setattr(timing, "measure", None)
+    assert main([*argv, "--resume"]) == 0
+    assert (directory.speed.read_text(), directory.comparison.read_text()) == before
+
+
+def test_another_number_of_rounds_is_measured_anew(tmp_path, monkeypatch):
+    argv = [*SPEED, "--out", str(tmp_path / "run")]
+    assert main(argv) == 0
+
+    def measured(*_):
+        raise ValueError("measured anew")
+
+    monkeypatch.setattr(timing, "measure", measured)
+    assert main([*argv, "--rounds", "3", "--resume"]) == 2
+
+
+def test_an_interrupt_does_not_wipe_the_comparison(tmp_path, monkeypatch):
+    directory = RunDirectory(tmp_path / "run")
+    argv = ["--strategies", "cutmix", "--mode", "accuracy", "--out", str(directory.path)]
+    argv += [*kills.TINY, "--epochs", "1"]
+    assert main(argv) == 0
+    before = directory.runs.read_text(), directory.comparison.read_text()
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(timing, "measure", interrupted)
+    assert main([*argv, "--mode", "both", "--resume"]) == 130
+    assert (directory.runs.read_text(), directory.comparison.read_text()) == before
+
+
+def test_a_directory_of_an_older_schema_is_not_gone_on_with(tmp_path, capsys):
+    directory = RunDirectory(tmp_path / "run")
+    argv = ["--mode", "accuracy", "--out", str(directory.path), *kills.TINY]
+    old = directory.seed("cutmix", 0).result
+    old.parent.mkdir(parents=True)
+    old.write_text(json.dumps({"schema_version": 2, "strategy": "cutmix", "seed": 0}))
+    assert main([*argv, "--resume"]) == 2
+    assert "schema_version 2, this one has 3" in capsys.readouterr().err
+
+
+def test_a_strategy_that_raises_after_training_costs_no_figure(tmp_path):
+    code = """
+@register_strategy("eights")
+@dataclass(frozen=True)
+class Eights(CutMix):
+    def mix(self, images, labels, ctx):
+        assert len(images) == 8, "eight at a time"
+        return super().mix(images, labels, ctx)
+"""
+    out, plugin = tmp_path / "run", tmp_path / "eights.py"
+    plugin.write_text(PLUGIN + code)
+    assert kills.run(out, "eights,cutmix", "0", "--plugin", str(plugin))
+    assert [row["status"] for row in kills.figures(out)] == ["ok", "ok"]
+    assert "no label error of eights" in said(out)
