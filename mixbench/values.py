@@ -139,8 +139,9 @@ class Option:
         numbers = [part for part in parts if isinstance(part, (int, float))]
         if self.choices and not numbers:
             raise ValueError(f"{name} must be {self.bounds}, not {value!r}")
-        for number in numbers:
-            if self.at_most is None and not math.isfinite(number):
+        for number in numbers:  # a whole number may be too large for isfinite
+            finite = isinstance(number, int) or math.isfinite(number)
+            if self.at_most is None and not finite:
                 raise ValueError(f"{name} must be finite, not {number}")
         for words, holds in self._rules():
             if not all(map(holds, numbers)):

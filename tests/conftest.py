@@ -3,8 +3,14 @@
 import itertools
 
 import pytest
+import torch
 
+from mixbench import create_strategy
+from mixbench.recipe import load_recipe
+from mixbench.runtime import Runtime
+from mixbench.training.learner import prepare
 from tests.support.photographs import picture
+from tests.support.pretended_gpu import NoWaits, pretended_gpu
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +33,36 @@ def photographs():
         return root
 
     return write
+
+
+@pytest.fixture
+def no_waits():
+    """A context in which an operator that would make a GPU wait is an error."""
+    return NoWaits
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A pretended GPU that counts launches and notices waits."""
+    if torch.__version__ < "2.11":
+        pytest.skip("tensors that pretend to be on a GPU ask the driver in torch 2.6, not in 2.11")
+    with pretended_gpu(monkeypatch) as mode:
+        yield mode
+
+
+@pytest.fixture
+def learner():
+    """Makes a learner of a small ViT for a spec text; recipe fields may be changed."""
+
+    def make(spec, *, num_classes=4, seed=0, **changes):
+        fields = {"embed_dim": 24, "depth": 1, **changes}
+        [prepared] = prepare(
+            [create_strategy(spec)],
+            load_recipe("quick", fields),
+            num_classes,
+            Runtime(device=torch.device("cpu"), seed=seed),
+            steps_per_epoch=1,
+        )
+        return prepared
+
+    return make

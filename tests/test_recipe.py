@@ -223,6 +223,7 @@ BOUNDS = [
     ("recount", 0, "1 or more, not 0"),
     ("seed", -1, "0 or more and below 2**63, not -1"),
     ("seed", 2**63, f"0 or more and below 2**63, not {2**63}"),
+    ("seed", 10**400, f"0 or more and below 2**63, not {10**400}"),
     ("micro_batch", 0, "'auto' or a whole number above 0, not 0"),
     ("speed_batch_size", "some", "'auto' or a whole number above 0, not 'some'"),
     ("mean", [0, 0, float("inf")], "finite, not inf"),
@@ -230,7 +231,7 @@ BOUNDS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "value", "message"), BOUNDS)
+@pytest.mark.parametrize(("name", "value", "message"), BOUNDS, ids=[row[0] for row in BOUNDS])
 def test_each_field_names_its_bounds(name, value, message):
     with pytest.raises(ValueError) as caught:
         load_recipe("deit_small", {name: value})

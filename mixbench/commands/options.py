@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from mixbench.commands.recipe_options import add_recipe_options
+from mixbench.data.datasets import DATASETS
 from mixbench.registry import load_plugin
 from mixbench.values import did_you_mean
 
-DATASETS = ("scenes", "cifar10", "cifar100", "fashionmnist")
 ROUNDS = 5
 COMMANDS = {  # name -> what it does
     "bench": "compare strategies: measure what the options ask for (the command without a name)",

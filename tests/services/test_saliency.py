@@ -11,7 +11,6 @@ import torch
 from mixbench.data.scenes import draw_scene
 from mixbench.services.saliency import _to_bytes, fine_grained, official_saliency, opencv_saliency
 from tests.support.pictures import (
-    NoWait,
     noise,
     normalised,
     of_opencv,
@@ -154,8 +153,8 @@ def test_no_opencv_is_explained(monkeypatch):
         opencv_saliency(noise((8, 8)))
 
 
-def test_saliency_reads_nothing_back():
+def test_saliency_reads_nothing_back(no_waits):
     pixels = scene((32, 32), 5)
-    with NoWait():
+    with no_waits():
         fine_grained(pixels)
         official_saliency(normalised(pixels))

@@ -24,11 +24,14 @@ def pixels():
     return torch.nn.functional.interpolate(coarse, SIZE, mode="bilinear").to(torch.uint8)
 
 
+def normalised(pixels):
+    mean, std = (torch.tensor(values).reshape(3, 1, 1) for values in (MEAN, STD))
+    return (pixels.float() / 255 - mean) / std
+
+
 @pytest.fixture
 def images(pixels):
-    return (pixels.float() / 255 - torch.tensor(MEAN).reshape(3, 1, 1)) / torch.tensor(STD).reshape(
-        3, 1, 1
-    )
+    return normalised(pixels)
 
 
 def context(strategy, images, step):
@@ -43,6 +46,29 @@ def draws(step, count):
     return [(beta(rng, 1.0), (randint(rng, SIZE[0]), randint(rng, SIZE[1]))) for _ in range(count)]
 
 
+def literal_mixup(pixels, images, step):
+    """Mixed images, A's share of each pixel and of each label, as in the other literal forms."""
+    lam = beta(step_rng(0, step), 0.8)
+    return *mixup.mix(images.numpy(), PARTNER, lam), np.full(BATCH, lam)
+
+
+def literal_cutmix(pixels, images, step, per_sample=False):
+    boxes = draws(step, BATCH) if per_sample else draws(step, 1) * BATCH
+    return cutmix.mix(images.numpy(), PARTNER, *zip(*boxes, strict=True))
+
+
+def literal_saliencymix(pixels, images, step, scope="sample"):
+    boxes = []
+    for row, (lam, center) in enumerate(draws(step, BATCH if scope == "sample" else 1)):
+        pasted = pixels[PARTNER[row]].permute(1, 2, 0).numpy()
+        boxes.append((lam, saliencymix.center(saliencymix.saliency(pasted), center)))
+    boxes = boxes if scope == "sample" else boxes * BATCH
+    return cutmix.mix(images.numpy(), PARTNER, *zip(*boxes, strict=True))
+
+
+LITERAL = {"mixup": literal_mixup, "cutmix": literal_cutmix, "saliencymix": literal_saliencymix}
+
+
 def assert_same(mixed, lam, images, mask, lams):
     """Same pixels, same mask and same targets as the literal form's."""
     assert np.allclose(mixed.images.numpy(), images, atol=1e-6)
@@ -53,20 +79,18 @@ def assert_same(mixed, lam, images, mask, lams):
 
 
 @pytest.mark.parametrize("step", range(3))
-def test_mixup(step, images):
+def test_mixup(step, pixels, images):
     strategy = create_strategy("mixup")
     mixed = strategy.mix(images, LABELS, context(strategy, images, step))
-    lam = beta(step_rng(0, step), 0.8)
-    assert_same(mixed, mixed.lam, *mixup.mix(images.numpy(), PARTNER, lam), np.full(BATCH, lam))
+    assert_same(mixed, mixed.lam, *literal_mixup(pixels, images, step))
 
 
 @pytest.mark.parametrize("step", range(5))
 @pytest.mark.parametrize("per_sample", [False, True])
-def test_cutmix(step, per_sample, images):
+def test_cutmix(step, per_sample, pixels, images):
     strategy = create_strategy(f"cutmix(per_sample={per_sample})")
     mixed = strategy.mix(images, LABELS, context(strategy, images, step))
-    boxes = draws(step, BATCH) if per_sample else draws(step, 1) * BATCH
-    assert_same(mixed, mixed.lam, *cutmix.mix(images.numpy(), PARTNER, *zip(*boxes, strict=True)))
+    assert_same(mixed, mixed.lam, *literal_cutmix(pixels, images, step, per_sample))
 
 
 def test_fine_grained_saliency(pixels):
@@ -87,17 +111,10 @@ def test_fine_grained_saliency(pixels):
 @pytest.mark.parametrize("scope", ["sample", "batch"])
 def test_saliencymix(step, scope, pixels):
     pixels[3] = 50  # a flat image: its box goes where it was drawn
-    images = (pixels.float() / 255 - torch.tensor(MEAN).reshape(3, 1, 1)) / torch.tensor(
-        STD
-    ).reshape(3, 1, 1)
+    images = normalised(pixels)
     strategy = create_strategy(f"saliencymix(scope={scope})")
     mixed = strategy.mix(images, LABELS, context(strategy, images, step))
-    boxes = []
-    for row, (lam, center) in enumerate(draws(step, BATCH if scope == "sample" else 1)):
-        pasted = pixels[PARTNER[row]].permute(1, 2, 0).numpy()
-        boxes.append((lam, saliencymix.center(saliencymix.saliency(pasted), center)))
-    boxes = boxes if scope == "sample" else boxes * BATCH
-    assert_same(mixed, mixed.lam, *cutmix.mix(images.numpy(), PARTNER, *zip(*boxes, strict=True)))
+    assert_same(mixed, mixed.lam, *literal_saliencymix(pixels, images, step, scope))
 
 
 @pytest.mark.parametrize("channel", ["mean", "last"])
@@ -123,22 +140,23 @@ def test_attentivecutmix(k, channel, images):
 
 @pytest.mark.parametrize("base", ["cutmix", "saliencymix", "mixup"])
 @pytest.mark.parametrize("fields", [{}, {"attention_weight": 1.0}, {"renormalise": False}])
-def test_transmix(base, fields, images):
+def test_transmix(base, fields, pixels, images):
     strategy = create_strategy(
         f"transmix(base={base}, {', '.join(f'{key}={value}' for key, value in fields.items())})"
     )
     for step in range(3):
         mixed = strategy.mix(images, LABELS, context(strategy, images, step))
+        based = create_strategy(base)
+        expected = based.mix(images, LABELS, context(based, images, step))
+        assert mixed.images.equal(expected.images) and mixed.mask.equal(expected.mask)
+        literal_images, mask, areas = LITERAL[base](pixels, images, step)
         attn = torch.rand((BATCH, 3, 5), generator=torch.Generator().manual_seed(step))
         attn /= attn.sum((1, 2), keepdim=True) * 1.1  # the rest lies on the class token itself
-        mask = mixed.mask.expand(BATCH, 1, *SIZE)[:, 0].double().numpy()
         lams = [
-            transmix.lam(one, a, **fields)
-            for one, a in zip(mask, attn.double().numpy(), strict=True)
+            transmix.lam(share, weights, **fields)
+            for share, weights in zip(mask, attn.double().numpy(), strict=True)
         ]
-        if (
-            base == "mixup"
-        ):  # Differs from a literal equation 7: a constant mask keeps its label by area
-            lams = mask.mean((1, 2))
+        if base == "mixup":  # Differs: a constant mask keeps its label by area, not by equation 7
+            lams = areas
         lam = strategy.relabel(mixed, ModelOutput(torch.zeros(BATCH, 4), attn))
-        assert_same(mixed, lam, mixed.images.numpy(), mask, np.array(lams))
+        assert_same(mixed, lam, literal_images, mask, np.array(lams))

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import timm
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from mixbench import create_strategy, make_context, step_rng
 from mixbench.mix import MixContext
@@ -82,11 +81,3 @@ def mix(strategy, images, labels=None, step=0, **services):
             strategy, torch.nn.Identity(), images, seed=0, step=step, mean=MEAN, std=STD
         )
     return strategy.mix(images, labels, ctx)
-
-
-class NoWait(TorchDispatchMode):
-    """Fails where a number is read from a tensor: on a GPU that waits for the device."""
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        assert func is not torch.ops.aten._local_scalar_dense.default, "a wait for the device"
-        return func(*args, **(kwargs or {}))

@@ -76,3 +76,20 @@ def pretended_gpu(monkeypatch):
     monkeypatch.setattr(mixbench.puzzle.mask, "_triton_flow", lambda _: kernel)
     with PretendedGpu() as mode:
         yield mode
+
+
+class NoWaits(TorchDispatchMode):
+    """On the CPU: an error where an operator would make a GPU wait for a value or a shape."""
+
+    WAITING = {
+        *("_local_scalar_dense", "nonzero", "masked_select", "unique", "_unique2"),
+        *("bincount", "repeat_interleave"),
+    }
+
+    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+        name = op.overloadpacket.__name__
+        assert name not in self.WAITING, f"a wait for the device: {name}"
+        if name in ("index", "index_put", "index_put_"):
+            # a mask would be counted on the host
+            assert all(index is None or index.dtype == torch.int64 for index in args[1])
+        return op(*args, **(kwargs or {}))

@@ -59,7 +59,7 @@ def context(strategy, step, images, compile=False):
     )
 
 
-def test_the_pretended_gpu_notices_waits(no_waits):
+def test_the_pretended_gpu_notices_waits(gpu):
     images = torch.randn(2, 3, device="cuda")
     for wait in (
         lambda: images.sum().item(),
@@ -69,7 +69,7 @@ def test_the_pretended_gpu_notices_waits(no_waits):
     ):
         with pytest.raises(Exception, match="aten"):
             wait()
-    assert not no_waits.waits
+    assert not gpu.waits
     for wait in (
         lambda: images.cpu(),
         lambda: torch.ones(3).to("cuda"),
@@ -77,17 +77,17 @@ def test_the_pretended_gpu_notices_waits(no_waits):
         lambda: images + torch.ones(2, 3).cuda(),
     ):
         wait()
-        assert no_waits.waits
-        no_waits.waits.clear()
+        assert gpu.waits
+        gpu.waits.clear()
     send([[1, 2]], images)
     send(0.5, images)
-    no_waits.launches.clear()
+    gpu.launches.clear()
     images.add(1).mul(images).view(6)
-    assert not no_waits.waits and no_waits.launches.total() == 2
+    assert not gpu.waits and gpu.launches.total() == 2
 
 
 @pytest.fixture
-def pretended_vit(no_waits):
+def pretended_vit(gpu):
     model = create_model("deit_tiny_patch16_224", img_size=64, num_classes=10)
     for module in model.modules():
         for name, parameter in module._parameters.items():
@@ -98,13 +98,13 @@ def pretended_vit(no_waits):
     return model
 
 
-def launches(no_waits, model, spec, step=0):
+def launches(gpu, model, spec, step=0):
     """Launches of one mix, and of the forward pass with the label and loss; no wait in either."""
     strategy, (images, labels) = create_strategy(spec), batch("cuda")
     ctx = context(strategy, step, images)
-    no_waits.launches.clear()
+    gpu.launches.clear()
     mixed = strategy.mix(images, labels, ctx)
-    mixing = no_waits.launches.total()
+    mixing = gpu.launches.total()
     with (
         attention_tap(model, strategy.needs.attention)
         if strategy.needs.attention
@@ -112,21 +112,21 @@ def launches(no_waits, model, spec, step=0):
     ):
         output = tap(mixed.images) if tap else ModelOutput(model(mixed.images))
     label_loss(strategy, mixed, output, 10, 0.1)
-    assert mixed.images.device.type == mixed.mask.device.type == "cuda" and not no_waits.waits
-    return mixing, no_waits.launches.total() - mixing
+    assert mixed.images.device.type == mixed.mask.device.type == "cuda" and not gpu.waits
+    return mixing, gpu.launches.total() - mixing
 
 
 @pytest.mark.parametrize("spec", SPECS)
-def test_a_step_never_waits_for_the_device(no_waits, pretended_vit, spec):
+def test_a_step_never_waits_for_the_device(gpu, pretended_vit, spec):
     for step in range(4):
-        launches(no_waits, pretended_vit, spec, step)
-        assert not no_waits.waits
+        launches(gpu, pretended_vit, spec, step)
+        assert not gpu.waits
 
 
-def test_launches_of_a_step(no_waits, pretended_vit):
+def test_launches_of_a_step(gpu, pretended_vit):
     """A launch costs the host about as long as a small kernel runs, so their number is what a strategy may cost beyond its arithmetic."""
-    forward = launches(no_waits, pretended_vit, "none")[1]
-    counts = {spec: launches(no_waits, pretended_vit, spec) for spec in SPECS}
+    forward = launches(gpu, pretended_vit, "none")[1]
+    counts = {spec: launches(gpu, pretended_vit, spec) for spec in SPECS}
     assert all(counts[spec][1] == forward for spec in SPECS if "transmix" not in spec)
     assert (
         counts["transmix"][0] == counts["cutmix"][0] <= 20 and counts["transmix"][1] <= forward + 40
@@ -137,7 +137,7 @@ def test_launches_of_a_step(no_waits, pretended_vit):
     )  # whatever the batch
     assert counts["saliencymix"][0] <= 300
     puzzle = [
-        (launches(no_waits, pretended_vit, "puzzlemix", step)[0], no_waits.launches["kernel"])
+        (launches(gpu, pretended_vit, "puzzlemix", step)[0], gpu.launches["kernel"])
         for step in range(4)
     ]
     assert (
@@ -145,7 +145,7 @@ def test_launches_of_a_step(no_waits, pretended_vit):
     )  # most of them for moving 16 x 16 blocks
 
 
-def test_the_mask_kernel_is_launched_on_its_tensors_device_without_a_wait(no_waits, monkeypatch):
+def test_the_mask_kernel_is_launched_on_its_tensors_device_without_a_wait(gpu, monkeypatch):
     mask_triton = pytest.importorskip("mixbench.puzzle.mask_triton", exc_type=ImportError)
     current, launched = ["cuda:0"], []
 
@@ -164,7 +164,7 @@ def test_the_mask_kernel_is_launched_on_its_tensors_device_without_a_wait(no_wai
         )
         x, flow = mask_triton.flow(*problem, 4, 1, 1.0)
         assert x.shape == (levels, 16, 3) and flow.shape == (2, levels**2, 16, 3)
-    assert launched == ["cuda:1"] * 3 and not no_waits.waits
+    assert launched == ["cuda:1"] * 3 and not gpu.waits
 
 
 def test_the_tensor_half_of_every_mix_is_one_graph(monkeypatch):
