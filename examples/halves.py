@@ -1,14 +1,21 @@
-"""A plug-in: the left half of A beside the right half of B. python bench.py --plugin examples/halves.py --strategies cutmix,halves"""
+"""A plug-in: the left half of A beside the right half of B.
+
+python bench.py --plugin examples/halves.py --strategies cutmix,halves
+"""
 
 from dataclasses import dataclass
 
-from mixbench import MixedBatch, MixStrategy, register_strategy
+from torch import Tensor
+
+from mixbench import MixContext, MixedBatch, MixStrategy, register_strategy
 
 
 @register_strategy("halves")
 @dataclass(frozen=True)
 class Halves(MixStrategy):
-    def mix(self, images, labels, ctx):
+    """The left half of A beside the right half of B, for all images alike."""
+
+    def mix(self, images: Tensor, labels: Tensor, ctx: MixContext) -> MixedBatch:
         width = images.shape[-1]
         mask = ctx.mean.new_zeros(1, 1, 1, width)
         mask[..., : width // 2] = 1

@@ -9,6 +9,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def train(steps: int = 3, num_classes: int = 10) -> list[float]:
+    """Train a tiny model on noise: the loss of each step."""
     model = timm.create_model(
         "vit_tiny_patch16_224", img_size=32, patch_size=8, depth=2, num_classes=num_classes
     )
@@ -17,16 +18,13 @@ def train(steps: int = 3, num_classes: int = 10) -> list[float]:
     losses = []
     with attention_tap(model, strategy.needs.attention) as tap:
         for step in range(steps):
-            images, labels = (
-                torch.randn(8, 3, 32, 32),
-                torch.randint(num_classes, (8,)),
-            )  # your loader
+            # your loader
+            images, labels = torch.randn(8, 3, 32, 32), torch.randint(num_classes, (8,))
             ctx = make_context(strategy, model, images, seed=0, step=step, mean=MEAN, std=STD)
             mixed = strategy.mix(images, labels, ctx)
             output = tap(mixed.images)
-            targets = soft_targets(
-                mixed, strategy.relabel(mixed, output), num_classes, smoothing=0.1
-            )
+            lam = strategy.relabel(mixed, output)
+            targets = soft_targets(mixed, lam, num_classes, smoothing=0.1)
             loss = torch.nn.functional.cross_entropy(output.logits, targets)
             optimizer.zero_grad()
             loss.backward()

@@ -1,18 +1,19 @@
-"""A plug-in: ResizeMix (Qin et al. 2020, arXiv 2012.11101), the whole of B made small and pasted into A.
+"""A plug-in: ResizeMix (Qin et al. 2020, arXiv 2012.11101), all of B made small, pasted into A.
 
-python bench.py --plugin examples/resizemix.py --strategies cutmix,resizemix,'transmix(base=resizemix)'
+python bench.py --plugin examples/resizemix.py --strategies cutmix,resizemix
 """
 
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from mixbench import MixedBatch, MixStrategy, register_strategy
-from mixbench.mix import box_mask, mirrored, randint, uniform
+from mixbench import MixContext, MixedBatch, MixStrategy, register_strategy
+from mixbench.mix import Box, box_mask, mirrored, randint, uniform
 
 
-def paste_resized(images, box):
-    """A copy of images (B, C, H, W) whose box (top, left, bottom, right) holds the whole partner, made small as Pillow does it."""
+def paste_resized(images: Tensor, box: Box) -> Tensor:
+    """A copy of images (B, C, H, W) whose box holds the whole partner, made small as by Pillow."""
     top, left, bottom, right = box
     small = torch.nn.functional.interpolate(
         images.flip(0).float(), (bottom - top, right - left), mode="bilinear", antialias=True
@@ -25,18 +26,19 @@ def paste_resized(images, box):
 @register_strategy("resizemix")
 @dataclass(frozen=True)
 class ResizeMix(MixStrategy):
-    """One box a batch, its side a share of the image's drawn from [min_scale, max_scale), anywhere inside the image."""
+    """One box a batch, anywhere in the image, its side a share in [min_scale, max_scale)."""
 
     min_scale: float = 0.1
     max_scale: float = 0.8
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 < self.min_scale <= self.max_scale <= 1:
             raise ValueError(
-                f"resizemix needs 0 < min_scale <= max_scale <= 1, not {self.min_scale} and {self.max_scale}"
+                f"resizemix needs 0 < min_scale <= max_scale <= 1, "
+                f"not {self.min_scale} and {self.max_scale}"
             )
 
-    def mix(self, images, labels, ctx):
+    def mix(self, images: Tensor, labels: Tensor, ctx: MixContext) -> MixedBatch:
         height, width = images.shape[-2:]
         scale = self.min_scale + (self.max_scale - self.min_scale) * uniform(ctx.rng)
         box_h, box_w = max(1, round(height * scale)), max(1, round(width * scale))

@@ -22,6 +22,8 @@ MIXING = ["even_batch", "odd_batch", "single_image", "oblong_images"]
 @pytest.fixture(autouse=True)
 def unregistered(monkeypatch):
     """The registry as it was, after the test."""
+    for name in registry.BUILTIN:
+        registry.strategy_class(name)  # what a test imports first would be lost with the rest
     monkeypatch.setattr(registry, "_registered", dict(registry._registered))
 
 

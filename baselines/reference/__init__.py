@@ -1,1 +1,4 @@
-"""Slow, literal, per-image NumPy forms of the six methods, written from their descriptions: what the tests compare with."""
+"""Slow, literal, per-image NumPy forms of the six methods: what the tests compare with.
+
+Written from the methods' descriptions, not from the package.
+"""

@@ -1,19 +1,30 @@
-"""Attentive CutMix as published (Walawalkar et al., 2020), one image at a time: the tests' oracle."""
+"""Attentive CutMix as published (Walawalkar et al., 2020), image by image: the tests' oracle."""
 
 import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Cell = tuple[int, ...]  # row and column
 
 
-def best_cells(features, k, channel="mean"):
-    """Row and column of the k highest cells of one feature map (C, h, w), its channels averaged or the last alone; ties in raster order."""
+def best_cells(features: Array, k: int, channel: str = "mean") -> list[Cell]:
+    """Row and column of the k highest cells of a feature map (C, h, w); ties in raster order.
+
+    The channels are averaged, or the last alone is used.
+    """
     attention = features.mean(0) if channel == "mean" else features[-1]
-    cells = sorted(
-        np.ndindex(attention.shape), key=lambda cell: -attention[cell]
-    )  # sorted keeps the order of equals
+    # sorted keeps the order of equals
+    cells = sorted(np.ndindex(attention.shape), key=lambda cell: -attention[cell])
     return cells[:k]
 
 
-def mix(image, other, cells, grid):
-    """The cells of `image` (C, H, W) pasted onto `other`: the mixed image, the share of `image` in each pixel, and lam, its mean."""
+def mix(
+    image: Array, other: Array, cells: list[Cell], grid: tuple[int, int]
+) -> tuple[Array, Array, float]:
+    """The cells of `image` (C, H, W) pasted onto `other`, (C, H, W), with the mask and lam.
+
+    The mask (H, W) is the share of `image` in each pixel, lam its mean.
+    """
     height, width = image.shape[1:]
     mixed, mask = other.copy(), np.zeros((height, width))
     for y in range(height):

@@ -1,7 +1,9 @@
-"""Puzzle-Mix of one pair of images in NumPy, step by step as its authors' ImageNet code does it: the oracle of tests, slow and literal.
+"""Puzzle-Mix of a pair of images, as its authors' ImageNet code does it: the tests' oracle.
 
-Source: snu-mllab/PuzzleMix at e2dbf3a, imagenet/train.py and imagenet/mixup.py. Energies stay float64: no integer truncation.
-Differs: the grid is n x n over images of any shape, and a place that nobody wins in the transport keeps its own block.
+Source: snu-mllab/PuzzleMix at e2dbf3a, imagenet/train.py and imagenet/mixup.py. Energies stay
+float64: no integer truncation.
+Differs: the grid is n x n over images of any shape, and a place that nobody wins in the transport
+keeps its own block.
 """
 
 from __future__ import annotations
@@ -36,7 +38,11 @@ def block_saliency(gradient: Array, n: int) -> Array:
 
 
 def penalty(before: Array, after: Array, n: int) -> tuple[Array, Array]:
-    """The contrast between the last cells of a block of `before` and the first cells of the next block of `after`; both (C, h, w)."""
+    """The contrast across block boundaries, vertical (n-1, n) and horizontal (n, n-1).
+
+    Between the last cells of a block of `before` and the first of the next block of `after`, both
+    (C, h, w).
+    """
     tall, wide = before.shape[1] // n, before.shape[2] // n
     vertical, horizontal = np.zeros((n - 1, n)), np.zeros((n, n - 1))
     for i in range(n - 1):
@@ -55,7 +61,7 @@ def penalty(before: Array, after: Array, n: int) -> tuple[Array, Array]:
 def pairwise(
     pixels_a: Array, pixels_b: Array, n: int, cell: int, weight: float
 ) -> dict[tuple[int, int], tuple[Array, Array]]:
-    """The cost of each edge for 1 (A) or 0 (B) before it and after it; pixels (C, H, W) in [0, 1]."""
+    """The cost of each edge for 1 (A) or 0 (B) before and after it; pixels (C, H, W) in [0, 1]."""
     pooled = {1: pool(pixels_a, cell, cell), 0: pool(pixels_b, cell, cell)}
     costs = {}
     for first, second in itertools.product((0, 1), repeat=2):
@@ -85,7 +91,7 @@ def energy(
     eta: float = 0.2,
     cell: int = 2,
 ) -> Energy:
-    """The energy with each edge's four costs reparametrised as unary terms and one symmetric weight."""
+    """The energy, each edge's four costs as unary terms and a symmetric weight."""
     n = len(saliency_a)
     beta = beta / n / 16
     costs = pairwise(pixels_a, pixels_b, n, cell, beta * gamma)
@@ -95,12 +101,12 @@ def energy(
         shape = (n - 1, n) if axis == 0 else (n, n - 1)
         weight = np.zeros(shape)
         for r, c in np.ndindex(shape):
-            here, there = (r, c), (r + 1, c) if axis == 0 else (r, c + 1)
+            before, after = (r, c), (r + 1, c) if axis == 0 else (r, c + 1)
             pw = {pair: cost[axis][r, c] for pair, cost in costs.items()}
-            hide_b[here] += (pw[1, 0] + pw[1, 1]) / 2
-            hide_a[here] += (pw[0, 1] + pw[0, 0]) / 2
-            hide_b[there] += (pw[0, 1] + pw[1, 1]) / 2
-            hide_a[there] += (pw[1, 0] + pw[0, 0]) / 2
+            hide_b[before] += (pw[1, 0] + pw[1, 1]) / 2
+            hide_a[before] += (pw[0, 1] + pw[0, 0]) / 2
+            hide_b[after] += (pw[0, 1] + pw[1, 1]) / 2
+            hide_a[after] += (pw[1, 0] + pw[0, 0]) / 2
             weight[r, c] = (pw[1, 0] + pw[0, 1] - pw[1, 1] - pw[0, 0]) / 2 + beta
         weights.append(weight)
     unary = np.zeros((n, n, num_labels))
@@ -116,7 +122,7 @@ def cost(labels: NDArray[np.int64], unary: Array, vertical: Array, horizontal: A
     """The energy of labels (n, n)."""
     n, last, total = len(labels), unary.shape[2] - 1, 0.0
     for r, c in np.ndindex(n, n):
-        total += unary[r, c, labels[r, c]]
+        total += float(unary[r, c, labels[r, c]])
         if r + 1 < n:
             total += vertical[r, c] * ((labels[r, c] - labels[r + 1, c]) / last) ** 2
         if c + 1 < n:
@@ -135,7 +141,7 @@ def brute_force(unary: Array, vertical: Array, horizontal: Array) -> NDArray[np.
 
 
 def transport_plan(mask: Array, saliency: Array, eps: float) -> Array:
-    """The plan (n*n, n*n) that moves source i to target j; mask (n, n) is the share of the image in each block."""
+    """The plan (n*n, n*n) that moves source i to target j; mask (n, n) is the image's share."""
     n = len(mask)
     places = n * n
     z, s = (mask.ravel() > 0).astype(float), saliency.ravel()
@@ -188,7 +194,10 @@ def puzzlemix(
     transport_eps: float | None = 0.8,
     solve: Callable[[Array, Array, Array], NDArray[np.int64]] = brute_force,
 ) -> tuple[Array, Array, float]:
-    """The mixed pixels (C, H, W), the mask (H, W) and the share of A, for a prior share alpha and n x n blocks; eps None moves nothing."""
+    """The mixed pixels (C, H, W), the mask (H, W) and the share of A.
+
+    alpha is the prior share, n x n the blocks; a transport_eps of None moves nothing.
+    """
     saliency_a, saliency_b = block_saliency(gradient_a, n), block_saliency(gradient_b, n)
     terms = energy(
         saliency_a,
@@ -206,5 +215,6 @@ def puzzlemix(
     if transport_eps is not None:
         pixels_a = move_blocks(pixels_a, transport(mask, saliency_a, transport_eps))
         pixels_b = move_blocks(pixels_b, transport(1 - mask, saliency_b, transport_eps))
-    full = np.kron(mask, np.ones((pixels_a.shape[1] // n, pixels_a.shape[2] // n)))
+    tall, wide = pixels_a.shape[1] // n, pixels_a.shape[2] // n
+    full = mask.repeat(tall, 0).repeat(wide, 1)
     return full * pixels_a + (1 - full) * pixels_b, full, float(full.mean())

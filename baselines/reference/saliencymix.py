@@ -1,14 +1,19 @@
-"""SaliencyMix as published (Uddin et al., 2021), one image and one pixel at a time: the tests' oracle.
+"""SaliencyMix as published (Uddin et al., 2021), pixel by pixel: the tests' oracle.
 
-The map is the fine-grained saliency of Montabone and Soto (2010) with the roundings of OpenCV's implementation.
+The map is the fine-grained saliency of Montabone and Soto (2010) with the roundings of OpenCV.
 """
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
 
 SCALES = 12, 24, 48, 28, 56, 112
 
 
-def gray_of(image):
+def gray_of(image: Array) -> Array:
     """Brightness (H, W) of an image (H, W, 3) RGB uint8 by OpenCV's fixed-point weights."""
     gray = np.empty(image.shape[:2], int)
     for y, x in np.ndindex(gray.shape):
@@ -17,12 +22,12 @@ def gray_of(image):
     return gray
 
 
-def blur(gray):
-    """A 3 x 3 Gaussian with the border mirrored, rounded to whole numbers."""
+def blur(gray: Array) -> Array:
+    """A 3 x 3 Gaussian with the border mirrored, rounded to whole numbers, (H, W)."""
     height, width = gray.shape
     blurred = np.empty_like(gray)
 
-    def mirror(at, side):
+    def mirror(at: int, side: int) -> int:
         return 0 if side == 1 else side - 1 - abs(side - 1 - abs(at))
 
     for y, x in np.ndindex(gray.shape):
@@ -34,7 +39,7 @@ def blur(gray):
     return blurred
 
 
-def saliency(image):
+def saliency(image: Array) -> Array:
     """Bytes (H, W) of the saliency of an image (H, W, 3) RGB uint8."""
     gray = blur(blur(gray_of(image)))
     height, width = gray.shape
@@ -45,10 +50,8 @@ def saliency(image):
                 max(y - n + 1, 0) : min(y + n + 1, height),
                 max(x - n + 1, 0) : min(x + n + 1, width),
             ]
-            difference, others = (
-                (int(window.sum()) - gray[y, x]) - gray[y, x] * (window.size - 1),
-                window.size - 1,
-            )
+            others = window.size - 1
+            difference = (int(window.sum()) - gray[y, x]) - gray[y, x] * others
             off[y, x] += max(difference, 0) // others
             on[y, x] += max(-difference, 0) // others
     bytes_ = []
@@ -59,10 +62,11 @@ def saliency(image):
     return (255 * (bytes_[0] + bytes_[1]) // peak) % 256
 
 
-def center(saliency_map, drawn):
+def center(saliency_map: Array, drawn: tuple[int, int]) -> tuple[int, ...]:
     """y, x of the first highest pixel in raster order; `drawn` where the map is flat."""
-    best, at = 0, drawn
+    best = 0
+    at: tuple[int, ...] = drawn
     for y, x in np.ndindex(saliency_map.shape):
         if saliency_map[y, x] > best:
-            best, at = saliency_map[y, x], (y, x)
+            best, at = int(saliency_map[y, x]), (y, x)
     return at

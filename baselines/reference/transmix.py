@@ -1,10 +1,16 @@
 """TransMix as published (Chen et al., CVPR 2022), one image at a time: the tests' oracle."""
 
 import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
 
 
-def downsample(mask, grid):
-    """The mask (H, W) at the top-left pixel of each of the grid's patches (h, w), as the released code samples it."""
+def downsample(mask: Array, grid: tuple[int, ...]) -> Array:
+    """The mask (H, W) at the top-left pixel of each patch of the grid (h, w), (h, w).
+
+    Source: the released code.
+    """
     height, width = mask.shape
     down = np.empty(grid)
     for row, col in np.ndindex(grid):
@@ -12,16 +18,16 @@ def downsample(mask, grid):
     return down
 
 
-def lam(mask, attn, attention_weight=0.5, renormalise=True):
-    """A's share of one label: mask (H, W) is A's share of each pixel, attn (h, w) the class token's attention to each patch.
+def lam(mask: Array, attn: Array, attention_weight: float = 0.5, renormalise: bool = True) -> float:
+    """A's share of a label; mask (H, W) is A's share of each pixel, attn (h, w) of each patch.
 
-    Equation 7 weighs B by the attention on it; the released code divides by the attention on both, and section 4.1
-    takes the mean with the area.
+    Equation 7 weighs B by the attention on it; the released code divides by the attention on both,
+    and section 4.1 takes the mean with the area.
     """
     down = downsample(mask, attn.shape)
     on_a, on_b = 0.0, 0.0
     for cell in np.ndindex(attn.shape):
-        on_a += attn[cell] * down[cell]
-        on_b += attn[cell] * (1 - down[cell])
+        on_a += float(attn[cell] * down[cell])
+        on_b += float(attn[cell] * (1 - down[cell]))
     by_attention = on_a / (on_a + on_b) if renormalise else 1 - on_b
-    return (1 - attention_weight) * mask.mean() + attention_weight * by_attention
+    return float((1 - attention_weight) * mask.mean() + attention_weight * by_attention)

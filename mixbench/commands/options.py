@@ -56,6 +56,7 @@ class Parser(argparse.ArgumentParser):
 def bench_parser() -> Parser:
     """The parser of the command without a name; every field of the recipe is an option too."""
     parser = Parser("bench")
+    parser.usage = "mixbench [COMMAND] [options]"
     parser.description = (
         "Train and time image-mixing strategies under one recipe and write one comparison CSV."
     )

@@ -22,7 +22,7 @@ PHASES = ("mix", "forward", "backward", "optimizer")
 
 
 def _height(names: Sequence[str], row: float) -> float:
-    """The height of a diagram with a row for each name, in inches; the longest name sets a row's."""
+    """Inches of a diagram with a row for each name; the longest name sets the rows' height."""
     return 0.8 + len(names) * max(row, 0.16 * max(wrapped(name).count("\n") + 1 for name in names))
 
 
@@ -200,7 +200,7 @@ Curve = dict[int, float]  # a figure by epoch, from 1
 def curves(
     logs: Mapping[tuple[str, int], Sequence[EpochRow]], column: str
 ) -> dict[str, list[Curve]]:
-    """The finite figures of a column of the logs: a curve for each run that has any, by strategy."""
+    """The finite figures of a column of the logs: curves by strategy, one for each run with any."""
     runs: dict[str, list[Curve]] = {}
     for (strategy, _), log in logs.items():
         figures = {row.epoch + 1: getattr(row, column) for row in log}
@@ -236,7 +236,7 @@ def draw_curves(
         )
     axis.set(xlabel="epoch", ylabel=label)
     _leave_out_beginning(axis)
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.locator_params(axis="x", integer=True)
 
 
 def _leave_out_beginning(axis: Axes) -> None:
@@ -244,12 +244,10 @@ def _leave_out_beginning(axis: Axes) -> None:
     end = axis.dataLim.x1
     if end < LONG_RUN:
         return
-    late = [
-        value
-        for line in axis.lines
-        for epoch, value in zip(*line.get_data(), strict=True)
-        if epoch > end / 4
-    ]
+    late: list[float] = []
+    for line in axis.lines:
+        epochs, values = np.asarray(line.get_xdata()), np.asarray(line.get_ydata())
+        late += values[epochs > end / 4].tolist()
     pad = 0.05 * (max(late) - min(late)) or 1
     axis.set_ylim(min(late) - pad, max(late) + pad)
 

@@ -58,7 +58,9 @@ def mixed_grid(
         squeeze=False,
         layout="constrained",
     )
-    titles = [f"A: {classes[labels[i]]}\nB: {classes[labels[-1 - i]]}" for i in range(columns)]
+    titles = [
+        f"A: {classes[int(labels[i])]}\nB: {classes[int(labels[-1 - i])]}" for i in range(columns)
+    ]
     _show_row(axes[0], normalisation.pixels(images[:columns]), titles, "image A")
     for row, strategy in zip(axes[1:], shown, strict=True):
         result = _mix(strategy, images, labels, normalisation, seed)

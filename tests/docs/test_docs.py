@@ -1,40 +1,17 @@
-"""The pages' Python runs as it stands, with tiny models on made data; the second example plug-in and the recipes that go with them."""
+"""The pages' Python runs as it stands, with tiny models on made data; the recipes that go with them."""
 
 import dataclasses
 import itertools
 import re
-import runpy
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
-from mixbench import MixedBatch, create_strategy
-from mixbench import registry as registered
-from mixbench.mix import MixContext, step_rng
+from mixbench import create_strategy
 from mixbench.recipe import load_recipe
-from mixbench.testing import check_strategy
+from tests.support.pages import ROOT, run, sections
 
-ROOT = Path(__file__).parents[2]
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-def sections(page: str) -> dict[str, list[str]]:
-    """The Python blocks of a page by the heading they stand under; '' before the first."""
-    blocks: dict[str, list[str]] = {}
-    for part in re.split(
-        r"^## ", "\n" + (ROOT / "docs" / page).read_text(encoding="utf-8"), flags=re.M
-    ):
-        heading = part.partition("\n")[0]
-        blocks[heading if blocks else ""] = re.findall(r"^```python\n(.*?)^```", part, re.M | re.S)
-    return blocks
-
-
-def run(names: dict, *blocks: str) -> dict:
-    for block in blocks:
-        exec(compile(block, "docs", "exec"), names)
-    return names
 
 
 def tiny_model(**kwargs):
@@ -48,12 +25,6 @@ def tiny_model(**kwargs):
 def batch(count: int = 6):
     rng = torch.Generator().manual_seed(1)
     return torch.randn(count, 3, 32, 32, generator=rng), torch.randint(3, (count,), generator=rng)
-
-
-@pytest.fixture
-def unregistered(monkeypatch):
-    """The registry as it was, after the test."""
-    monkeypatch.setattr(registered, "_registered", dict(registered._registered))
 
 
 # docs/other-loops.md
@@ -226,114 +197,6 @@ def test_hugging_face_trainer(loops):
     assert names["attn"].shape == (8, 16) and names["loss"].isfinite()
     names["loss"].backward()
     assert names["hf_vit"].classifier.weight.grad.abs().sum() > 0
-
-
-# docs/adding-a-strategy.md and examples/resizemix.py
-
-
-def test_adding_a_strategy(unregistered):
-    registered._registered.pop("halves", None)
-    names: dict = {"__name__": "docs"}
-    [halves] = sections("adding-a-strategy.md")["The smallest one"]
-    assert (ROOT / "examples" / "halves.py").read_text(encoding="utf-8").endswith(halves)
-    for blocks in sections("adding-a-strategy.md").values():
-        run(names, *blocks)
-    for name, test in list(names.items()):
-        if name.startswith("test_"):
-            test()
-
-
-def test_gradient_labels(unregistered):
-    """Labels by the gradient's share, worked by hand: A's box keeps 1 of its 4, and 3 x 2 of B's are seen."""
-    names = run({"__name__": "docs"}, *sections("adding-a-strategy.md")["Services"])
-    mask = torch.tensor([[1.0, 0.0], [0.0, 0.0]])[None, None]
-    saliency = torch.stack([torch.full((2, 2), 1.0), torch.full((2, 2), 2.0)])
-    mixed = MixedBatch(
-        images=torch.zeros(2, 3, 2, 2),
-        labels=torch.tensor([0, 1]),
-        partner=torch.tensor([1, 0]),
-        mask=mask,
-        memo=saliency,
-    )
-    strategy = names["GradientLabels"]()
-    torch.testing.assert_close(strategy.relabel(mixed, None), torch.tensor([1 / 7, 2 / 5]))
-    blank = dataclasses.replace(mixed, memo=torch.zeros(2, 2, 2))
-    torch.testing.assert_close(strategy.relabel(blank, None), torch.tensor([0.25, 0.25]))
-
-
-@pytest.fixture
-def resizemix(unregistered):
-    """The names in examples/resizemix.py, its strategy registered for the test."""
-    registered._registered.pop("resizemix", None)
-    return runpy.run_path(str(ROOT / "examples" / "resizemix.py"))
-
-
-def test_resizemix_passes_the_kit(resizemix):
-    check_strategy(create_strategy("resizemix"), moves_pixels=True)
-    check_strategy(create_strategy("transmix(base=resizemix)"), moves_pixels=True)
-
-
-def test_resizemix_by_hand(resizemix):
-    """Halving a, b, c, d with the antialiased triangle: weights 3, 3, 1 around the first output pixel, 1, 3, 3 around the second."""
-    rows = torch.tensor([7.0, 14.0, 21.0, 35.0])
-    images = torch.stack([torch.zeros(1, 4, 4), rows.expand(1, 4, 4)])
-    first, second = (3 * 7 + 3 * 14 + 21) / 7, (14 + 3 * 21 + 3 * 35) / 7
-    expected = torch.zeros(4, 4)
-    expected[1:3, 2:4] = torch.tensor([first, second])
-    mixed = resizemix["paste_resized"](images, (1, 2, 3, 4))
-    torch.testing.assert_close(mixed[0, 0], expected)
-    expected = rows.expand(4, 4).clone()
-    expected[1:3, 2:4] = 0
-    torch.testing.assert_close(mixed[1, 0], expected)
-
-
-def test_resizemix_is_pillows_resize(resizemix):
-    from PIL import Image
-
-    images = torch.randn(2, 1, 21, 33, generator=torch.Generator().manual_seed(0))
-    top, left, bottom, right = box = 3, 4, 12, 17
-    small = Image.fromarray(images[1, 0].numpy()).resize(
-        (right - left, bottom - top), Image.Resampling.BILINEAR
-    )
-    expected = images[0, 0].clone()
-    expected[top:bottom, left:right] = torch.from_numpy(np.array(small))
-    torch.testing.assert_close(
-        resizemix["paste_resized"](images, box)[0, 0], expected, rtol=1e-5, atol=1e-5
-    )
-
-
-def test_resizemix_draws(resizemix):
-    """The side's share is uniform in [0.1, 0.8): its square has mean (0.8^3 - 0.1^3) / (3 * 0.7); the box lies inside, anywhere."""
-    strategy, images = create_strategy("resizemix"), torch.zeros(2, 3, 100, 200)
-    shares, tops, lefts = [], [], []
-    for step in range(400):
-        ctx = MixContext(rng=step_rng(0, step), mean=torch.zeros(3, 1, 1), std=torch.ones(3, 1, 1))
-        inside = strategy.mix(images, torch.tensor([0, 1]), ctx).mask[0, 0] == 0
-        rows, cols = inside.any(1).nonzero()[:, 0], inside.any(0).nonzero()[:, 0]
-        assert (
-            inside.sum() == len(rows) * len(cols)
-            and 10 <= len(rows) <= 80
-            and abs(2 * len(rows) - len(cols)) <= 1
-        )
-        shares.append(len(rows) * len(cols) / 20000)
-        tops.append(int(rows[0]) / (100 - len(rows)))
-        lefts.append(int(cols[0]) / (200 - len(cols)))
-    assert abs(np.mean(shares) - (0.8**3 - 0.1**3) / 2.1) < 0.03  # four standard errors
-    assert abs(np.mean(tops) - 0.5) < 0.06 and abs(np.mean(lefts) - 0.5) < 0.06
-    assert min(tops) < 0.02 and max(tops) > 0.98
-
-
-@pytest.mark.parametrize(
-    "spec",
-    [
-        "resizemix(min_scale=0)",
-        "resizemix(min_scale=0.5, max_scale=0.4)",
-        "resizemix(max_scale=1.5)",
-    ],
-)
-def test_resizemix_refuses(resizemix, spec):
-    with pytest.raises(ValueError, match="resizemix needs 0 < min_scale"):
-        create_strategy(spec)
 
 
 # docs/reading-the-report.md

@@ -20,14 +20,16 @@ def cut(monkeypatch):
 
 
 def least_by_flow(unary, vertical, horizontal):
-    """The least energy of one problem in whole numbers by scipy's maximum flow on Ishikawa's graph; weights divide by (L-1)^2."""
+    """The least energy of a problem in whole numbers, by scipy's maximum flow on Ishikawa's graph.
+
+    The weights divide by (L-1)^2.
+    """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import maximum_flow
 
     n, _, num_labels = unary.shape
-    node = np.arange(n * n * (num_labels - 1)).reshape(
-        n, n, num_labels - 1
-    )  # on the sink's side: label > k
+    levels = num_labels - 1
+    node = np.arange(n * n * levels).reshape(n, n, levels)  # on the sink's side: label > k
     source, sink, forbidden = node.size, node.size + 1, 10**9
     arcs, constant = [], int(unary[:, :, 0].sum())
     for r, c in np.ndindex(n, n):
@@ -97,7 +99,7 @@ def test_dynamic_programming_equals_maximum_flow(n, num_labels):
 
 @pytest.mark.parametrize(("n", "num_labels"), [(8, 3), (16, 2), (16, 3), (8, 4)])
 def test_dual_solver_is_within_its_certificate_and_near_the_optimum(n, num_labels):
-    """On energies as photographs give them: bound <= optimum <= energy, and the mean gap at most 1e-4."""
+    """On energies as photographs give them: bound <= optimum <= energy, mean gap below 1e-4."""
     gaps, distances = [], []
     for alpha in (0.2, 0.5, 0.9):
         terms = whole(*(t.double() for t in energies(4, n, alpha, num_labels=num_labels)), 1e7)
@@ -163,7 +165,7 @@ def test_certificate_holds_for_odd_energies(kind, dtype):
 
 @pytest.mark.parametrize("num_labels", [2, 3])
 def test_any_flow_gives_a_bound(num_labels):
-    """Whatever the dual solver returns: flows beyond the capacities, against the one way arcs, and none."""
+    """Whatever the dual solver returns: flows beyond the capacities, against one-way arcs, none."""
     unary, vertical, horizontal = problem(5, 3, num_labels)
     least = mask_cost(all_labels(3, num_labels, 5), unary, vertical, horizontal).min(0).values
     weight = torch.zeros(2, 1, 3, 3, 5, dtype=torch.float64)

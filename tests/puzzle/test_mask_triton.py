@@ -37,7 +37,7 @@ KERNEL_CASES = [(1, 5, 2), (2, 3, 2), (2, 8, 1), (3, 4, 2)]  # levels, n, batch
 
 
 def test_the_kernel_equals_the_loop(tmp_path, monkeypatch):
-    """Up to the order of sums, in Triton's interpreter, which must be chosen before Triton is imported."""
+    """Up to the order of sums; Triton's interpreter must be chosen before Triton is imported."""
     usable_triton()
     monkeypatch.setattr(solver, "STEPS", 30)
     problems = [drawn_flow_problem(*case) for case in KERNEL_CASES]
@@ -47,7 +47,10 @@ def test_the_kernel_equals_the_loop(tmp_path, monkeypatch):
         from mixbench.puzzle.mask_triton import flow
         cases, folder = eval(sys.argv[1]), sys.argv[2]
         problems = torch.load(folder + "/problems.pt")
-        solved = [flow(*p, n, 30 * max(levels, 2), 1.25 / (8 * levels)) for p, (levels, n, _) in zip(problems, cases)]
+        solved = [
+            flow(*problem, n, 30 * max(levels, 2), 1.25 / (8 * levels))
+            for problem, (levels, n, _) in zip(problems, cases)
+        ]
         torch.save(solved, folder + "/solved.pt")"""
     environment = os.environ | {
         "TRITON_INTERPRET": "1",

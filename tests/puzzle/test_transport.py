@@ -1,4 +1,4 @@
-"""Puzzle-Mix's transport against its literal NumPy form, hand-worked cases and the best assignment."""
+"""Puzzle-Mix's transport against its literal form, hand-worked cases, the best assignment."""
 
 import numpy as np
 import pytest

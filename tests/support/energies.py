@@ -24,7 +24,7 @@ def problem(batch, n, num_labels, seed=0, weight=1.0, dtype=torch.float64):
 
 
 def smooth(*shape, seed, blur):
-    """Noise blurred over `blur` pixels, scaled to [0, 1] in each image, like the large shapes of photographs."""
+    """Noise blurred over `blur` pixels, in [0, 1] in each image, like the shapes of photographs."""
     noise = torch.randn(
         *shape[:-2], shape[-2] + blur - 1, shape[-1] + blur - 1, generator=generator(seed)
     )
