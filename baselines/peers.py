@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -11,22 +12,36 @@ import numpy as np
 import torch
 
 from mixbench import create_strategy, make_context
-from mixbench.evaluations.speed import median_interval
+from mixbench.evaluations.speed import Interval, median_interval
+from mixbench.runs.environment import device_name, versions
 
 BATCH, SIZE, CLASSES = 128, 224, 1000
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-Calls = dict[str, Callable[[], Any]]
+ROUNDS = 15
+Calls = dict[str, Callable[[], object]]
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One call of a task: its time, and that time over mixbench's."""
+
+    task: str
+    call: str
+    milliseconds: float  # median
+    ratio: Interval
 
 
 def _batch() -> tuple[torch.Tensor, torch.Tensor]:
     rng = torch.Generator().manual_seed(0)
-    return torch.randn(BATCH, 3, SIZE, SIZE, generator=rng), torch.randint(
-        CLASSES, (BATCH,), generator=rng
-    )
+    images = torch.randn(BATCH, 3, SIZE, SIZE, generator=rng)
+    return images, torch.randint(CLASSES, (BATCH,), generator=rng)
 
 
 def mixing(name: str) -> Calls:
-    """The whole `mix` call of CutMix or Mixup with new output and mask, and what others offer; a plain copy is the floor."""
+    """The whole `mix` call of CutMix or Mixup with new output and mask, and what others offer.
+
+    A plain copy is the floor.
+    """
     images, labels = _batch()
     strategy = create_strategy(name)
     ctx = make_context(strategy, torch.nn.Identity(), images, seed=0, step=0, mean=MEAN, std=STD)
@@ -39,11 +54,9 @@ def mixing(name: str) -> Calls:
             if name == "mixup"
             else {"mixup_alpha": 0.0, "cutmix_alpha": 1.0}
         )
-        timm_mixup, own = (
-            Mixup(**alphas, num_classes=CLASSES),
-            images.clone(),
-        )  # in place: it has a batch of its own
-        calls["timm"] = lambda: timm_mixup(own, labels)
+        timm_mixup = Mixup(**alphas, num_classes=CLASSES)
+        changed = images.clone()  # timm mixes in place
+        calls["timm"] = lambda: timm_mixup(changed, labels)
     if has("torchvision"):
         from torchvision.transforms import v2
 
@@ -63,7 +76,7 @@ def mixing(name: str) -> Calls:
 
 
 def _photographs(count: int) -> torch.Tensor:
-    """Smooth coloured pictures with objects, uint8 RGB (count, 3, 224, 224): the drawn data set's."""
+    """The drawn data set's pictures, uint8 RGB (count, 3, 224, 224)."""
     from mixbench.data.scenes import draw_scene
 
     scenes = np.stack([draw_scene(0, index, SIZE).image for index in range(count)])
@@ -87,19 +100,18 @@ def saliency() -> Calls:
 
 
 def mask() -> Calls:
-    """Masks of 128 pairs, 16 x 16 blocks and 3 labels; an exact maximum flow and the official swaps where installed."""
+    """Masks of 128 pairs, 16 x 16 blocks and 3 labels.
+
+    An exact maximum flow and the official swaps stand beside them where they are installed.
+    """
     from mixbench.puzzle.energy import mask_energy
     from mixbench.puzzle.mask import solve_mask
 
     rng = torch.Generator().manual_seed(0)
     images = _photographs(BATCH).float() / 255
     coarse = torch.rand(BATCH, 1, 5, 5, generator=rng).square()
-    bumps = (
-        torch.nn.functional.interpolate(coarse, (16, 16), mode="bicubic", align_corners=False)[
-            :, 0
-        ].clamp_min(0)
-        + 0.01
-    )
+    smooth = torch.nn.functional.interpolate(coarse, (16, 16), mode="bicubic", align_corners=False)
+    bumps = smooth[:, 0].clamp_min(0) + 0.01
     weights = bumps / bumps.sum((1, 2), keepdim=True)
     terms = mask_energy(
         weights,
@@ -125,7 +137,7 @@ def mask() -> Calls:
 
 
 def transport() -> Calls:
-    """Puzzle-Mix's transport of 128 images on 16 x 16 blocks, and its published rounds on whole one-hot plans."""
+    """Puzzle-Mix's transport of 128 images on 16 x 16 blocks, and its rounds as published."""
     from mixbench.puzzle.transport import transport as ours
 
     rng = torch.Generator().manual_seed(0)
@@ -139,14 +151,14 @@ def transport() -> Calls:
 
 
 def plan_rounds(mask: torch.Tensor, saliency: torch.Tensor, eps: float) -> torch.Tensor:
-    """The plan (B, n*n, n*n) from source to target after n rounds, as the method is published; mask and saliency (B, n, n)."""
+    """The plan (B, n*n, n*n) from source to target after n rounds, as the method is published.
+
+    mask and saliency (B, n, n). Each round holds whole one-hot plans.
+    """
     n = mask.shape[1]
-    at = (
-        torch.stack(torch.meshgrid(torch.arange(n), torch.arange(n), indexing="ij"), -1)
-        .reshape(-1, 2)
-        .float()
-    )  # (n*n, 2)
-    distance = torch.cdist(at, at).square() / (n - 1) ** 2
+    grid = torch.meshgrid(torch.arange(n), torch.arange(n), indexing="ij")
+    places = torch.stack(grid, -1).reshape(-1, 2).float()  # (n*n, 2)
+    distance = torch.cdist(places, places).square() / (n - 1) ** 2
     visible = (mask > 0).float().flatten(1)
     cost = eps * distance - saliency.flatten(1)[:, :, None] * visible[:, None]
     plan = won = torch.zeros_like(cost)
@@ -158,7 +170,10 @@ def plan_rounds(mask: torch.Tensor, saliency: torch.Tensor, eps: float) -> torch
 
 
 def _swaps(unary: np.ndarray, vertical: np.ndarray, horizontal: np.ndarray) -> np.ndarray:
-    """Labels by alpha-beta swaps as Puzzle-Mix's code asks for them, (n, n); they need not be of least energy."""
+    """Labels (n, n) by alpha-beta swaps as Puzzle-Mix's code asks for them.
+
+    They need not be of least energy.
+    """
     import gco
 
     n, size = len(unary), unary.shape[2]
@@ -171,7 +186,10 @@ def _swaps(unary: np.ndarray, vertical: np.ndarray, horizontal: np.ndarray) -> n
 
 
 def _maximum_flow(unary: np.ndarray, vertical: np.ndarray, horizontal: np.ndarray) -> np.ndarray:
-    """The labels of least energy by Ishikawa's cut, (n, n); unary (n, n, 3), vertical (n-1, n), horizontal (n, n-1)."""
+    """The labels of least energy by Ishikawa's cut, (n, n).
+
+    unary (n, n, 3), vertical (n-1, n), horizontal (n, n-1).
+    """
     import maxflow
 
     n, levels = len(unary), unary.shape[2] - 1
@@ -183,22 +201,19 @@ def _maximum_flow(unary: np.ndarray, vertical: np.ndarray, horizontal: np.ndarra
         graph.add_edges(upper.ravel(), lower.ravel(), np.full(n * n, 1e9), np.zeros(n * n))
     right, down = np.zeros((n, n)), np.zeros((n, n))
     right[:, :-1], down[:-1] = horizontal / levels**2, vertical / levels**2
-    for weights, here, there in (
+    for weights, near, far in (
         (right, (slice(None), slice(None, -1)), (slice(None), slice(1, None))),
         (down, (slice(None, -1), slice(None)), (slice(1, None), slice(None))),
     ):
-        weight = weights[here].ravel()
+        weight = weights[near].ravel()
+        zero = np.zeros_like(weight)
         for level in range(levels):
-            graph.add_edges(nodes[level][here].ravel(), nodes[level][there].ravel(), weight, weight)
+            graph.add_edges(nodes[level][near].ravel(), nodes[level][far].ravel(), weight, weight)
         for high in range(levels):
             for low in range(high):
-                zero = np.zeros_like(weight)
-                graph.add_edges(
-                    nodes[high][here].ravel(), nodes[low][there].ravel(), 2 * weight, zero
-                )
-                graph.add_edges(
-                    nodes[high][there].ravel(), nodes[low][here].ravel(), 2 * weight, zero
-                )
+                twice, above, below = 2 * weight, nodes[high], nodes[low]
+                graph.add_edges(above[near].ravel(), below[far].ravel(), twice, zero)
+                graph.add_edges(above[far].ravel(), below[near].ravel(), twice, zero)
     graph.maxflow()
     return (~graph.get_grid_segments(nodes)).sum(0)
 
@@ -210,7 +225,9 @@ TASKS: dict[str, Callable[[], Calls]] = {
     "Puzzle-Mix's mask, 128 pairs, 16 x 16 blocks, 3 labels": mask,
     "Puzzle-Mix's transport, 128 images, 16 x 16 blocks": transport,
 }
-PACKAGES = {  # peer -> distribution; PyMaxflow is GPL, gco for research only: timed where somebody installed them, never needed
+# peer -> distribution; PyMaxflow is GPL and gco for research only: never needed, and timed where
+# somebody installed them
+PACKAGES = {
     "timm": "timm",
     "torchvision": "torchvision",
     "kornia": "kornia",
@@ -230,7 +247,10 @@ def has(peer: str) -> bool:
 
 
 def time_calls(calls: Calls, rounds: int) -> dict[str, np.ndarray]:
-    """Seconds of this process's one thread for each call in each round, (rounds,); the order turns from round to round."""
+    """Seconds of this thread for each call in each round, (rounds,).
+
+    The order turns from round to round; two rounds before them warm up.
+    """
     times: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(-2, rounds):
         for name in list(calls) if number % 2 else reversed(list(calls)):
@@ -241,48 +261,42 @@ def time_calls(calls: Calls, rounds: int) -> dict[str, np.ndarray]:
     return {name: np.array(seconds) for name, seconds in times.items()}
 
 
-def compare(rounds: int) -> list[tuple[str, str, float, float, float, float]]:
-    """Rows (task, call, its milliseconds, its time over ours, and the 95 % interval of that), on one thread."""
+def compare(rounds: int) -> list[Timed]:
+    """Every task's calls, timed on one thread in turn; a row for each."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         rows = []
         for task, prepare in TASKS.items():
             times = time_calls(prepare(), rounds)
-            for name, seconds in times.items():
-                rows.append(
-                    (
-                        task,
-                        name,
-                        1000 * float(np.median(seconds)),
-                        *median_interval(seconds / times["mixbench"]),
-                    )
-                )
+            for call, seconds in times.items():
+                ratio = median_interval(seconds / times["mixbench"])
+                rows.append(Timed(task, call, 1000 * float(np.median(seconds)), ratio))
         return rows
     finally:
         torch.set_num_threads(threads)
 
 
-def report(rows: list[tuple[str, str, float, float, float, float]]) -> str:
+def report(rows: Iterable[Timed]) -> str:
     """The rows as a Markdown table, and the peers that are missing."""
     lines = ["| task | call | ms | time over mixbench's |", "| --- | --- | --- | --- |"]
-    lines += [
-        f"| {task} | {name} | {ms:.1f} | {ratio:.2f} [{low:.2f}, {high:.2f}] |"
-        for task, name, ms, ratio, low, high in rows
-    ]
+    for row in rows:
+        ratio = f"{row.ratio.median:.2f} [{row.ratio.low:.2f}, {row.ratio.high:.2f}]"
+        lines.append(f"| {row.task} | {row.call} | {row.milliseconds:.1f} | {ratio} |")
     missing = [peer for peer in PACKAGES if not has(peer)]
     if missing:
         lines += ["", f"Not installed, so not timed: {', '.join(missing)}."]
     return "\n".join(lines)
 
 
-if __name__ == "__main__":  # python -m baselines.peers
-    from mixbench.runs.environment import device_name, versions
-    from mixbench.runtime import choose_device
+def main() -> None:
+    """Print the page: `python -m baselines.peers`."""
+    installed = [f"{peer} {version(package)}" for peer, package in PACKAGES.items() if has(peer)]
+    print("# Peers\n")
+    print(f"`python -m baselines.peers`: CPU seconds of one thread, {ROUNDS} interleaved rounds.\n")
+    print(report(compare(ROUNDS)))
+    print(f"\n{device_name(torch.device('cpu'))}; {versions()}; {'; '.join(installed)}")
 
-    names = [f"{peer} {version(package)}" for peer, package in PACKAGES.items() if has(peer)]
-    print(
-        "# Peers\n\n`python -m baselines.peers`: CPU seconds of one thread, 15 interleaved rounds.\n"
-    )
-    print(report(compare(15)))
-    print(f"\n{device_name(choose_device('cpu'))}; {versions()}; {'; '.join(names)}")
+
+if __name__ == "__main__":
+    main()

@@ -1,14 +1,16 @@
-"""What the loader costs: four strategies fed side by side against four runs, and the loader alone, written to results/.
+"""What the loader costs: four strategies fed side by side against four runs, and the loader alone.
 
 python baselines/side_by_side.py --data DIR
 """
 
+from __future__ import annotations
+
 import argparse
 import shlex
 import statistics
-import sys
 import time
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,11 +23,14 @@ from mixbench.data.loaders import train_loader
 from mixbench.data.memory import keep_in_memory
 from mixbench.data.normalisation import Normalisation
 from mixbench.data.sources import Data
+from mixbench.files import replace_file
+from mixbench.mix import MixStrategy
 from mixbench.recipe import Recipe, load_recipe
 from mixbench.runs.environment import device_name, versions
-from mixbench.runtime import choose_device
+from mixbench.runtime import Runtime, choose_device, silent_line
 from mixbench.training.loop import train
 
+RESULTS = Path(__file__).parents[1] / "results"
 STRATEGIES = "none,mixup,cutmix,transmix"
 RECIPE = {
     "image_size": 128,
@@ -36,142 +41,214 @@ RECIPE = {
     "hflip": 0.5,
     "train_interpolation": "random",
 }
+WARM_UP = 128  # images
+LOADED = 192  # images that the loader alone goes through, 64 a batch
+LOADINGS = 3  # times each
 
 
-def seconds_of(
-    data: Data, recipe: Recipe, device: torch.device, workers: int, reverse: bool = False
-) -> tuple[float, float, float]:
-    """Seconds side by side and one after the other, and the share of the latter's training that waited for images."""
+@dataclass(frozen=True)
+class Trained:
+    """Strategies trained side by side, or one after the other."""
+
+    seconds: float
+    losses: list[float]  # of the last epoch, a strategy each
+    waited: float  # share of the training time that waited for images, mean
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """Both ways of training the same strategies."""
+
+    together: Trained
+    alone: Trained
+
+    @property
+    def ratio(self) -> float:
+        """How many times faster side by side is."""
+        return self.alone.seconds / self.together.seconds
+
+
+@dataclass(frozen=True)
+class Rate:
+    """What the loader does by itself."""
+
+    name: str
+    im_per_sec: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What the page shows."""
+
+    repeats: list[Repeat]
+    rates: list[Rate]
+    train_images: int
+    workers: int
+    threads: int
+    device: torch.device
+
+
+def train_groups(
+    groups: Sequence[Sequence[MixStrategy]], recipe: Recipe, data: Data, runtime: Runtime
+) -> Trained:
+    """Train each group side by side, one group after the other; how long that took."""
+    started = time.perf_counter()
+    learners = [learner for group in groups for learner in train(group, recipe, data, runtime)]
+    seconds = time.perf_counter() - started
+    losses = [learner.log[-1].train_loss for learner in learners]
+    waited = statistics.mean(learner.loading_share or 0.0 for learner in learners)
+    return Trained(seconds, losses, waited)
+
+
+def train_both_ways(recipe: Recipe, data: Data, runtime: Runtime, *, reverse: bool) -> Repeat:
+    """Train side by side and one after the other, in the other order where `reverse`.
+
+    On a CPU the losses are the same, bit for bit.
+    """
     strategies = create_strategies(STRATEGIES)
-    found: dict[bool, tuple[float, list[float], float]] = {}
-    for together in (False, True) if reverse else (True, False):
-        started = time.perf_counter()
-        groups = [strategies] if together else [[strategy] for strategy in strategies]
-        learners = [
-            learner
-            for group in groups
-            for learner in train(group, recipe, data, 0, device, workers=workers)
-        ]
-        seconds, losses = (
-            time.perf_counter() - started,
-            [learner.log[-1]["train_loss"] for learner in learners],
-        )
-        found[together] = (
-            seconds,
-            losses,
-            statistics.mean(learner.loading_share for learner in learners),
-        )
-    assert device.type != "cpu" or found[True][1] == found[False][1], (
-        "side by side and alone must give the same losses"
-    )
-    return found[True][0], found[False][0], found[False][2]
+    separate = [[strategy] for strategy in strategies]
+    if reverse:
+        alone = train_groups(separate, recipe, data, runtime)
+        together = train_groups([strategies], recipe, data, runtime)
+    else:
+        together = train_groups([strategies], recipe, data, runtime)
+        alone = train_groups(separate, recipe, data, runtime)
+    same = together.losses == alone.losses
+    assert same or runtime.device.type != "cpu", "the losses side by side and alone differ"
+    return Repeat(together, alone)
 
 
-def loader_rates(
-    data: Data, device: torch.device, count: int, repeats: int
-) -> list[tuple[str, float]]:
-    """Images per second and core of DeiT's full recipe at 224 px in one process, median of interleaved repeats."""
+def loader_rates(data: Data, device: torch.device) -> list[Rate]:
+    """The rates of DeiT's full recipe at 224 px in one process, medians of interleaved times."""
     recipe = load_recipe("deit_small", {"batch_size": 64})
     on_device = replace(recipe, augment_on="device")
     normalisation = Normalisation.of(recipe.mean, recipe.std, device)
-    cached = keep_in_memory(data, lambda line: None)
+    cached = keep_in_memory(data, silent_line)
     cases = {
         "all in the loader": (data, recipe),
         "all in the loader, `--cache ram`": (cached, recipe),
         "`--augment-on device`": (data, on_device),
         "`--augment-on device --cache ram`": (cached, on_device),
     }
-    part = f"the device's part of `--augment-on device` ({device.type})"
-    found: dict[str, list[float]] = {name: [] for name in [*cases, part]}
-    for _ in range(repeats):
-        for name, (source, used) in cases.items():
+    rest = f"the device's part of `--augment-on device` ({device.type})"
+    rates: dict[str, list[float]] = {name: [] for name in [*cases, rest]}
+    cpu = torch.device("cpu")
+    for _ in range(LOADINGS):
+        for name, (source, case) in cases.items():
             started = time.perf_counter()
-            batches = [
-                images for images, _ in train_loader(source, used, 0, 64, 0, torch.device("cpu"))
-            ]
-            found[name].append(count / (time.perf_counter() - started))
-        batches = [raw.to(device) for raw in batches]
+            loader = train_loader(source, case, seed=0, micro_batch=64, workers=0, device=cpu)
+            batches = [images for images, _ in loader]
+            seconds = time.perf_counter() - started
+            rates[name].append(64 * len(batches) / seconds)
+        batches = [raw.to(device) for raw in batches]  # of the last case
         started = time.perf_counter()
         for raw in batches:
-            ready = augment(raw, normalisation, used.remode)
+            ready = augment(raw, normalisation, recipe.remode)
         ready.sum().item()
-        found[part].append(count / (time.perf_counter() - started))
-    return [(name, statistics.median(rates)) for name, rates in found.items()]
+        rates[rest].append(64 * len(batches) / (time.perf_counter() - started))
+    return [Rate(name, statistics.median(values)) for name, values in rates.items()]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--data", type=Path, required=True, help="image folder with train/ and val/"
-    )
-    parser.add_argument("--limit-train", type=int, default=1024)
-    parser.add_argument(
-        "--workers", type=int, default=1, help="on two cores one leaves the other to the model"
-    )
-    parser.add_argument("--repeats", type=int, default=4)
-    parser.add_argument("--device", default="auto")
-    options = parser.parse_args()
+def measure(options: argparse.Namespace) -> Measured:
+    """Train both ways as often as asked for, and time the loader alone on one thread."""
     device = choose_device(options.device)
+    runtime = Runtime(device=device, workers=options.workers)
     recipe = load_recipe("quick", RECIPE | {"epochs": 1, "warmup_epochs": 0})
     data = open_data(data=options.data, limit_train=options.limit_train, limit_val=64)
-    seconds_of(
-        replace(data, train=open_data(data=options.data, limit_train=128).train),
-        recipe,
-        device,
-        options.workers,
-    )  # warm up
-    measured = []
-    for repeat in range(options.repeats):
-        measured.append(seconds_of(data, recipe, device, options.workers, reverse=repeat % 2 == 1))
+    few = open_data(data=options.data, limit_train=WARM_UP)
+    train_both_ways(recipe, replace(data, train=few.train), runtime, reverse=False)  # warm up
+    repeats = []
+    for number in range(options.repeats):
+        repeat = train_both_ways(recipe, data, runtime, reverse=number % 2 == 1)
+        repeats.append(repeat)
         print(
-            "side by side {:.2f} s, one after the other {:.2f} s, waiting {:.0%}".format(
-                *measured[-1]
-            ),
+            f"side by side {repeat.together.seconds:.2f} s, one after the other "
+            f"{repeat.alone.seconds:.2f} s, waiting {repeat.alone.waited:.0%}",
             flush=True,
         )
-    ratios = [alone / together for together, alone, _ in measured]
-    few = open_data(data=options.data, limit_train=192, limit_val=1)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    rates = loader_rates(few, device, 192, 3)
-    torch.set_num_threads(threads)
-    date = datetime.now(UTC).strftime("%Y-%m-%d")
-    together, alone, shares = (statistics.median(column) for column in zip(*measured, strict=True))
-    command = shlex.join(
-        ["python", "baselines/side_by_side.py", "--data", options.data.name, *_others(sys.argv[1:])]
+    try:
+        few = open_data(data=options.data, limit_train=LOADED, limit_val=1)
+        rates = loader_rates(few, device)
+    finally:
+        torch.set_num_threads(threads)
+    return Measured(
+        repeats=repeats,
+        rates=rates,
+        train_images=len(data.train.labels),
+        workers=options.workers,
+        threads=threads,
+        device=device,
     )
+
+
+def page(measured: Measured, command: str, date: str) -> str:
+    """What was measured, as Markdown."""
+    repeats = measured.repeats
+    ratios = [repeat.ratio for repeat in repeats]
+    together = statistics.median(repeat.together.seconds for repeat in repeats)
+    alone = statistics.median(repeat.alone.seconds for repeat in repeats)
+    waited = statistics.median(repeat.alone.waited for repeat in repeats)
+    same = "The losses were the same, bit for bit. " if measured.device.type == "cpu" else ""
     changes = ", ".join(f"{key} {value}" for key, value in RECIPE.items())
-    text = f"""# One loader for four strategies, {date}
+    lines = [
+        f"# One loader for four strategies, {date}",
+        "",
+        f"`{STRATEGIES}` trained side by side, fed by one loader, against four runs one after the",
+        "other in one process (so without the second to fourth run's start of Python): "
+        f"**{statistics.median(ratios):.2f} times",
+        f"faster** (median of {len(ratios)} interleaved repeats, {min(ratios):.2f} to "
+        f"{max(ratios):.2f}), {together:.1f} s against {alone:.1f} s.",
+        f"Alone, a run waited for images {waited:.0%} of its training time. {same}One epoch of "
+        f"{measured.train_images:,} images,",
+        f"workers: {measured.workers}; recipe: `quick` with {changes}.",
+        "",
+        "| repeat | side by side, s | one after the other, s | ratio |",
+        "| --- | --- | --- | --- |",
+    ]
+    for number, repeat in enumerate(repeats, 1):
+        seconds = f"{repeat.together.seconds:.2f} | {repeat.alone.seconds:.2f}"
+        lines.append(f"| {number} | {seconds} | {repeat.ratio:.2f} |")
+    lines += [
+        "",
+        "The loader alone, one process and one thread, DeiT's recipe at 224 px (`deit_small`), "
+        f"images per second and core, median of {LOADINGS}:",
+        "",
+        "| what is done | im/s |",
+        "| --- | --- |",
+        *[f"| {rate.name} | {rate.im_per_sec:.0f} |" for rate in measured.rates],
+        "",
+        f"Command: `OMP_NUM_THREADS={measured.threads} {command}`. "
+        f"Machine: {device_name(measured.device)}. Versions: {versions()}.",
+    ]
+    return "\n".join(lines) + "\n"
 
-`{STRATEGIES}` trained side by side, fed by one loader, against four runs one after the other in one process (so without the second
-to fourth run's start of Python): **{statistics.median(ratios):.2f} times faster** (median of {len(ratios)} interleaved repeats,
-{min(ratios):.2f} to {max(ratios):.2f}), {together:.1f} s against {alone:.1f} s. Alone, a run waited for images {shares:.0%} of its
-training time. {"The losses were the same, bit for bit. " if device.type == "cpu" else ""}One epoch of {len(data.train.labels):,} images,
-workers: {options.workers}; recipe: `quick` with {changes}.
 
-| repeat | side by side, s | one after the other, s | ratio |
-| --- | --- | --- | --- |
-"""
-    text += "".join(
-        f"| {i} | {a:.2f} | {b:.2f} | {b / a:.2f} |\n" for i, (a, b, _) in enumerate(measured, 1)
-    )
-    text += """
-The loader alone, one process and one thread, DeiT's recipe at 224 px (`deit_small`), images per second and core, median of 3:
-
-| what is done | im/s |
-| --- | --- |
-"""
-    text += "".join(f"| {name} | {rate:.0f} |\n" for name, rate in rates)
-    text += f"\nCommand: `OMP_NUM_THREADS={threads} {command}`. Machine: {device_name(device)}. Versions: {versions()}.\n"
-    file = Path(__file__).parents[1] / "results" / f"side-by-side-{device.type}-{date}.md"
-    file.write_text(text, encoding="utf-8")
+def main(argv: Sequence[str] | None = None, results: Path = RESULTS) -> None:
+    """Measure, print the page and write it into the folder `results`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add = parser.add_argument
+    add("--data", type=Path, required=True, help="image folder with train/ and val/")
+    add("--limit-train", type=int, default=1024)
+    add("--workers", type=int, default=1, help="on two cores one leaves the other to the model")
+    add("--repeats", type=int, default=4)
+    add("--device", default="auto")
+    options = parser.parse_args(argv)
+    measured = measure(options)
+    shown = {
+        "--data": options.data.name,  # its place on the machine is nobody's business
+        "--limit-train": options.limit_train,
+        "--workers": options.workers,
+        "--repeats": options.repeats,
+        "--device": options.device,
+    }
+    words = [str(word) for option in shown.items() for word in option]
+    command = shlex.join(["python", "baselines/side_by_side.py", *words])
+    date = datetime.now(UTC).strftime("%Y-%m-%d")
+    text = page(measured, command, date)
+    replace_file(results / f"side-by-side-{measured.device.type}-{date}.md", text)
     print(text)
-
-
-def _others(argv: list[str]) -> list[str]:
-    """The command's options without the folder, whose place on the machine is nobody's business."""
-    at = next(i for i, option in enumerate(argv) if option.partition("=")[0] == "--data")
-    return argv[:at] + argv[at + (1 if "=" in argv[at] else 2) :]
 
 
 if __name__ == "__main__":

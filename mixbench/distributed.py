@@ -19,9 +19,8 @@ class World:
 
     rank: int = 0
     size: int = 1
-    host: Any = (
-        None  # a gloo group: errors are exchanged between the hosts, so no device is waited for
-    )
+    # a gloo group: errors are exchanged between the hosts, so that no device is waited for
+    host: Any = None
 
     def agree(self, error: str | None) -> str | None:
         """The first error of any process, the same everywhere; None where all of them go on."""
@@ -31,7 +30,7 @@ class World:
         dist.all_reduce(flag, group=self.host)
         if not flag:
             return None
-        errors: list[Any] = [None] * self.size
+        errors: list[str | None] = [None] * self.size
         dist.all_gather_object(errors, error, group=self.host)
         rank, first = next((rank, text) for rank, text in enumerate(errors) if text is not None)
         return f"{first} (rank {rank})"
@@ -51,8 +50,9 @@ class World:
     def flat_gradients(self, model: nn.Module) -> Tensor | None:
         """All gradients in one vector, to be averaged; None alone.
 
-        Differs: design.md says DistributedDataParallel, whose exchange runs inside backward: a strategy that raises on one
-        rank would leave the others waiting there. What can fail on one rank comes before `agree`, the exchange after it.
+        Differs: DistributedDataParallel exchanges gradients inside backward, where a strategy that
+        raises on one rank would leave the others waiting. What can fail on one rank comes before
+        `agree`, the exchange after it.
         """
         if self.size == 1:
             return None

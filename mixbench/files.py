@@ -10,7 +10,10 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A file to write beside `path`, which it replaces at the end; where the writing fails, `path` stays as it was."""
+    """A file to write beside `path`, which it replaces at the end.
+
+    Where the writing fails, `path` stays as it was.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     yield partial

@@ -142,8 +142,8 @@ def load_plugin(path: str | Path) -> None:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[spec.name]
-        _registered.clear()
-        _registered.update(before)
+        for name in set(_registered) - set(before) - set(BUILTIN):  # built-in ones stay imported
+            del _registered[name]
         raise ValueError(f"plug-in {path} failed: {type(error).__name__}: {error}") from error
     if _registered == before:
         raise ValueError(

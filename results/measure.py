@@ -30,7 +30,7 @@ from mixbench.registry import list_strategies
 from mixbench.report.tables import write_markdown
 from mixbench.runs.directory import RunDirectory
 from mixbench.runs.environment import device_name
-from mixbench.runs.merge import Tables, read_tables
+from mixbench.runs.merge import Tables, read_runs
 from mixbench.runs.rows import RunRow, SpeedRow, read_table, write_table
 from mixbench.runtime import Runtime, choose_device
 from mixbench.services.network import external_network
@@ -68,12 +68,15 @@ SPEEDS: dict[str, dict[str, Options]] = {
 }
 DEIT_S_FLOP = 27.8e9  # forward and backward of one image at 224 px
 OFFLINE = "attentivecutmix(network=efficientnet_lite0)"
+INTERRUPTED = 130  # the command's exit status
 SAFE = 0.8  # share of the time that the estimated epochs may take
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Time the peers and every strategy; with --data train too, on a GPU run the GPU tests."""
-    parser = argparse.ArgumentParser(prog="results.measure", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="results.measure", description=__doc__, allow_abbrev=False
+    )
     add = parser.add_argument
     add("--data", help="an image folder to train on, all strategies side by side")
     add("--minutes", type=float, default=10, help="training time in all (default: %(default)s)")
@@ -87,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for ending, measure in tables(options, stem, device).items():
             status = write_once(Path(f"{stem}{ending}.md"), measure)
-            if status == 130:  # interrupted
+            if status == INTERRUPTED:
                 return status
             failed |= status
     finally:
@@ -172,19 +175,21 @@ def measure_top1(data: str, seeds: str, seconds: float, device: torch.device, pa
 
 
 def bench(argv: list[str], page: Path, hidden: Mapping[str, str] | None = None) -> int:
-    """Run the command; its rows and page go beside `page`, none where not even CutMix ran.
+    """Run the command; its rows and page go beside `page`.
 
-    hidden says what stands on the page in place of an argument, such as a path of this machine.
+    None are written where not even CutMix ran, or where the run was interrupted. hidden says what
+    stands on the page in place of an argument, such as a path of this machine.
     """
     with tempfile.TemporaryDirectory() as folder:
         directory = RunDirectory(Path(folder) / "run")
         status = mixbench([*argv, "--out", str(directory.path)])
-        if not directory.comparison.is_file():
+        if status == INTERRUPTED or not directory.comparison.is_file():
             return status
-        measured = read_tables(directory.path)
+        data = read_runs([directory.path])
     shown = [(hidden or {}).get(part, part) for part in argv]
-    write_rows(measured, page.with_suffix(".csv"))
-    write_markdown(measured, page, shlex.join(["python", "bench.py", *shown]))
+    write_rows(data.tables, page.with_suffix(".csv"))
+    command_line = shlex.join(["python", "bench.py", *shown])
+    write_markdown(data.tables, page, command_line, data.correct)
     return status
 
 

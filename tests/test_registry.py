@@ -12,6 +12,7 @@ from mixbench import (
     create_strategy,
     list_strategies,
     register_strategy,
+    registry,
     strategy_spec,
 )
 from mixbench.registry import load_plugin
@@ -81,6 +82,26 @@ def test_the_kit_catches_wrong_strategies():
 
     with pytest.raises(AssertionError, match="mask \\* A"):
         check_strategy(WrongLabel())
+
+
+def test_a_plugin_that_fails_leaves_the_registry_as_it_was(tmp_path, monkeypatch):
+    """But a built-in strategy that it was the first to import stays known."""
+    without = {name: cls for name, cls in registry._registered.items() if name != "puzzlemix"}
+    monkeypatch.setattr(registry, "_registered", without)
+    monkeypatch.delitem(sys.modules, "mixbench.strategies.puzzlemix", raising=False)
+    plugin = tmp_path / "half.py"
+    plugin.write_text(
+        "from dataclasses import dataclass\n"
+        "from mixbench import register_strategy\n"
+        "from mixbench.strategies.cutmix import CutMix\n"
+        "from mixbench.strategies.puzzlemix import PuzzleMix\n"
+        "@register_strategy('half')\n@dataclass(frozen=True)\nclass Half(CutMix): ...\n"
+        "raise RuntimeError('in the middle')\n"
+    )
+    with pytest.raises(ValueError, match="RuntimeError: in the middle"):
+        load_plugin(plugin)
+    assert "half" not in list_strategies()
+    assert create_strategy("puzzlemix").alpha == 1.0
 
 
 def test_plugins_with_postponed_annotations_and_of_one_file_name(tmp_path):

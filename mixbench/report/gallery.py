@@ -206,5 +206,5 @@ def _save_png(pixels: np.ndarray, path: Path) -> None:
     longest = max(image.size)
     if longest > THUMBNAIL:
         width, height = (round(side * THUMBNAIL / longest) for side in image.size)
-        image = image.resize((width, height), Image.Resampling.LANCZOS)  # type: ignore[arg-type]
+        image = image.resize((width, height), Image.Resampling.LANCZOS)
     image.save(path, optimize=True)

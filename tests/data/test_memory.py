@@ -35,7 +35,8 @@ def test_images_in_memory_are_the_same_pixels(folder, recipe, tmp_path):
     sizes = [data.train.load(i).size for i in range(26)] + [data.val.load(i).size for i in range(4)]
     amount = 3 * sum(w * h for w, h in sizes)
     assert len(said) == 1 and said[0].startswith(
-        f"keeping 30 images of {amount / 30 / 1024:.0f} KiB on average, {amount / 2**20:.1f} MiB, in memory: "
+        f"keeping 30 images of {amount / 30 / 1024:.0f} KiB on average, {amount / 2**20:.1f} MiB, "
+        "in memory: "
     )
     moved.unlink()
     with pytest.raises(UnreadableImage):
@@ -66,7 +67,7 @@ def test_memory_that_is_not_there_is_refused(folder, monkeypatch):
     monkeypatch.setattr(memory, "free_memory", lambda: 2 * needed - 1)
     with pytest.raises(
         ValueError,
-        match=r"--cache ram needs 30 images of .* KiB on average, 2 copies, .* are free: leave it out",
+        match=r"--cache ram needs 30 images of .* KiB on average, 2 copies, .* are free: leave it",
     ):
         keep_in_memory(data, print, processes=2)
 

@@ -1,4 +1,4 @@
-"""The drawn data set is what it says: deterministic, masked, and with backgrounds that say nothing of the class."""
+"""The drawn data: deterministic, with masks, on backgrounds that say nothing of the class."""
 
 import numpy as np
 import pytest

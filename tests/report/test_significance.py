@@ -1,4 +1,4 @@
-"""The statistics are scipy's own, claim no more than they may, and say in plain words what they cannot."""
+"""The statistics are scipy's, claim no more than they may, and say in words what they cannot."""
 
 import itertools
 import re
@@ -18,13 +18,12 @@ from mixbench.report.significance import (
     sign_flip_p,
     smallest_difference,
 )
-from mixbench.runs.samples import read_correct, write_correct
 from mixbench.training.evaluate import calibration_error
 
 pytestmark = pytest.mark.filterwarnings("error")
 
 
-def one(differences):
+def against_cutmix(differences):
     """The difference of one strategy whose seeds lie `differences` above cutmix."""
     figures = {
         "cutmix": dict.fromkeys(range(len(differences)), 0.0),
@@ -36,7 +35,7 @@ def one(differences):
 
 def test_equals_scipy_on_the_same_numbers():
     values = np.random.default_rng(1).normal(0.3, 1, 9)
-    result = one(values)
+    result = against_cutmix(values)
     interval = stats.bootstrap(
         (values,), np.mean, method="BCa", n_resamples=9999, rng=0
     ).confidence_interval
@@ -70,13 +69,13 @@ def test_holm_by_hand():
 
 def test_a_comparison_without_a_true_difference_is_rarely_claimed():
     rng = np.random.default_rng(0)
-    claims = sum(one(rng.normal(0, 1, 8)).claimed for _ in range(1000))
+    claims = sum(against_cutmix(rng.normal(0, 1, 8)).claimed for _ in range(1000))
     assert 10 <= claims <= 60
 
 
 def test_two_standard_deviations_are_found():
     rng = np.random.default_rng(0)
-    assert sum(one(rng.normal(2, 1, 8)).claimed for _ in range(300)) >= 240
+    assert sum(against_cutmix(rng.normal(2, 1, 8)).claimed for _ in range(300)) >= 240
 
 
 @pytest.mark.parametrize(("seeds", "comparisons"), [(6, 1), (8, 1), (8, 4), (10, 4)])
@@ -84,31 +83,34 @@ def test_the_smallest_difference_is_found_about_four_times_in_five(seeds, compar
     unit = np.random.default_rng(0).normal(0, 1, seeds)
     unit = (unit - unit.mean()) / unit.std(ddof=1)
     effect = smallest_difference(unit, comparisons)
-    found = [
+    claims = [
         sign_flip_p(v) * comparisons < 0.05
         for v in np.random.default_rng(1).normal(effect, 1, (300, seeds))
     ]
-    assert 0.72 <= np.mean(found) <= 0.88
+    assert 0.72 <= np.mean(claims) <= 0.88
 
 
 def test_too_few_seeds_can_show_nothing():
     assert [seeds_needed(k) for k in (1, 2, 5)] == [6, 7, 8]
-    result = one([1.0, 1.1, 1.2, 0.9, 1.0])
+    result = against_cutmix([1.0, 1.1, 1.2, 0.9, 1.0])
     assert not result.claimed and result.smallest is None and result.low > 0
     assert (
         "not resolvable with 5 seeds" in result.sentence
         and "p cannot be below 2/2^5: it takes 6 seeds" in result.sentence
     )
-    assert one([1.0, 1.1, 1.2, 0.9, 1.0, 1.1]).claimed
+    assert against_cutmix([1.0, 1.1, 1.2, 0.9, 1.0, 1.1]).claimed
 
 
 def test_a_claim_needs_the_interval_and_the_corrected_p():
     values = [0.9, 1.0, 1.2, 0.8, 1.1, 1.0]
     base = dict.fromkeys(range(6), 70.0)
     shifted = {s: 70 + v for s, v in enumerate(values)}
-    assert one(values).claimed and "new is higher than cutmix: +1.00 points" in one(values).sentence
-    assert "new is lower than cutmix" in one([-v for v in values]).sentence
-    doubtful = one([1.0, 0.8, 3.1, 2.1, 2.3, 2.8, -3.0, 2.8, 2.2])
+    assert (
+        against_cutmix(values).claimed
+        and "new is higher than cutmix: +1.00 points" in against_cutmix(values).sentence
+    )
+    assert "new is lower than cutmix" in against_cutmix([-v for v in values]).sentence
+    doubtful = against_cutmix([1.0, 0.8, 3.1, 2.1, 2.3, 2.8, -3.0, 2.8, 2.2])
     assert (
         doubtful.corrected < 0.05
         and doubtful.low < 0
@@ -195,21 +197,6 @@ def test_one_seed_gets_mcnemar_over_the_images():
         mcnemar(ours, theirs[1:])
 
 
-@pytest.mark.parametrize("count", [0, 1, 8, 1001])
-def test_bitmaps_survive_the_disk(tmp_path, count):
-    flags = np.random.default_rng(0).random(count) < 0.5
-    write_correct(tmp_path / "a" / "correct.npz", flags)
-    assert np.array_equal(read_correct(tmp_path / "a" / "correct.npz"), flags)
-    (tmp_path / "bad.npz").write_bytes(b"no bitmap")
-    with pytest.raises(ValueError, match="not a bitmap"):
-        read_correct(tmp_path / "bad.npz")
-
-
-def test_bitmaps_are_an_eighth_of_a_byte_an_image(tmp_path):
-    write_correct(tmp_path / "c.npz", np.ones(50_000, bool))
-    assert 50_000 / 8 <= (tmp_path / "c.npz").stat().st_size < 50_000 / 8 + 1000
-
-
 def test_calibration_equals_torchmetrics():
     from torchmetrics.functional.classification import multiclass_calibration_error
 
@@ -251,14 +238,20 @@ def test_scipy_waits_until_it_is_used():
     import subprocess
     import sys
 
-    code = "import sys, mixbench.report.significance, mixbench.report.page; sys.exit('scipy' in sys.modules or 'torch' in sys.modules)"
+    code = (
+        "import sys, mixbench.report.significance, mixbench.report.page; "
+        "sys.exit('scipy' in sys.modules or 'torch' in sys.modules)"
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_what_too_few_seeds_means_depends_on_the_comparisons():
-    """Seven comparisons need nine seeds: eight are too few for all, seven are not where another comparison has nine."""
+    """Seven comparisons need nine seeds: eight are too few for all.
+
+    Seven are not where another comparison has nine.
+    """
     rng = np.random.default_rng(0)
 
     def sentences(seeds, fewer):

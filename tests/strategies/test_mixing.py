@@ -296,19 +296,3 @@ def test_alternate_relabels_with_what_it_drew(batch):
 
 def test_partner_is_the_mirror():
     assert mirrored(torch.zeros(3, 1)).tolist() == [2, 1, 0]
-
-
-def test_input_gradient_is_the_gradient_and_leaves_no_trace():
-    from mixbench.services.gradient import input_gradient
-
-    model = torch.nn.Sequential(
-        torch.nn.Flatten(), torch.nn.Dropout(0.5), torch.nn.Linear(12, 4)
-    ).train()
-    images, labels = torch.randn(3, 3, 2, 2), torch.tensor([0, 1, 2])
-    state = torch.random.get_rng_state()
-    gradient = input_gradient(model, images, labels)
-    weight, bias = model[2].weight, model[2].bias
-    soft = (images.flatten(1) @ weight.T + bias).softmax(1) - F.one_hot(labels, 4)
-    assert torch.allclose(gradient.flatten(1), (soft @ weight).detach() / 3, atol=1e-6)
-    assert model.training and model[1].training and weight.grad is None and weight.requires_grad
-    assert torch.equal(state, torch.random.get_rng_state())

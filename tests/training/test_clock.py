@@ -26,7 +26,8 @@ def test_a_wait_counts_where_the_device_has_nothing_to_do(recipe):
         waiting.add(4.0)
     assert waiting.waited == 5.0
     assert waiting.sentence(recipe, cached=False, device=torch.device("cuda")) == (
-        "waiting for images: 50 % of the time: more --workers, --cache ram, --augment-on device would help"
+        "waiting for images: 50 % of the time: more --workers, --cache ram, --augment-on device "
+        "would help"
     )
     assert (
         waiting.sentence(recipe, cached=True, device=CPU)

@@ -124,7 +124,10 @@ def test_a_step_never_waits_for_the_device(gpu, pretended_vit, spec):
 
 
 def test_launches_of_a_step(gpu, pretended_vit):
-    """A launch costs the host about as long as a small kernel runs, so their number is what a strategy may cost beyond its arithmetic."""
+    """What a strategy costs beyond its arithmetic.
+
+    A launch costs the host about as long as a small kernel runs.
+    """
     forward = launches(gpu, pretended_vit, "none")[1]
     counts = {spec: launches(gpu, pretended_vit, spec) for spec in SPECS}
     assert all(counts[spec][1] == forward for spec in SPECS if "transmix" not in spec)
@@ -168,7 +171,7 @@ def test_the_mask_kernel_is_launched_on_its_tensors_device_without_a_wait(gpu, m
 
 
 def test_the_tensor_half_of_every_mix_is_one_graph(monkeypatch):
-    """No graph break, and the same as eager; a second batch with other draws runs the same graphs."""
+    """No graph break, the same as eager; another batch with other draws runs the same graphs."""
     torch._dynamo.reset()
     mixbench.mix._compiled.cache_clear()
     graphs = []

@@ -140,7 +140,7 @@ def test_files_are_written_and_load_in_timm(tiny, tmp_path):
 
 
 def test_compiled_learners_keep_their_own_attention(monkeypatch):
-    """Each compiled forward pass sees its own hooks: the same logits and attention as eager, also for the ninth learner."""
+    """Each compiled forward pass sees its hooks, also the ninth: logits and attention as eager."""
     import functools
 
     import timm

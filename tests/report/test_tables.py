@@ -1,0 +1,136 @@
+"""The views of rows: the table, the remarks, the Markdown page, the JSON document, the columns."""
+
+import io
+import json
+
+from rich.console import Console
+
+from mixbench.recipe import load_recipe
+from mixbench.report.files import write_comparison
+from mixbench.report.summary import summarise
+from mixbench.report.tables import (
+    HEADER,
+    columns_table,
+    document,
+    print_tables,
+    remarks,
+    table_cells,
+    write_markdown,
+)
+from mixbench.runs.directory import RunDirectory
+from mixbench.runs.merge import Tables, read_tables
+from mixbench.runs.rows import ComparisonRow, RunRow, SpeedRow, column_names, read_table
+from tests.support.rows import full_tables, run_row, speed_row
+
+
+def test_the_table_has_a_row_for_each_strategy_and_seed():
+    failed = speed_row("mixup", status="out of memory", im_per_sec=None, ratio_to_cutmix=None)
+    runs = [run_row(), run_row("transmix", 1, None, status="diverged at step 3")]
+    cells = [
+        dict(zip(HEADER, row, strict=True))
+        for row in table_cells(Tables(runs, [speed_row(), failed]))
+    ]
+    assert [(row["strategy"], row["seed"]) for row in cells] == [
+        ("cutmix", "0"),
+        ("transmix", "1"),
+        ("mixup", "-"),
+    ]
+    cutmix, transmix, mixup = cells
+    assert (cutmix["trained params"], cutmix["im/s"], cutmix["top-1"]) == (
+        "22.05M",
+        "100.00",
+        "70.0",
+    )
+    assert cutmix["ratio to CutMix"] == "1.000 [1.000, 1.000]"
+    assert (cutmix["paper im/s"], cutmix["paper top-1"]) == ("322", "79.8")
+    assert (transmix["top-1"], transmix["im/s"]) == ("diverged at step 3", "-")
+    assert (mixup["im/s"], mixup["top-1"], mixup["paper ratio"]) == ("out of memory", "-", "1.000")
+
+
+def test_the_loaders_part_is_said():
+    runs = [
+        run_row(loading_share=0.25, train_im_per_sec=80.0),
+        run_row("transmix", loading_share=0.25, train_im_per_sec=79.96),
+    ]
+    [line] = [line for line in remarks(Tables(runs, [])) if "loader" in line]
+    assert (
+        "cutmix 80, transmix 79.96; up to 25 % of it was waiting for images, "
+        "so a faster loader would help" in line
+    )
+    runs = [
+        run_row(seed=seed, loading_share=0.25, train_im_per_sec=rate)
+        for seed, rate in enumerate((60.0, 120.0))
+    ]
+    [line] = [line for line in remarks(Tables(runs, [])) if "loader" in line]
+    assert "images per second: cutmix 80;" in line  # 60 images in 1 s, as many in half a second
+    quick = Tables([run_row(loading_share=0.19, train_im_per_sec=80.0)], [])
+    assert any("held nothing up" in line for line in remarks(quick))
+    assert not any("loader" in line for line in remarks(Tables([run_row()], [])))
+
+
+def test_the_markdown_page_and_the_screen_say_the_same(tmp_path):
+    tables = full_tables()
+    write_markdown(tables, tmp_path / "page.md", "python bench.py")
+    text = (tmp_path / "page.md").read_text()
+    console = Console(file=io.StringIO(), width=200)
+    print_tables(tables, console)
+    screen = " ".join(console.file.getvalue().split())
+    for words in (
+        "Speed: deit_small at 224 px, batch 8, fp32, Abacus, 2 threads; mixing + forward",
+        "CutMix timed against itself: 0.980 to 1.020",
+        "not resolvable with 3 seeds",
+        "0.500 [0.490, 0.510]",
+    ):
+        assert words in text and words in screen, words
+    assert text.startswith("# Comparison\n\n`python bench.py`\n")
+    assert text.endswith("Abacus, 2 threads; mixbench 1; 2026-01-01\n")
+    assert "| strategy | seeds | mean top-1 | standard deviation | difference to cutmix |" in text
+
+
+def test_an_old_speed_says_at_least_where(tmp_path):
+    tables = Tables([], [speed_row(timed_model=None)])
+    assert remarks(tables)[0].startswith("Speed: Abacus, 2 threads; mixing")
+
+
+def test_the_files_of_a_comparison(tmp_path):
+    tables, places = full_tables(), RunDirectory(tmp_path)
+    rows = write_comparison(tables, places, "python bench.py", csv=tmp_path / "also.csv")
+    assert read_tables(tmp_path).speed == tables.speed
+    assert len(read_table(places.comparison, ComparisonRow)) == len(rows) == 3
+    assert (tmp_path / "also.csv").read_text() == places.comparison.read_text()
+    assert "not resolvable with 3 seeds" in places.markdown.read_text()
+
+
+def test_the_document_is_json_of_everything():
+    tables = Tables(
+        [run_row(), run_row("transmix", top1=float("nan"), nll=float("inf"))], [speed_row()]
+    )
+    about = {"command": "python bench.py", "device": "Abacus"}
+    content = document(tables, summarise(tables), load_recipe("quick"), about)
+    text = json.dumps(content, allow_nan=False)
+    again = json.loads(text)
+    assert list(again) == [
+        "schema_version",
+        "command",
+        "recipe",
+        "environment",
+        "runs",
+        "speed",
+        "comparison",
+    ]
+    assert (again["schema_version"], again["command"]) == (3, "python bench.py")
+    assert again["environment"] == {"device": "Abacus"}
+    assert again["recipe"]["model"] == load_recipe("quick").model
+    assert again["runs"][0]["top1"] == 70.0 and again["runs"][1]["top1"] is None
+    assert again["speed"][0]["im_per_sec"] == 100.0
+    assert [row["strategy"] for row in again["comparison"]] == ["cutmix", "transmix"]
+
+
+def test_every_column_is_explained_with_its_unit():
+    for kind in (RunRow, SpeedRow, ComparisonRow):
+        header, _, *lines = columns_table(kind)
+        assert header == "| column | meaning |"
+        names = tuple(line.split("|")[1].strip().strip("`") for line in lines)
+        assert names == column_names(kind)
+    [top1] = [line for line in columns_table(RunRow) if line.startswith("| `top1` |")]
+    assert top1 == "| `top1` | top-1 accuracy after the last epoch (%) |"

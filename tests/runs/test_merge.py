@@ -1,0 +1,61 @@
+"""Several runs as one: their rows in a pair of tables, and what may not be compared."""
+
+import pytest
+
+from mixbench.runs.directory import RunDirectory
+from mixbench.runs.merge import Tables, merge, read_runs, read_tables
+from tests.support.rows import run_row, speed_row, write_run
+
+
+def test_rows_of_several_runs(tmp_path):
+    a = write_run(tmp_path / "a", [run_row("cutmix", 0), run_row("transmix", 0)], [speed_row()])
+    b = write_run(tmp_path / "b", [run_row("cutmix", 1), run_row("transmix", 1)])
+    tables = merge([a, b])
+    assert [(row.strategy, row.seed) for row in tables.runs] == [
+        ("cutmix", 0),
+        ("transmix", 0),
+        ("cutmix", 1),
+        ("transmix", 1),
+    ]
+    assert tables.speed == [speed_row()] and merge([]) == Tables([], [])
+    with pytest.raises(ValueError, match=r"cutmix with seed 0 is in both .*a and .*a"):
+        merge([a, a])
+    c = write_run(tmp_path / "c", [run_row("cutmix", 2, recipe_hash="other")])
+    with pytest.raises(ValueError, match=r"different recipes or data .*\(abc\).*\(other\)"):
+        merge([a, c])
+
+
+def test_a_job_that_has_no_figures_yet_is_in_nobodys_way(tmp_path):
+    queued = run_row("cutmix", 0, None, dataset=None, recipe_hash=None, status="queued or running")
+    a = write_run(tmp_path / "a", [queued])
+    b = write_run(tmp_path / "b", [run_row("cutmix", 0)])
+    assert len(merge([a, b]).runs) == 2
+
+
+def test_speeds_of_different_machines(tmp_path):
+    a = write_run(tmp_path / "a", speed=[speed_row()])
+    b = write_run(tmp_path / "b", speed=[speed_row(device="Difference Engine")])
+    c = write_run(tmp_path / "c", [run_row("cutmix", 0, device="Loom")])  # trained there, not timed
+    failed = speed_row(device="Loom", status="failed: no", im_per_sec=None)
+    d = write_run(tmp_path / "d", speed=[failed])
+    with pytest.raises(
+        ValueError, match=r"Abacus, 2 threads; Difference Engine\).*--mixed-machines"
+    ):
+        merge([a, b])
+    assert len(merge([a, b], mixed_machines=True).speed) == 2
+    assert len(merge([a, c, d]).runs) == 1
+
+
+def test_a_directory_without_tables(tmp_path):
+    with pytest.raises(ValueError, match=r"runs\.csv and speed\.csv not found: name the directory"):
+        read_tables(tmp_path)
+
+
+def test_everything_of_a_run_is_read(tmp_path):
+    places = RunDirectory(write_run(tmp_path, [run_row("cutmix", 4)], [speed_row()]))
+    data = read_runs([places.path])
+    key = ("cutmix", 4)
+    assert data.commands == ["python bench.py --seeds 0,1,2"]
+    assert [row.train_loss for row in data.logs[key]] == [2.5, 1.5]
+    assert data.lam[key].shape == (50, 2) and data.correct[key].shape == (200,)
+    assert data.gallery == {places.gallery: []}
