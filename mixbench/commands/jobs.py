@@ -78,6 +78,19 @@ class Job:
         return {(spec, self.seed) for spec in self.specs} <= set(self.directory.results())
 
 
+@dataclass(frozen=True)
+class Missing:
+    """Why a job has no figures."""
+
+    place: str  # where to look, or that there is nothing to see yet
+    reason: str = ""
+
+    @property
+    def text(self) -> str:
+        """In words for a row."""
+        return f"{self.reason}; {self.place}" if self.reason else self.place
+
+
 class Sweep:
     """The jobs of a plan, and what submitit knows of those that were sent."""
 
@@ -151,7 +164,7 @@ class Sweep:
             still = self._going(going)
             for job in going:
                 if job not in still:
-                    _say(f"{job.name}: {'finished' if job.finished else self._reason(job)}")
+                    _say(f"{job.name}: {'finished' if job.finished else self._missing(job).text}")
             going = still
         return going
 
@@ -236,21 +249,21 @@ class Sweep:
         self.sent |= sent
         replace_file(self.directory.jobs, json.dumps(self.sent, indent=1))
 
-    def _reason(self, job: Job) -> str:
-        """Why a job has no figures: the last line of its log, and where that lies."""
+    def _missing(self, job: Job) -> Missing:
+        """Why an ended job has no figures: the last line of its log, and where that lies."""
         if job.name not in self.sent:
-            return "not started"
+            return Missing("not started")
         paths = submitit.core.utils.JobPaths(self.directory.job_logs, self.sent[job.name])
         log = paths.stdout
         if not log.is_file():
-            return (
-                "failed: it ended without a log, as jobs do that are cancelled before they start; "
-                f"{log} is not there"
+            reason = (
+                "failed: it ended without a log, as jobs do that are cancelled before they start"
             )
+            return Missing(f"{log} is not there", reason)
         text = log.read_text(encoding="utf-8", errors="replace")
         lines = [line.strip() for line in text.split("\n")]
         lines = [line for line in lines if line and not line.startswith("srun: ")]  # counts deaths
-        return f"failed; its log ends: {lines[-1] if lines else ''}; see {log}"
+        return Missing(f"see {log}", f"failed; its log ends: {lines[-1] if lines else ''}")
 
     def _interrupted(self, left: list[Job]) -> list[Job]:
         """Stop waiting; the jobs that still run: all on Slurm, none on this machine."""
@@ -292,14 +305,13 @@ class Sweep:
         for job in self.jobs:
             if job.finished:
                 continue
-            status = WAITING if job in going else self._reason(job)
+            missing = Missing(WAITING) if job in going else self._missing(job)
             for spec in job.specs:
                 row = complete.get((spec, job.seed))
                 if row is None:
-                    row = RunRow(strategy=spec, seed=job.seed, status=status)
+                    row = RunRow(strategy=spec, seed=job.seed, status=missing.text)
                 elif row.status != "ok":
-                    place = status.rpartition("; ")[2]
-                    row = dataclasses.replace(row, status=f"{row.status}; {place}")
+                    row = dataclasses.replace(row, status=f"{row.status}; {missing.place}")
                 complete[spec, job.seed] = row
         return list(complete.values())
 

@@ -58,9 +58,14 @@ def pyplot() -> Any:
 
 
 def wrapped(name: str, width: int = 22) -> str:
-    """Lines of about `width` characters, broken after an opening bracket or a comma."""
+    """Lines of about `width` characters, broken after an opening bracket or a comma.
+
+    A part that is longer than two lines is shortened: else it would leave no room for the diagram.
+    """
     lines = [""]
     for part in re.findall(r"[^(,]*[(,]?\s*", name):
+        if len(part) > 2 * width:
+            part = f"{part[:width]}…{part[1 - width :]}"
         if lines[-1] and len(lines[-1] + part.rstrip()) > width:
             lines.append("")
         lines[-1] += part

@@ -29,17 +29,17 @@ def table(text, header):
 
 
 def test_the_page_shows_what_was_measured(folder, tmp_path, monkeypatch, capsys):
-    kept = []
+    measurements = []
 
     def measure(options):
-        kept.append(original(options))
-        return kept[-1]
+        measurements.append(original(options))
+        return measurements[-1]
 
     original = side_by_side.measure
     monkeypatch.setattr(side_by_side, "measure", measure)
     argv = ["--data", str(folder), "--limit-train", "64", "--workers", "0", "--repeats", "2"]
     side_by_side.main([*argv, "--device", "cpu"], results=tmp_path)
-    [file], [measured] = tmp_path.iterdir(), kept
+    [file], [measured] = tmp_path.iterdir(), measurements
     assert re.fullmatch(r"side-by-side-cpu-\d{4}-\d\d-\d\d\.md", file.name)
     text = file.read_text(encoding="utf-8")
     assert table(text, "repeat") == [

@@ -1,123 +1,112 @@
-"""A sweep: every strategy and seed in a job of its own, stopped and resumed, on this machine and on a Slurm of three shell scripts."""
+"""A sweep: every strategy and seed in a job, stopped and resumed.
 
-import csv
+On this machine, and on a Slurm of three shell scripts.
+"""
+
+import argparse
 import json
 import sys
-from types import SimpleNamespace
+from dataclasses import dataclass
+from pathlib import Path
 
-from tests.support import kills
 import pytest
-from test_resume import KILLERS, PLUGIN
 
 from mixbench.cli import main
-from mixbench.commands import sweep
+from mixbench.commands import jobs
+from mixbench.runs.directory import RunDirectory, folder_name
+from tests.support import kills
+from tests.support.command import cells
+from tests.support.faults import KILLERS, PLUGIN
+from tests.support.rows import run_row, write_run
 
 COMMAND = ["sweep", "--strategies", "cutmix,transmix", "--seeds", "0", *kills.TINY]
+CUTMIX, TRANSMIX = (f"{folder_name(name)}-seed0" for name in ("cutmix", "transmix"))
 
 
 def rows(out):
-    with (out / "comparison.csv").open(newline="") as file:
-        return {row["strategy"]: row for row in csv.DictReader(file)}
+    return {row["strategy"]: row for row in cells(RunDirectory(out).runs)}
+
+
+def numbers(out):
+    """What each job was sent as."""
+    return json.loads(RunDirectory(out).jobs.read_text())
 
 
 def test_jobs_here_go_on_after_one_was_killed(tmp_path, monkeypatch, capfd):
-    monkeypatch.setenv(
-        "OMP_NUM_THREADS", "1"
-    )  # as kills.run has it: figures depend on the threads in their last bits
-    killer = (
-        KILLERS["in a step"]
-        .replace("calls.append(1)", "calls.extend([1] if args[0].spec == 'transmix' else [])")
-        .replace("50", "30")
-    )
+    # as kills.run has it: figures depend on the threads in their last bits
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    counted = "calls.extend([1] if learner.spec == 'transmix' else [])"
+    killer = KILLERS["in a step"].replace("calls.append(1)", counted).replace("50", "30")
+    indented = killer.replace("\n", "\n    ")
     plugin, out = tmp_path / "killer.py", tmp_path / "sweep"
-    plugin.write_text(
-        PLUGIN + "if 'SUBMITIT_EXECUTOR' in os.environ:" + killer.replace("\n", "\n    ")
-    )
-    command = [
-        *COMMAND,
-        "--cluster",
-        "local",
-        "--parallel",
-        "2",
-        "--gpus",
-        "0",
-        "--out",
-        str(out),
-        "--plugin",
-        str(plugin),
-    ]
+    plugin.write_text(f"{PLUGIN}if 'SUBMITIT_EXECUTOR' in os.environ:{indented}")
+    command = [*COMMAND, "--cluster", "local", "--parallel", "2", "--gpus", "0"]
+    command += ["--out", str(out), "--plugin", str(plugin)]
     assert main(command) == 1
-    found = rows(out)
-    assert found["cutmix"]["status"] == "ok" and found["transmix"]["status"].startswith(
-        "failed; its log ends: seed 0  epoch 2/4  transmix"
-    )
-    log = (
-        out
-        / "submitit"
-        / f"{json.loads((out / 'jobs.json').read_text())['transmix-seed0']}_0_log.out"
-    )
-    assert log.is_file() and found["transmix"]["status"].endswith(f"see {log}")
+    states = {name: row["status"] for name, row in rows(out).items()}
+    assert states["cutmix"] == "ok"
+    assert states["transmix"].startswith("failed; its log ends: seed 0  epoch 2/4  transmix")
+    logs = RunDirectory(out).job_logs
+    log = logs / f"{numbers(out)[TRANSMIX]}_0_log.out"
+    assert log.is_file() and states["transmix"].endswith(f"see {log}")
     plugin.write_text(PLUGIN)
     assert main(command) == 0
     assert "2 jobs on local: 1 finished, 0 queued or running, 1 to submit" in capfd.readouterr().out
-    [last] = [
-        file
-        for file in (out / "submitit").glob("*.out")
-        if "resuming after epoch 2" in file.read_text()
-    ]
+    [last] = [file for file in logs.glob("*.out") if "resuming after epoch 2" in file.read_text()]
     assert last != log
     assert kills.run(tmp_path / "whole", "cutmix,transmix", "0")
     assert kills.figures(out) == kills.figures(tmp_path / "whole")
 
 
+@dataclass
+class Cluster:
+    """sbatch keeps what it is given and counts; squeue says what a file says."""
+
+    folder: Path
+
+    @property
+    def queue(self):
+        """What squeue answers; it fails where there is no such file."""
+        return self.folder / "queue"
+
+    @property
+    def out(self):
+        return self.folder / "sweep"
+
+    def sent(self):
+        return sorted(path.name for path in self.folder.glob("sent*"))
+
+    def run(self, *extra):
+        return main([*COMMAND, "--out", str(self.out), *extra])
+
+
 @pytest.fixture
 def cluster(tmp_path, monkeypatch):
-    """sbatch keeps what it is given and counts, squeue says what a file says, and the sweep's command."""
     programs = tmp_path / "bin"
     programs.mkdir()
     scripts = {
         "srun": "exit 1",
-        "sbatch": f"cd {tmp_path}; echo x >> count; n=$((11 + $(wc -l < count))); cp $1 sent$n; echo Submitted batch job $n",
-        "squeue": f"cat {tmp_path}/queue",  # fails where there is no such file
+        "sbatch": (
+            f"cd {tmp_path}; echo x >> count; n=$((11 + $(wc -l < count))); cp $1 sent$n; "
+            "echo Submitted batch job $n"
+        ),
+        "squeue": f"cat {tmp_path}/queue",
     }
     for name, text in scripts.items():
         (programs / name).write_text(f"#!/bin/sh\n{text}\n")
         (programs / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(programs), prepend=":")
-    monkeypatch.setitem(sweep.POLL, "slurm", 0)
-    return SimpleNamespace(
-        queue=tmp_path / "queue",
-        out=tmp_path / "sweep",
-        sent=lambda: sorted(path.name for path in tmp_path.glob("sent*")),
-        run=lambda *extra: main([*COMMAND, "--out", str(tmp_path / "sweep"), *extra]),
-        text=lambda name: (tmp_path / name).read_text(),
-    )
+    monkeypatch.setitem(jobs.POLL, "slurm", 0)
+    return Cluster(tmp_path)
 
 
 def test_what_slurm_is_asked_for(cluster):
-    assert (
-        cluster.run(
-            "--no-wait",
-            "--partition",
-            "gpu",
-            "--account",
-            "us",
-            "--gpus",
-            "2",
-            "--cpus",
-            "4",
-            "--hours",
-            "1.5",
-            "--parallel",
-            "1",
-            "--sbatch",
-            "qos=high",
-            "--sbatch",
-            "mem=64G",
-        )
-        == 0
-    )
-    asked = cluster.text("sent12")
+    options = [
+        *("--no-wait", "--partition", "gpu", "--account", "us", "--gpus", "2", "--cpus", "4"),
+        *("--hours", "1.5", "--parallel", "1", "--sbatch", "qos=high", "--sbatch", "mem=64G"),
+    ]
+    assert cluster.run(*options) == 0
+    script = (cluster.folder / "sent12").read_text()
     for line in (
         "partition=gpu",
         "account=us",
@@ -129,29 +118,19 @@ def test_what_slurm_is_asked_for(cluster):
         "qos=high",
         "mem=64G",
     ):
-        assert f"#SBATCH --{line}\n" in asked
-    assert json.loads((cluster.out / "jobs.json").read_text()) == {
-        "cutmix-seed0": "12_0",
-        "transmix-seed0": "12_1",
-    }
-    [argv] = sweep.submitit.SlurmJob(cluster.out / "submitit", "12_1").submission().args
-    asked = sweep.argparse.Namespace(
-        **{
-            name: argv[len(argv) - argv[::-1].index(f"--{name}")]
-            for name in ("strategies", "seeds", "out", "mode", "device")
-        }
+        assert f"#SBATCH --{line}\n" in script
+    assert numbers(cluster.out) == {CUTMIX: "12_0", TRANSMIX: "12_1"}
+    logs = RunDirectory(cluster.out).job_logs
+    [argv] = jobs.submitit.SlurmJob(logs, "12_1").submission().args
+    names = ("strategies", "seeds", "out", "mode", "device")
+    options = argparse.Namespace(
+        **{name: argv[len(argv) - argv[::-1].index(f"--{name}")] for name in names}
     )
-    assert (asked.strategies, asked.seeds, asked.mode, asked.device) == (
-        "transmix",
-        "0",
-        "accuracy",
-        "cuda",
-    ) and "--resume" in argv
-    assert asked.out == str(cluster.out / "jobs" / "transmix-seed0") and not {
-        "--partition",
-        "--no-wait",
-        "--sbatch",
-    } & set(argv)
+    assert (options.strategies, options.seeds) == ("transmix", "0")
+    assert (options.mode, options.device) == ("accuracy", "cuda")
+    assert "--resume" in argv
+    assert options.out == str(cluster.out / "jobs" / TRANSMIX)
+    assert not {"--partition", "--no-wait", "--sbatch"} & set(argv)
 
 
 def test_only_what_is_missing_is_sent_again(cluster, capsys):
@@ -163,30 +142,37 @@ def test_only_what_is_missing_is_sent_again(cluster, capsys):
     assert cluster.run("--no-wait") == 0 and cluster.sent() == ["sent12"]
     cluster.queue.write_text("12_0 RUNNING\n12_1 CANCELLED\n7 RUNNING\n")
     assert cluster.run("--no-wait") == 0 and cluster.sent() == ["sent12", "sent13"]
-    assert json.loads((cluster.out / "jobs.json").read_text()) == {
-        "cutmix-seed0": "12_0",
-        "transmix-seed0": "13",
-    }
-    result = cluster.out / "jobs" / "cutmix-seed0" / "cutmix" / "seed0" / "result.json"
-    result.parent.mkdir(parents=True)
-    result.write_text(json.dumps({"strategy": "cutmix"}))
+    assert numbers(cluster.out) == {CUTMIX: "12_0", TRANSMIX: "13"}
+    job = RunDirectory(cluster.out).job(CUTMIX)
+    job.keep(run_row("cutmix", 0))
     cluster.queue.write_text("13 COMPLETING\n")
     capsys.readouterr()
     assert cluster.run("--no-wait") == 0 and cluster.sent() == ["sent12", "sent13"]
     assert "1 finished, 1 queued or running, 0 to submit" in capsys.readouterr().out
-    assert (
-        rows(cluster.out)["transmix"]["status"] == "queued or running"
-        and not (cluster.out / "jobs" / "cutmix-seed0" / "copy.csv").exists()
-    )
+    assert rows(cluster.out)["transmix"]["status"] == "queued or running"
+    assert not (job.path / "copy.csv").exists() and (cluster.out / "copy.csv").is_file()
 
 
 def test_jobs_that_end_without_figures_are_failures(cluster):
     cluster.queue.write_text("")
     assert cluster.run("--together") == 1
-    assert {
-        name: row["status"].split(",")[0] for name, row in rows(cluster.out).items()
-    } == dict.fromkeys(("cutmix", "transmix"), "failed: it ended without a log")
-    assert json.loads((cluster.out / "jobs.json").read_text()) == {"together-seed0": "12"}
+    states = {name: row["status"].split(",")[0] for name, row in rows(cluster.out).items()}
+    assert states == dict.fromkeys(("cutmix", "transmix"), "failed: it ended without a log")
+    assert numbers(cluster.out) == {"together-seed0": "12"}
+
+
+def test_a_failed_strategy_says_where_to_look(cluster):
+    """Its row keeps what the job wrote: then comes where the log should be, of the last try."""
+    job = RunDirectory(cluster.out).job(CUTMIX)
+    write_run(job.path, [run_row("cutmix", 0, None, status="failed: ValueError: a; b")])
+    job.comparison.write_text("strategy\n")
+    cluster.queue.write_text("12_0 RUNNING\n12_1 RUNNING\n")
+    assert cluster.run("--no-wait") == 1
+    assert rows(cluster.out)["cutmix"]["status"] == "failed: ValueError: a; b; queued or running"
+    cluster.queue.write_text("")
+    assert cluster.run() == 1
+    log = RunDirectory(cluster.out).job_logs / f"{numbers(cluster.out)[CUTMIX]}_0_log.out"
+    assert rows(cluster.out)["cutmix"]["status"] == f"failed: ValueError: a; b; {log} is not there"
 
 
 def test_an_interrupt_leaves_the_jobs_and_says_how_to_go_on(cluster, monkeypatch, capsys):
@@ -194,13 +180,19 @@ def test_an_interrupt_leaves_the_jobs_and_says_how_to_go_on(cluster, monkeypatch
         raise KeyboardInterrupt
 
     cluster.queue.write_text("12_0 RUNNING\n12_1 PENDING\n")
-    monkeypatch.setattr(sweep.time, "sleep", interrupted)
+    monkeypatch.setattr(jobs.time, "sleep", interrupted)
     assert cluster.run() == 130
-    assert (
-        "The same command waits for them and collects; scancel 12 ends them"
-        in capsys.readouterr().out
-    )
+    sentence = "The same command waits for them and collects; scancel 12 ends them"
+    assert sentence in capsys.readouterr().out
     assert {row["status"] for row in rows(cluster.out).values()} == {"queued or running"}
+
+
+def test_strategies_with_alike_names_have_jobs_of_their_own(cluster):
+    """Sixty characters of a name are readable: these two differ after them."""
+    base = "alternate(first=transmix(base=saliencymix(alpha=0.5)),second=cutmix(alpha={}))"
+    specs = ",".join(base.format(alpha) for alpha in (0.5, 0.25))
+    assert cluster.run("--no-wait", "--strategies", specs) == 0
+    assert len(numbers(cluster.out)) == 2
 
 
 def test_mistakes(tmp_path, monkeypatch, capsys):
@@ -221,11 +213,8 @@ def test_mistakes(tmp_path, monkeypatch, capsys):
         assert main([*COMMAND, "--out", str(tmp_path / "out"), *argv]) == 2
         error = capsys.readouterr().err
         assert error.startswith("error: ") and error.count("\n") == 1 and message in error, error
-    assert (
-        main([*COMMAND, "--dry-run", "--out", str(tmp_path / "out")]) == 0
-        and capsys.readouterr().out.count("would run") == 2
-    )
+    assert main([*COMMAND, "--dry-run", "--out", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out.count("would run") == 2
     assert not (tmp_path / "out").exists()
-    monkeypatch.delitem(sys.modules, "mixbench.commands.sweep")
     monkeypatch.setitem(sys.modules, "submitit", None)
     assert main(COMMAND) == 2 and "pip install 'mixbench[slurm]'" in capsys.readouterr().err

@@ -41,8 +41,8 @@ def test_the_readme_shows_the_newest_figures(root):
 
     The older and the smaller comparison are not shown.
     """
-    write_runs(root, "old-top1.csv", "2026-01-01", [("cutmix", seed, 1.0) for seed in range(9)])
-    write_runs(root, "one-top1.csv", "2026-02-01", [("cutmix", 0, 1.0)])
+    write_runs(root, "early-top1.csv", "2026-01-01", [("cutmix", seed, 1.0) for seed in range(9)])
+    write_runs(root, "few-top1.csv", "2026-02-01", [("cutmix", 0, 1.0)])
     rows = [("cutmix", 0, 40.0), ("mixup", 0, 42.0), ("cutmix", 1, 50.0), ("mixup", 1, 53.0)]
     write_runs(root, "new-top1.csv", "2026-02-01", rows)
     assert readme.main() == 0
