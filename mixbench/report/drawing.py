@@ -66,7 +66,7 @@ def wrapped(name: str, width: int = 22) -> str:
     for part in filter(None, re.findall(r"[^(,]*[(,]?\s*", name)):
         if len(part) > 2 * width:
             part = f"{part[:width]}…{part[1 - width :]}"
-        if part and lines[-1] and len(lines[-1] + part.rstrip()) > width:
+        if lines[-1] and len(lines[-1] + part.rstrip()) > width:
             lines.append("")
         lines[-1] += part
     return "\n".join(line.rstrip() for line in lines)

@@ -154,8 +154,8 @@ class SpeedRow:
 class ComparisonRow:
     """One strategy over its seeds, against the baseline, and its speed: a row of `comparison.csv`.
 
-    Differences are paired by seed. The speed's columns are empty where the strategy was timed on
-    several machines, which `speed.csv` lists.
+    Differences are paired by seed. The speed's columns are empty where the strategy was timed more
+    than once, as `speed.csv` lists.
     """
 
     strategy: str = required(STRATEGY)

@@ -6,8 +6,16 @@ import pytest
 import torch
 
 from mixbench.data.datasets import open_data
-from mixbench.data.loaders import EpochSampler, eval_loader, readable, set_epoch, train_loader
-from mixbench.data.sources import UnreadableImage
+from mixbench.data.loaders import (
+    EpochSampler,
+    TrainSet,
+    eval_loader,
+    readable,
+    set_epoch,
+    train_loader,
+)
+from mixbench.data.sources import UnreadableImage, balanced
+from mixbench.data.transforms import train_transform
 from mixbench.distributed import World
 from mixbench.recipe import load_recipe
 
@@ -74,3 +82,44 @@ def test_an_unreadable_image_is_one_sentence(photographs, tmp_path, recipe, work
         list(loader)
     assert str(caught.value).startswith(f"cannot read image {victim}: ")
     assert "\n" not in str(caught.value)
+
+
+def test_augmentation_belongs_to_the_sample():
+    data = open_data(image_size=32, limit_train=50)
+    train_set = TrainSet(
+        data.train, train_transform(load_recipe("deit_small_deit", {"image_size": 32})), 0
+    )
+    first = train_set[(0, 5, 0)][0]
+    state = torch.random.get_rng_state()
+    train_set[(0, 6, 0)]
+    assert torch.equal(train_set[(0, 5, 0)][0], first) and torch.equal(
+        torch.random.get_rng_state(), state
+    )
+    assert not torch.equal(train_set[(1, 5, 0)][0], first) and not torch.equal(
+        train_set[(0, 5, 1)][0], first
+    )
+
+
+def test_repeated_augmentation_gives_each_image_three_times():
+    keys = list(EpochSampler(600, seed=0, aug_repeats=3))
+    assert {repeat for _, _, repeat in keys} == {0, 1, 2} and len(set(keys)) == len(keys) == 600
+    plain = [index for _, index, _ in EpochSampler(600, seed=0)]
+    assert sorted(plain) == list(range(600)) and plain != sorted(plain)
+
+
+def test_subsets_are_class_balanced():
+    source = balanced(open_data(image_size=32).train, 25)
+    counts = torch.bincount(torch.tensor(source.labels), minlength=10)
+    assert counts.sum() == 25 and counts.max() - counts.min() <= 1
+
+
+def test_a_workers_traceback_is_left_out():
+    def loader():
+        yield 1
+        raise UnreadableImage(
+            "Caught UnreadableImage in DataLoader worker process 0.\nTraceback ...\n"
+            "mixbench.data.sources.UnreadableImage: cannot read image x.png: no"
+        )
+
+    with pytest.raises(UnreadableImage, match=r"^cannot read image x\.png: no$"):
+        list(readable(loader()))

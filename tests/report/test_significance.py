@@ -6,7 +6,6 @@ import warnings
 
 import numpy as np
 import pytest
-import torch
 from scipy import stats
 
 from mixbench.report.significance import (
@@ -18,7 +17,6 @@ from mixbench.report.significance import (
     sign_flip_p,
     smallest_difference,
 )
-from mixbench.training.evaluate import calibration_error
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -195,30 +193,6 @@ def test_one_seed_gets_mcnemar_over_the_images():
     )
     with pytest.raises(ValueError, match="40 and 39 images"):
         mcnemar(ours, theirs[1:])
-
-
-def test_calibration_equals_torchmetrics():
-    from torchmetrics.functional.classification import multiclass_calibration_error
-
-    generator = torch.Generator().manual_seed(0)
-    logits, labels = (
-        3 * torch.randn(500, 7, generator=generator),
-        torch.randint(7, (500,), generator=generator),
-    )
-    confidence, predicted = logits.double().softmax(-1).max(-1)
-    expected = multiclass_calibration_error(
-        logits.double().softmax(-1), labels, num_classes=7, n_bins=15, norm="l1"
-    )
-    assert calibration_error(confidence.numpy(), (predicted == labels).numpy()) == pytest.approx(
-        100 * expected.item(), rel=1e-6
-    )
-
-
-def test_calibration_by_hand():
-    # two images at confidence 3/4, one right: |1/2 - 3/4|; two at 1, both right: 0
-    assert calibration_error(
-        np.array([0.75, 0.75, 1, 1]), np.array([True, False, True, True])
-    ) == pytest.approx(12.5)
 
 
 def test_the_baseline():

@@ -8,15 +8,11 @@ import torch
 
 from mixbench import create_strategies, register_strategy
 from mixbench.data.datasets import open_data
-from mixbench.data.loaders import EpochSampler, TrainSet
-from mixbench.data.sources import balanced
-from mixbench.data.transforms import train_transform
 from mixbench.recipe import load_recipe
 from mixbench.runs.directory import RunDirectory
 from mixbench.runtime import Failed, Runtime
 from mixbench.strategies.cutmix import CutMix
 from mixbench.training.batches import fits_in_memory, resolve_micro_batch
-from mixbench.training.evaluate import evaluate
 from mixbench.training.forward import Network
 from mixbench.training.learner import in_turn
 from mixbench.training.loop import train
@@ -184,60 +180,6 @@ def test_micro_batches_divide_the_batch():
     assert resolve_micro_batch(recipe, torch.device("cuda"), lambda n: n <= 300) == 256
 
 
-def test_evaluate_counts_like_torchmetrics_would():
-    logits = torch.randn(23, 7)
-    labels = torch.randint(7, (23,))
-    loader = [(logits[:16], labels[:16]), (logits[16:], labels[16:])]
-    [evaluation] = evaluate([torch.nn.Identity()], loader, False, Runtime(device=CPU))
-    order = logits.argsort(1, descending=True)
-    assert evaluation.top(1) == pytest.approx(100 * (order[:, 0] == labels).float().mean().item())
-    assert evaluation.top(5) == pytest.approx(
-        100 * sum(int(y) in row[:5].tolist() for row, y in zip(order, labels, strict=True)) / 23
-    )
-    assert torch.allclose(
-        evaluation.nll,
-        torch.nn.functional.cross_entropy(logits, labels, reduction="none"),
-        atol=1e-6,
-    )
-    assert torch.allclose(evaluation.confidence, logits.softmax(1).amax(1))
-
-
-def test_ties_and_scores_that_are_not_finite_are_no_hits():
-    logits = torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [float("nan"), 0.0, 0.0]])
-    loader = [(logits, torch.tensor([0, 1, 0]))]
-    [evaluation] = evaluate([torch.nn.Identity()], loader, False, Runtime(device=CPU))
-    assert evaluation.rank.tolist() == [0, 1, 2**20] and evaluation.top(5) == pytest.approx(200 / 3)
-
-
-def test_augmentation_belongs_to_the_sample(tiny):
-    _, data = tiny
-    train_set = TrainSet(
-        data.train, train_transform(load_recipe("deit_small_deit", {"image_size": 32})), 0
-    )
-    first = train_set[(0, 5, 0)][0]
-    state = torch.random.get_rng_state()
-    train_set[(0, 6, 0)]
-    assert torch.equal(train_set[(0, 5, 0)][0], first) and torch.equal(
-        torch.random.get_rng_state(), state
-    )
-    assert not torch.equal(train_set[(1, 5, 0)][0], first) and not torch.equal(
-        train_set[(0, 5, 1)][0], first
-    )
-
-
-def test_repeated_augmentation_gives_each_image_three_times():
-    keys = list(EpochSampler(600, seed=0, aug_repeats=3))
-    assert {repeat for _, _, repeat in keys} == {0, 1, 2} and len(set(keys)) == len(keys) == 600
-    plain = [index for _, index, _ in EpochSampler(600, seed=0)]
-    assert sorted(plain) == list(range(600)) and plain != sorted(plain)
-
-
-def test_subsets_are_class_balanced():
-    source = balanced(open_data(image_size=32).train, 25)
-    counts = torch.bincount(torch.tensor(source.labels), minlength=10)
-    assert counts.sum() == 25 and counts.max() - counts.min() <= 1
-
-
 def test_weights_that_the_last_step_ruins_are_not_ok(tiny, tmp_path):
     recipe, data = tiny
     recipe = replace(
@@ -269,21 +211,6 @@ def test_validation_images_are_loaded_once_for_all(tiny, monkeypatch):
     )
     run(tiny, "none,cutmix,transmix", epochs=1, model_ema=True)
     assert len(loaded) == 48 + 20
-
-
-def test_an_unreadable_validation_image_is_one_sentence(tiny):
-    from mixbench.data.loaders import readable
-    from mixbench.data.sources import UnreadableImage
-
-    def loader():
-        yield 1
-        raise UnreadableImage(
-            "Caught UnreadableImage in DataLoader worker process 0.\nTraceback ...\n"
-            "mixbench.data.sources.UnreadableImage: cannot read image x.png: no"
-        )
-
-    with pytest.raises(UnreadableImage, match=r"^cannot read image x\.png: no$"):
-        list(readable(loader()))
 
 
 def test_throughput_with_the_loader_counts_this_process_alone(tiny, tmp_path, monkeypatch):
@@ -321,14 +248,3 @@ def test_a_learner_that_failed_has_no_turn():
     learners = [Named("a"), Named("b", Failed("no")), Named("c")]
     assert [learner.name for learner in in_turn(learners, 0)] == ["a", "c"]
     assert [learner.name for learner in in_turn(learners, 2)] == ["c", "a"]
-
-
-def test_a_model_that_cannot_be_evaluated_is_a_value_and_the_others_are_evaluated():
-    class Broken(torch.nn.Module):
-        def forward(self, images):
-            raise RuntimeError("no forward")
-
-    loader = [(torch.eye(3), torch.arange(3))]
-    models = [Broken(), torch.nn.Identity()]
-    broken, whole = evaluate(models, loader, False, Runtime(device=CPU))
-    assert broken == Failed("failed: RuntimeError: no forward") and whole.top(1) == 100
