@@ -234,6 +234,19 @@ def test_results_are_not_overwritten(tmp_path, capsys, monkeypatch):
     assert after[1]["top1"] == before["top1"]
 
 
+def test_what_was_timed_before_stays(tmp_path):
+    """Accuracy of another strategy alone keeps the speeds that the directory holds."""
+    directory = RunDirectory(tmp_path / "run")
+    out = ["--out", str(directory.path)]
+    assert main(["--strategies", "none", *out, *TINY]) == 0
+    before = directory.speed.read_bytes()
+    assert main(["--strategies", "mixup", "--resume", *out, *ACCURACY]) == 0
+    assert directory.speed.read_bytes() == before
+    rows = {row.strategy: row for row in read_table(directory.comparison, ComparisonRow)}
+    assert rows["none"].im_per_sec > 0 and rows["none"].top1 is not None
+    assert rows["mixup"].im_per_sec is None and rows["mixup"].top1 is not None
+
+
 def test_two_specs_of_one_readable_name_have_folders_of_their_own(tmp_path):
     """Where only letters and digits are kept, both names are `named_label__a_b__`."""
     plugin = tmp_path / "named.py"
