@@ -32,6 +32,25 @@ def train_steps(learner, steps):
         learner.update(step)
 
 
+def test_gradients_of_the_parts_are_the_whole_batchs(learner):
+    """The mean over the micro-batches; AdamW would forgive any factor, so gradients are compared."""
+    whole, parts = learner("none").begin(0), learner("none").begin(0)
+    batch = micro()
+    whole.accumulate(batch)
+    for part in range(2):
+        half = slice(4 * part, 4 * part + 4)
+        images, labels = batch.images[half], batch.labels[half]
+        parts.accumulate(Micro(images=images, labels=labels, step=0, part=part, parts=2))
+    for ours, theirs in zip(parts.model.parameters(), whole.model.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_an_epoch_begins_in_training_mode(learner):
+    evaluated = learner("none")
+    evaluated.model.eval()
+    assert evaluated.begin(1).model.training and evaluated.epoch.number == 1
+
+
 def test_what_a_strategy_raises_is_trouble_until_the_processes_agree(learner, monkeypatch):
     lines = []
     broken = learner("cutmix").begin(0)
