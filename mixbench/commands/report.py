@@ -17,12 +17,12 @@ def report(argv: list[str]) -> int:
         "--out",
         type=Path,
         metavar="DIR",
-        help="where the merged comparison goes (default: the one run's directory)",
+        help="where page and tables go (default: the page alone, in the one run's directory)",
     )
     parser.add_argument(
         "--mixed-machines",
         action="store_true",
-        help="list speeds of different machines in one table",
+        help="list speeds of different machines, models, sizes or precisions in one table",
     )
     options = parser.parse(argv)
     from mixbench.report.page import report_runs

@@ -168,9 +168,8 @@ class Results:
         """Print the tables of this command's strategies, and write the page."""
         print_tables(Tables(self.runs, self.speed), screen.console, self.correct())
         page = report_runs([self.plan.out])
-        names = (
-            "comparison.md, runs.csv, speed.csv" if self.runs and self.speed else "comparison.md"
-        )
+        files = (self.directory.runs, self.directory.speed, self.directory.markdown)
+        names = ", ".join(file.name for file in files if file.is_file())
         runtime.say(f"wrote {self.directory.comparison}, {names} and {page.name}")
 
     def correct(self) -> Correct:

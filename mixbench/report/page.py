@@ -77,18 +77,18 @@ def report_runs(
 ) -> Path:
     """Write report.html into the run's directory or `out`; the page's path.
 
-    Of several runs the merged tables and their Markdown page are written too. ValueError as
-    `merge` says, and where several runs are given without `out` or with one of them as `out`.
+    The tables and their Markdown page are written too where `out` is another directory: of several
+    runs merged, of an older run with today's columns. ValueError as `merge` says, and where several
+    runs are given without `out` or with one of them as `out`.
     """
     if not directories:
         raise ValueError("name the directory of a run")
-    if len(directories) > 1 and (
-        out is None or out.resolve() in [directory.resolve() for directory in directories]
-    ):
+    inside = out is None or out.resolve() in [directory.resolve() for directory in directories]
+    if len(directories) > 1 and inside:
         raise ValueError("several runs are merged into a directory of their own: give --out DIR")
     data = read_runs(directories, mixed_machines=mixed_machines)
     places = RunDirectory(out or directories[0])
-    if len(directories) > 1:
+    if not inside:
         write_comparison(data.tables, places, "; ".join(data.commands), correct=data.correct)
     replace_file(places.report, render_report(data))
     return places.report
@@ -155,10 +155,10 @@ def _scores(runs: Sequence[RunRow]) -> list[tuple[str, ...]]:
     return cells
 
 
-def _speed_cells(row: SpeedRow, *, machine: bool) -> tuple[str, ...]:
+def _speed_cells(row: SpeedRow, *, several: bool) -> tuple[str, ...]:
     return (
         row.strategy,
-        *([str(row.device)] if machine else []),
+        *([row.timed] if several else []),
         interval(row.im_per_sec, row.im_per_sec_lo, row.im_per_sec_hi, 2),
         interval(row.ratio_to_cutmix, row.ratio_lo, row.ratio_hi, 3),
         f"{cell(row.control_lo, 3)} to {cell(row.control_hi, 3)}",
@@ -197,7 +197,7 @@ def _diagrams(data: ReportData, comparison: Paired | None) -> dict[str, str]:
         drawn["losses"] = curves_figure(data.logs, "train_loss", "training loss", names)
     parts = {row.strategy: [getattr(row, f"{phase}_ms") for phase in PHASES] for row in speed}
     parts = {name: times for name, times in parts.items() if None not in times}
-    if parts and len({row.device for row in speed}) == 1:
+    if parts and len({row.timed for row in speed}) == 1:
         drawn["steps"] = step_figure(parts)
     samples: dict[str, list[np.ndarray]] = {}
     for (spec, _), pairs in data.lam.items():
@@ -253,9 +253,8 @@ def render_report(data: ReportData) -> str:
     tables = data.tables
     comparison = compare_runs(tables.runs, data.correct)
     rows, speed = trained(tables.runs), measured(tables.speed)
-    several_machines = len({row.device for row in speed}) > 1
+    several = len({row.timed for row in speed}) > 1
     longest = max((log[-1].epoch + 1 for log in data.logs.values() if log), default=0)
-    machine = ["machine"] if several_machines else []
     return _template().render(
         strategies=strategies(tables),
         rows=rows,
@@ -273,9 +272,9 @@ def render_report(data: ReportData) -> str:
         scores=_scores(tables.runs),
         figures={name: Markup(svg) for name, svg in _diagrams(data, comparison).items()},
         measured=speed,
-        speed_header=["strategy", *machine, *SPEED_HEADER],
-        speed_cells=[_speed_cells(row, machine=several_machines) for row in speed],
-        several_machines=several_machines,
+        speed_header=["strategy", *(["what was timed"] if several else []), *SPEED_HEADER],
+        speed_cells=[_speed_cells(row, several=several) for row in speed],
+        several_timings=several,
         loader=" ".join(loader_remark(tables.runs)),
         timed=timed_words(speed),
         lam_images=sum(len(pairs) for pairs in data.lam.values()),

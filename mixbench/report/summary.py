@@ -188,10 +188,10 @@ def _of(rows: Sequence[T], spec: str) -> T | None:
 
 
 def _with_speed(row: ComparisonRow, speed: Sequence[SpeedRow]) -> ComparisonRow:
-    """The row with its speed, where it was measured once."""
+    """The row with its speed, of several like ones that of most rounds; without, if unlike."""
     rows = measured(speed) or speed
-    if len(rows) != 1:
+    if len({timed.timed for timed in rows}) != 1:
         return row
-    [timed] = rows
+    timed = max(rows, key=lambda timed: timed.rounds or 0)
     row = replace(row, **{name: getattr(timed, name) for name in OF_TIMING})
     return replace(row, speed_verdict=speed_verdict(timed)) if timed.im_per_sec else row

@@ -74,9 +74,8 @@ def params(millions: float | None, extra: float | None) -> str:
 
 
 def timed_words(speed: Iterable[SpeedRow]) -> str:
-    """What was timed, and where; the machine alone where an old run does not say what."""
-    words = (str(row.timed if row.timed_model else row.device) for row in speed)
-    return "; ".join(dict.fromkeys(words))
+    """What was timed, and where."""
+    return "; ".join(dict.fromkeys(row.timed for row in speed))
 
 
 def table_cells(tables: Tables) -> list[tuple[str, ...]]:
@@ -161,13 +160,14 @@ def loader_remark(runs: Iterable[RunRow]) -> list[str]:
 def remarks(tables: Tables, correct: Correct | None = None) -> list[str]:
     """What a reader of the table has to know; `correct` gives one seed its test over the images."""
     lines = []
-    timed = next((row for row in tables.speed if row.control_lo is not None), None)
-    if timed:
+    speed = measured(tables.speed)
+    if speed:
+        rounds = "; ".join(dict.fromkeys(f"{row.rounds}" for row in speed))
+        bands = [f"{cell(row.control_lo, 3)} to {cell(row.control_hi, 3)}" for row in speed]
         lines.append(
-            f"Speed: {timed_words(measured(tables.speed))}; mixing + forward + backward, "
-            f"{timed.rounds} interleaved rounds. CutMix timed against itself: "
-            f"{timed.control_lo:.3f} to {timed.control_hi:.3f}; "
-            "a ratio whose interval meets that band is no difference."
+            f"Speed: {timed_words(speed)}; mixing + forward + backward, {rounds} interleaved "
+            f"rounds. CutMix timed against itself: {'; '.join(dict.fromkeys(bands))}; "
+            "a ratio whose interval meets its band is no difference."
         )
     lines += loader_remark(tables.runs)
     lines.append(PAPER)
@@ -208,11 +208,12 @@ def write_markdown(
 
 def print_tables(tables: Tables, console: Console, correct: Correct | None = None) -> None:
     """The same on a terminal."""
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(*HEADER)
     for cells in table_cells(tables):
-        table.add_row(*cells)
+        table.add_row(*map(escape, cells))  # brackets are no markup
     console.print(table)
     for line in remarks(tables, correct):
         console.print(line, highlight=False, markup=False)

@@ -65,7 +65,8 @@ def merge(directories: Sequence[Path], *, mixed_machines: bool = False) -> Table
     """The rows of several runs in one pair of tables.
 
     ValueError where trained rows differ in recipe or data, where one strategy and seed is in two
-    runs, and, unless `mixed_machines`, where speeds come from different machines.
+    runs, and, unless `mixed_machines`, where speeds are of several machines, models, sizes or
+    precisions.
     """
     merged = Tables([], [])
     owner: dict[tuple[str, int], Path] = {}
@@ -88,14 +89,25 @@ def merge(directories: Sequence[Path], *, mixed_machines: bool = False) -> Table
         raise ValueError(
             f"runs of different recipes or data cannot be compared: {runs}; report them apart"
         )
-    machines = sorted({str(row.device) for row in merged.speed if row.im_per_sec is not None})
-    if len(machines) > 1 and not mixed_machines:
-        listed = "; ".join(machines)
+    if not mixed_machines:
+        _check_speeds([row for row in merged.speed if row.im_per_sec is not None])
+    return merged
+
+
+def _check_speeds(speed: Sequence[SpeedRow]) -> None:
+    """ValueError where speeds are of several machines, models, sizes or precisions."""
+    machines = sorted({str(row.device) for row in speed})
+    if len(machines) > 1:
         raise ValueError(
-            f"speeds come from different machines ({listed}): leave runs out, or give "
+            f"speeds come from different machines ({'; '.join(machines)}): leave runs out, or give "
             "--mixed-machines to list them all"
         )
-    return merged
+    settings = sorted({row.timed for row in speed})
+    if len(settings) > 1:
+        raise ValueError(
+            f"speeds are of different settings ({'; '.join(settings)}): leave runs out, or give "
+            "--mixed-machines to list them all"
+        )
 
 
 def read_runs(directories: Sequence[Path], *, mixed_machines: bool = False) -> ReportData:

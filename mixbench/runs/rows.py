@@ -143,7 +143,9 @@ class SpeedRow:
 
     @property
     def timed(self) -> str:
-        """What was timed, and where, in words."""
+        """What was timed, and where, in words; the machine alone where an old run says no more."""
+        if self.timed_model is None:
+            return str(self.device)
         return (
             f"{self.timed_model} at {self.timed_image_size} px, batch {self.timed_batch_size}, "
             f"{self.timed_precision}, {self.device}"
@@ -154,8 +156,8 @@ class SpeedRow:
 class ComparisonRow:
     """One strategy over its seeds, against the baseline, and its speed: a row of `comparison.csv`.
 
-    Differences are paired by seed. The speed's columns are empty where the strategy was timed more
-    than once, as `speed.csv` lists.
+    Differences are paired by seed. Of several timings of the same model on the same machine the one
+    with most rounds stands here; of others none, and `speed.csv` lists them.
     """
 
     strategy: str = required(STRATEGY)

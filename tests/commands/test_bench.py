@@ -54,6 +54,45 @@ def test_photographs_end_to_end(tmp_path, photographs):
     assert row["im_per_sec"] == "" and not directory.speed.exists()
 
 
+def test_the_row_is_of_the_weights_that_the_recipe_names(tmp_path):
+    """The averaged weights' top-1 and top-5 where the headline is ema; a test set of 200."""
+    directory = RunDirectory(tmp_path / "run")
+    argv = ["--strategies", "none", "--model-ema", "--headline", "ema", "--lr", "0.01"]
+    argv += [*ACCURACY, "--epochs", "2", "--limit-val", "200", "--limit-train", "80"]
+    assert main([*argv, "--model-ema-decay", "0.9", "--out", str(directory.path)]) == 0
+    [row], last = cells(directory.runs), cells(directory.seed("none", 0).log)[-1]
+    assert last["top1"] != last["top1_ema"]
+    assert float(row["top1"]) == float(row["top1_ema"]) == float(last["top1_ema"])
+    assert float(row["top5"]) == pytest.approx(float(last["top5_ema"]))
+    assert row["headline"] == "ema"
+
+
+def test_a_strategy_that_fails_gives_a_row_and_status_1(tmp_path):
+    plugin = tmp_path / "failing.py"
+    plugin.write_text(FAILING)
+    directory = RunDirectory(tmp_path / "run")
+    argv = ["--plugin", str(plugin), "--strategies", "failing,none", "--out", str(directory.path)]
+    assert main([*argv, *TINY]) == 1
+    for file in (directory.runs, directory.speed):
+        status = {row["strategy"]: row["status"] for row in cells(file)}
+        assert status["failing"] == "failed: RuntimeError: no luck" and status["none"] == "ok"
+    [row] = [row for row in cells(directory.comparison) if row["strategy"] == "failing"]
+    assert "no luck" in row["status"] and row["top1"] == row["im_per_sec"] == ""
+
+
+FAILING = """
+from dataclasses import dataclass
+from mixbench import register_strategy
+from mixbench.strategies.cutmix import CutMix
+
+@register_strategy("failing")
+@dataclass(frozen=True)
+class Failing(CutMix):
+    def mix(self, images, labels, ctx):
+        raise RuntimeError("no luck")
+"""
+
+
 def test_epochs_go_to_tensorboard_too(tmp_path):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     directory = RunDirectory(tmp_path / "run")

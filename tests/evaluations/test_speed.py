@@ -16,6 +16,7 @@ from mixbench.evaluations.speed import (
     CLASSES,
     Interval,
     ResidentBatch,
+    Timed,
     measure,
     median_interval,
     timed_strategies,
@@ -92,6 +93,45 @@ def test_figures_hang_together():
         parts = [getattr(row, f"{part}_ms") for part in PARTS]
         milliseconds = 1000 * 2 / row.im_per_sec
         assert min(parts) >= 0 and sum(parts[:3]) == pytest.approx(milliseconds, rel=0.5)
+
+
+def test_figures_by_hand(monkeypatch):
+    """CutMix takes 1 + 2 + 3 s and Mixup twice that: 2 images in 12 s, half of CutMix's speed."""
+
+    class Given:
+        def __init__(self, times):
+            self.times = times
+
+        def seconds(self):
+            return self.times
+
+    def step(timed, micro):
+        spec = strategy_spec(timed.objective.strategy)
+        factor = {"cutmix": 1, "mixup": 2}[spec]
+        return Given({part: factor * n for n, part in enumerate(PARTS, 1)})
+
+    monkeypatch.setattr(Timed, "step", step)
+    rows = measure(create_strategies("mixup"), load_recipe("quick", SMALL), 3, Runtime(device=CPU))
+    cutmix, mixup = rows
+    assert (cutmix.im_per_sec, mixup.im_per_sec) == (2 / 6, 2 / 12)
+    assert (cutmix.ratio_to_cutmix, mixup.ratio_to_cutmix) == (1, 0.5)
+    assert mixup.ratio_lo == mixup.ratio_hi == 0.5 and mixup.control_lo == mixup.control_hi == 1
+    assert [getattr(mixup, f"{part}_ms") for part in PARTS] == [2000, 4000, 6000, 8000]
+
+
+def test_the_order_turns_every_other_round(monkeypatch):
+    order, real = [], Timed.step
+
+    def step(timed, micro):
+        order.append((micro.step, strategy_spec(timed.objective.strategy)))
+        return real(timed, micro)
+
+    monkeypatch.setattr(Timed, "step", step)
+    strategies = create_strategies("mixup,none")
+    measure(strategies, load_recipe("quick", SMALL), 2, Runtime(device=CPU))
+    last = order[-8:]
+    assert [spec for _, spec in last[:4]] == ["cutmix", "none", "mixup", "cutmix"]
+    assert [spec for _, spec in last[4:]] == ["cutmix", "mixup", "none", "cutmix"]
 
 
 def test_a_strategy_that_fails_is_named_and_the_others_are_timed():

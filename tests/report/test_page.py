@@ -83,7 +83,7 @@ def test_speeds_of_different_machines_are_merged_only_when_asked(tmp_path):
         report_runs([a, b], tmp_path / "all")
     text = Page(report_runs([a, b], tmp_path / "all", mixed_machines=True).read_text()).text
     assert "Difference Engine" in text and "7.00" in text
-    assert "the speeds come from different machines" in " ".join(text.split())
+    assert "the speeds come from different machines or settings" in " ".join(text.split())
 
 
 def test_the_page_shows_everything_and_fetches_nothing(tmp_path):

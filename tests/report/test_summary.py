@@ -106,6 +106,14 @@ def test_several_machines_have_no_common_speed():
     assert row.versions == "mixbench 1; mixbench 2" and row.date == "2026-02"
 
 
+def test_like_timings_are_one_speed_that_of_most_rounds():
+    speed = [speed_row(rounds=5), speed_row(rounds=40, im_per_sec=90.0), speed_row(rounds=40)]
+    [row] = summarise(Tables([], speed))
+    assert (row.rounds, row.im_per_sec, row.timed_model) == (40, 90.0, "deit_small")
+    [row] = summarise(Tables([], [*speed, speed_row(timed_image_size=32)]))
+    assert row.im_per_sec is row.rounds is None
+
+
 def test_rows_survive_the_disk(tmp_path):
     rows = summarise(full_tables())
     write_table(tmp_path / "comparison.csv", ComparisonRow, rows)

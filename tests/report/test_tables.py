@@ -134,3 +134,15 @@ def test_every_column_is_explained_with_its_unit():
         assert names == column_names(kind)
     [top1] = [line for line in columns_table(RunRow) if line.startswith("| `top1` |")]
     assert top1 == "| `top1` | top-1 accuracy after the last epoch (%) |"
+
+
+def test_brackets_are_shown_on_the_screen(capsys):
+    status = "failed: pip install 'mixbench[offline]'"
+    print_tables(Tables([run_row(status=status, top1=None)], []), Console(width=250))
+    assert "mixbench[offline]" in capsys.readouterr().out
+
+
+def test_every_control_band_is_said():
+    speed = [speed_row(), speed_row("mixup"), speed_row(control_lo=0.9, rounds=5)]
+    [line] = [line for line in remarks(Tables([], speed)) if line.startswith("Speed")]
+    assert "40; 5 interleaved rounds" in line and "0.980 to 1.020; 0.900 to 1.020;" in line

@@ -46,6 +46,16 @@ def test_speeds_of_different_machines(tmp_path):
     assert len(merge([a, c, d]).runs) == 1
 
 
+def test_speeds_of_different_settings(tmp_path):
+    """One table would not say which figure is of which."""
+    a = write_run(tmp_path / "a", speed=[speed_row()])
+    b = write_run(tmp_path / "b", speed=[speed_row(timed_image_size=32)])
+    c = write_run(tmp_path / "c", speed=[speed_row(rounds=5)])
+    with pytest.raises(ValueError, match=r"different settings .* at 224 px.* at 32 px"):
+        merge([a, b])
+    assert len(merge([a, c]).speed) == len(merge([a, b], mixed_machines=True).speed) == 2
+
+
 def test_a_directory_without_tables(tmp_path):
     with pytest.raises(ValueError, match=r"runs\.csv and speed\.csv not found: name the directory"):
         read_tables(tmp_path)

@@ -33,7 +33,7 @@ def train_steps(learner, steps):
 
 
 def test_gradients_of_the_parts_are_the_whole_batchs(learner):
-    """The mean over the micro-batches; AdamW would forgive any factor, so gradients are compared."""
+    """The mean over the micro-batches, by gradients: AdamW would forgive any factor."""
     whole, parts = learner("none").begin(0), learner("none").begin(0)
     batch = micro()
     whole.accumulate(batch)
