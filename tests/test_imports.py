@@ -53,11 +53,11 @@ def imports() -> dict[str, set[str]]:
 
 def circles(graph: dict[str, set[str]]) -> list[list[str]]:
     """The circles of a graph, each as a path that ends where it begins; one for each entry."""
-    found, done = [], set()
+    rounds, done = [], set()
 
     def visit(module: str, path: list[str]) -> None:
         if module in path:
-            found.append([*path[path.index(module) :], module])
+            rounds.append([*path[path.index(module) :], module])
             return
         if module in done:
             return
@@ -67,7 +67,7 @@ def circles(graph: dict[str, set[str]]) -> list[list[str]]:
 
     for module in sorted(graph):
         visit(module, [])
-    return found
+    return rounds
 
 
 def upward(graph: dict[str, set[str]]) -> list[str]:

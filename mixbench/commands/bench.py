@@ -79,8 +79,8 @@ def plan_of(options: argparse.Namespace, argv: list[str]) -> Plan:
     if options.out is not None:
         return plan
     specs = [strategy_spec(strategy) for strategy in strategies]
-    asked = specs, plan.seeds, plan.mode, plan.rounds
-    digits = recipe_hash(recipe, of=plan.identity.text(), asked=asked)
+    question = specs, plan.seeds, plan.mode, plan.rounds
+    digits = recipe_hash(recipe, of=plan.identity.text(), asked=question)
     directory = numbered(Path("runs") / f"{Path(config).stem}-{digits}", resume=plan.resume)
     return dataclasses.replace(plan, out=directory.path)
 

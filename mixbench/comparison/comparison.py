@@ -134,9 +134,9 @@ class Results:
 
     def tables(self) -> Tables:
         """These rows, and what the directory holds of other strategies and seeds."""
-        here = {(row.strategy, row.seed) for row in self.runs}
+        trained = {(row.strategy, row.seed) for row in self.runs}
         finished = self.directory.results(self.recipe_hash)
-        runs = self.runs + [row for key, row in finished.items() if key not in here]
+        runs = self.runs + [row for key, row in finished.items() if key not in trained]
         timed = {row.strategy for row in self.speed}
         earlier = []
         if self.directory.speed.is_file():

@@ -114,23 +114,23 @@ def together(work, size, folder):
 def test_two_processes_equal_one_with_two_accumulation_steps(tmp_path):
     for size in (1, 2):
         together(_first_gradients, size, tmp_path)
-    one, *two = (
+    alone, *two = (
         torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("1-0", "2-0", "2-1")
     )
-    assert one["failures"] == [None] * len(SPECS)
+    assert alone["failures"] == [None] * len(SPECS)
     for other in two:
-        for spec, mine, theirs in zip(SPECS, one["gradients"], other["gradients"], strict=True):
+        for spec, mine, theirs in zip(SPECS, alone["gradients"], other["gradients"], strict=True):
             for a, b in zip(mine, theirs, strict=True):
                 assert torch.allclose(a, b, atol=1e-6), spec
-        assert other["log"] == pytest.approx(one["log"], abs=1e-6)
+        assert other["log"] == pytest.approx(alone["log"], abs=1e-6)
         assert (
-            all(torch.equal(a, b) for a, b in zip(one["rank"], other["rank"], strict=True))
+            all(torch.equal(a, b) for a, b in zip(alone["rank"], other["rank"], strict=True))
             and len(other["rank"][0]) == 37
         )
         assert all(
-            torch.allclose(a, b, atol=1e-4) for a, b in zip(one["nll"], other["nll"], strict=True)
+            torch.allclose(a, b, atol=1e-4) for a, b in zip(alone["nll"], other["nll"], strict=True)
         )
-    assert not torch.equal(one["gradients"][0][0], one["gradients"][1][0])
+    assert not torch.equal(alone["gradients"][0][0], alone["gradients"][1][0])
 
 
 def test_all_ranks_agree_that_a_strategy_failed(tmp_path):

@@ -79,9 +79,9 @@ class Late(CutMix):
     plugin = tmp_path / "late.py"
     plugin.write_text(PLUGIN + code + KILLERS["in a step"].replace("50", "80"))
     assert not kills.run(out, "late,cutmix", "0", "--plugin", str(plugin), "--mix-prob", "1")
-    kept = torch.load(out / "state-seed0.pt", weights_only=True)["learners"]["late"]
-    assert kept["failure"] == "diverged at step 24"
-    assert all(value.isfinite().all() for value in kept["model"].values())
+    state = torch.load(out / "state-seed0.pt", weights_only=True)["learners"]["late"]
+    assert state["failure"] == "diverged at step 24"
+    assert all(value.isfinite().all() for value in state["model"].values())
     plugin.write_text(PLUGIN + code)
     with pytest.raises(
         RuntimeError, match="diverged at step 24"
