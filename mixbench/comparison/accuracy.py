@@ -212,7 +212,6 @@ def _draw(
             Shown(
                 spec=learner.spec,
                 strategy=learner.strategy,
-                model=learner.model,
                 network=Network(learner.model, learner.strategy.needs.attention),
             )
             for learner in learners

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mixbench.data.normalisation import Normalisation
 from mixbench.mix import MixedBatch, MixStrategy
@@ -27,11 +27,10 @@ STEP = 2  # of training, whose draws are shown
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """A strategy to show, and the model that it trained; `network` runs the model with its tap."""
+    """A strategy to show, and the network that it trained with the attention that it asks for."""
 
     spec: str
     strategy: MixStrategy
-    model: nn.Module
     network: Network
 
 
@@ -152,7 +151,7 @@ def _mix(
 ) -> _Mixed:
     ctx = make_context(
         shown.strategy,
-        shown.model,
+        shown.network.model,
         images,
         seed=seed,
         step=STEP,
@@ -160,7 +159,7 @@ def _mix(
         std=normalisation.std,
     )
     mixed = shown.strategy.mix(images, labels, ctx)
-    shown.model.eval()
+    shown.network.model.eval()
     with torch.no_grad(), shown.network:
         output = shown.network(mixed.images)
         return _Mixed(mixed, output.attn, shown.strategy.relabel(mixed, output))
@@ -172,10 +171,10 @@ def _importance(shown: Shown, result: _Mixed) -> tuple[Tensor, str]:
     maps, name = result.attn, "class attention"
     if maps is None:
         try:
-            with torch.no_grad(), ClassAttention(shown.model) as tap:
+            with torch.no_grad(), ClassAttention(shown.network.model) as tap:
                 maps = tap(result.mixed.images).attn
         except NoClassAttention:
-            gradient = input_gradient(shown.model, result.mixed.images, result.mixed.labels)
+            gradient = input_gradient(shown.network.model, result.mixed.images, result.mixed.labels)
             maps, name = gradient.abs().sum(1), "input gradient"
     assert maps is not None
     return maps, f"{name}, {'used' if used else 'not used'} in the label"

@@ -23,7 +23,7 @@ AS_IT_IS = Normalisation.of((0.0,) * 3, (1.0,) * 3)
 def shown(learner):
     learners = [learner("cutmix"), learner("transmix")]
     return [
-        Shown(lr.spec, lr.strategy, lr.model, Network(lr.model, lr.strategy.needs.attention))
+        Shown(lr.spec, lr.strategy, Network(lr.model, lr.strategy.needs.attention))
         for lr in learners
     ]
 
@@ -66,7 +66,7 @@ def test_the_gallery_is_what_the_strategy_did(shown, batch, tmp_path):
 
 def test_the_gallery_of_a_network_without_class_token(tmp_path):
     model = build_model("resnet18", 4, 0, image_size=48)
-    shown = Shown("mixup", create_strategy("mixup"), model, Network(model))
+    shown = Shown("mixup", create_strategy("mixup"), Network(model))
     [entry] = draw_gallery(
         [shown],
         torch.rand(2, 3, 48, 200),
