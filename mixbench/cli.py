@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command whose name comes first, `bench` where there is none; the exit status."""
     argv = sys.argv[1:] if argv is None else list(argv)
     name = argv.pop(0) if argv and not argv[0].startswith("-") else "bench"
-    return status_of(lambda rest: _command(name)(rest), argv)
+    return status_of(lambda: _command(name)(argv))
 
 
 def _command(name: str) -> Callable[[list[str]], int]:

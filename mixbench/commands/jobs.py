@@ -54,7 +54,7 @@ class Command(submitit.helpers.Checkpointable):
         submitit.helpers.TorchDistributedEnvironment().export(
             set_cuda_visible_devices=False, overwrite=True
         )
-        status = status_of(bench, argv)
+        status = status_of(lambda: bench(argv))
         if status:
             raise SystemExit(status)
 

@@ -8,10 +8,10 @@ from collections.abc import Callable
 STAYS = "what was written so far stays, --resume goes on from there"
 
 
-def status_of(command: Callable[[list[str]], int], argv: list[str]) -> int:
+def status_of(command: Callable[[], int]) -> int:
     """Run a command: 0, 1 where a strategy failed, 2 for a user's mistake, 130 when interrupted."""
     try:
-        return command(argv)
+        return command()
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

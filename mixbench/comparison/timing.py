@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from mixbench.comparison.plan import Plan
 from mixbench.comparison.screen import Screen
@@ -20,11 +21,10 @@ TIMED = ("timed_model", "timed_image_size", "timed_batch_size", "timed_precision
 def time_strategies(plan: Plan, runtime: Runtime, screen: Screen) -> list[SpeedRow]:
     """Time every strategy, in the first process alone; the rows, none in the other processes.
 
-    A resumed run takes what it measured before, where that is of the same strategies, model,
-    machine and number of rounds.
+    A resumed run takes what it measured before, where one earlier measurement on this machine was
+    of all these strategies, of the same model and with as many rounds.
     """
     if not runtime.first:
-        runtime.world.agree(None)
         return []
     rows = _measured_before(plan, runtime)
     if not rows:
@@ -32,6 +32,11 @@ def time_strategies(plan: Plan, runtime: Runtime, screen: Screen) -> list[SpeedR
         with screen.counting("timing, rounds", "round") as tick:
             timing = dataclasses.replace(runtime, tick=tick)
             rows = measure(plan.strategies, plan.recipe, plan.rounds, timing)
+    return rows
+
+
+def look_closer(plan: Plan, rows: Sequence[SpeedRow], runtime: Runtime, screen: Screen) -> None:
+    """Profile what was timed, and time other packages, where the plan asks for it."""
     directory = RunDirectory(plan.out)
     if plan.profile:
         failed = {row.strategy for row in rows if row.status != "ok"}
@@ -43,12 +48,10 @@ def time_strategies(plan: Plan, runtime: Runtime, screen: Screen) -> list[SpeedR
         text = peers(plan.rounds)
         replace_file(directory.peers, text)
         screen.say(text)
-    runtime.world.agree(None)
-    return rows
 
 
 def _measured_before(plan: Plan, runtime: Runtime) -> list[SpeedRow]:
-    """The rows of an earlier run of the same measurement; none where a strategy has no figure."""
+    """The rows of one earlier measurement of the same kind; none where a strategy is missing."""
     file = RunDirectory(plan.out).speed
     if not plan.resume or not file.is_file():
         return []
@@ -56,12 +59,17 @@ def _measured_before(plan: Plan, runtime: Runtime) -> list[SpeedRow]:
     rows = {
         row.strategy: row
         for row in read_table(file, SpeedRow)
-        if row.status == "ok" and row.rounds == plan.rounds and _same(row, blank)
+        if _same(row, blank) and (row.status != "ok" or row.rounds == plan.rounds)
     }
     specs = [strategy_spec(strategy) for strategy in plan.strategies]
     if "cutmix" not in specs:
         specs.insert(0, "cutmix")
-    return [rows[spec] for spec in specs] if set(specs) <= set(rows) else []
+    if not set(specs) <= set(rows):
+        return []
+    chosen = [rows[spec] for spec in specs]
+    # every measurement has a control band of its own
+    bands = {(row.control_lo, row.control_hi) for row in chosen if row.status == "ok"}
+    return chosen if len(bands) == 1 else []
 
 
 def _same(row: SpeedRow, blank: SpeedRow) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -136,14 +136,10 @@ def timed_strategies(
             shared[attention] = _timed(strategy, recipe, device)
         objective = dataclasses.replace(shared[attention].objective, strategy=strategy)
         timed[name] = dataclasses.replace(shared[attention], objective=objective, steps=[])
-    networks = [timed.network for timed in shared.values()]
-    try:
-        for network in networks:
-            network.__enter__()
+    with ExitStack() as stack:
+        for first in shared.values():
+            stack.enter_context(first.network)
         yield timed
-    finally:
-        for network in networks:
-            network.__exit__()
 
 
 def _timed(strategy: MixStrategy, recipe: Recipe, device: torch.device) -> Timed:

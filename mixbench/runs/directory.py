@@ -221,7 +221,7 @@ class RunDirectory:
         out = self.path
         if out.exists() and not out.is_dir():
             raise ValueError(f"--out {out} is a file: name a directory")
-        if (self.recipe).is_file() and self.recipe.read_text(encoding="utf-8") != identity.text():
+        if self.recipe.is_file() and self.recipe.read_text(encoding="utf-8") != identity.text():
             raise ValueError(
                 f"{out} holds a run of another recipe or other data: choose another --out"
             )
@@ -246,8 +246,11 @@ class RunDirectory:
                 )
 
     def _check_schema(self) -> None:
-        for file in sorted(self.path.glob("*/seed*/result.json")):
-            version = json.loads(file.read_text(encoding="utf-8")).get("schema_version")
+        """ValueError where another version's command wrote the directory."""
+        for file in (self.environment, *sorted(self.path.glob("*/seed*/result.json"))):
+            if not file.is_file():
+                continue
+            version = json.loads(file.read_text(encoding="utf-8")).get("schema_version", 2)
             if version != SCHEMA_VERSION:
                 raise ValueError(
                     f"{self.path} was begun by a mixbench with schema_version {version}, this one "

@@ -241,6 +241,9 @@ class EpochRow:
 
 Row = RunRow | SpeedRow | ComparisonRow | EpochRow
 R = TypeVar("R", RunRow, SpeedRow, ComparisonRow, EpochRow)
+HINTS = {
+    kind.__name__: get_type_hints(kind) for kind in (RunRow, SpeedRow, ComparisonRow, EpochRow)
+}
 
 
 def column_names(kind: type[Row]) -> tuple[str, ...]:
@@ -263,11 +266,11 @@ def _digits(column: Field[Any]) -> int | None:
 
 
 def _text(value: Any, digits: int | None) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if value is None:
         return ""
     if isinstance(value, float) and digits is not None:
-        return str(round(value, digits))
-    return str(value)
+        return "" if math.isnan(value) else str(round(value, digits))
+    return str(value)  # of a log, whose figures may be no numbers
 
 
 def read_table(path: Path, kind: type[R]) -> list[R]:
@@ -296,9 +299,8 @@ def read_table(path: Path, kind: type[R]) -> list[R]:
 
 def row_of(kind: type[R], cells: dict[str, Any]) -> R:
     """A row from text or plain values by column; ValueError names a cell that cannot be read."""
-    hints = get_type_hints(kind)
     values = {}
-    for name, hint in hints.items():
+    for name, hint in HINTS[kind.__name__].items():
         cell = cells.get(name)
         if cell is None or cell == "":
             continue

@@ -148,8 +148,10 @@ class Learner:
         self.epoch.clocks.append(clock)
 
     def update(self, step: int) -> None:
-        """Average the gradients over the processes and change the weights."""
-        clock = Clock(self._runtime.device)
+        """Average the gradients over the processes and change the weights.
+
+        The clock of the step's last micro-batch goes on: waiting for other processes counts.
+        """
         self._runtime.world.average_gradients(self.model, self._gradients)
         self._gradients = None
         try:
@@ -161,8 +163,7 @@ class Learner:
                 self.ema.update(self.model, step=step)
         except Exception as error:
             self.trouble = explain(error)
-        clock("update")
-        self.epoch.clocks.append(clock)
+        self.epoch.clocks[-1]("update")
 
     def stop(self, failure: Failed) -> None:
         """Take no further part."""
@@ -177,11 +178,13 @@ class Learner:
         not be run, and there is no row.
         """
         self.network.forget()
+        usable = []
         for result in evaluations:
             if isinstance(result, Failed):
                 self.failure = result
                 return False
-        raw, ema = _pair([result for result in evaluations if isinstance(result, Evaluation)])
+            usable.append(result)
+        raw, ema = usable[0], usable[1] if len(usable) > 1 else None
         self.evaluation = ema if self._recipe.headline == "ema" else raw
         self.seconds += self.epoch.seconds()
         world = self._runtime.world
@@ -232,12 +235,6 @@ class Learner:
         self.failure = Failed(state["failure"]) if state["failure"] else None
         self.seconds = state["seconds"]
         self.log = [EpochRow(**row) for row in state["log"]]
-
-
-def _pair(evaluations: Sequence[Evaluation]) -> tuple[Evaluation, Evaluation | None]:
-    """The raw weights' and the averaged ones', which a recipe may lack."""
-    raw, *averaged = evaluations
-    return raw, averaged[0] if averaged else None
 
 
 def alive(learners: Iterable[Learner]) -> list[Learner]:

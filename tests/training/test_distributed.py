@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 from dataclasses import dataclass
 
 import pytest
@@ -18,6 +19,7 @@ from mixbench.training.loop import train
 from tests.support import kills
 
 SPECS = ["none", "cutmix", "transmix", "puzzlemix"]
+SLOW = 0.3  # seconds
 SMALL = {"embed_dim": 24, "depth": 1, "epochs": 1, "batch_size": 16, "micro_batch": 8}
 
 
@@ -88,6 +90,41 @@ def _failing_in_gradients(rank, size, port, folder):
     _train_and_save("none,cutmix", load_recipe("quick", SMALL), runtime, folder)
 
 
+def _failing_in_the_last_update(rank, size, port, folder):
+    """Train where the second process cannot make the first learner's last update."""
+    calls = []
+
+    def clip(parameters, norm):
+        calls.append(norm)
+        if rank == 1 and len(calls) == 3:  # two learners, two steps
+            raise RuntimeError("no last update")
+
+    torch.nn.utils.clip_grad_norm_ = clip
+    runtime = join(rank, size, port)
+    _train_and_save(
+        "none,cutmix", load_recipe("quick", SMALL | {"clip_grad": 1.0}), runtime, folder
+    )
+
+
+def _slow_on_one_rank(rank, size, port, folder):
+    """Train a strategy that takes its time in the second process, and save the seconds."""
+
+    @register_strategy("slow")
+    @dataclass(frozen=True)
+    class Slow(CutMix):
+        def mix(self, images, labels, ctx):
+            if rank == 1:
+                time.sleep(SLOW)
+            return super().mix(images, labels, ctx)
+
+    runtime = join(rank, size, port)
+    recipe = load_recipe("quick", SMALL | {"mix_prob": 1.0})
+    data = open_data(image_size=32, limit_train=32, limit_val=10)
+    [learner] = train(create_strategies("slow"), recipe, data, runtime)
+    torch.save(learner.seconds, f"{folder}/{rank}.pt")
+    distributed.leave(runtime.world)
+
+
 def _train_and_save(specs, recipe, runtime, folder):
     data = open_data(image_size=32, limit_train=32, limit_val=10)
     learners = train(create_strategies(specs), recipe, data, runtime)
@@ -145,6 +182,19 @@ def test_an_error_on_one_rank_in_its_gradients_stops_that_strategy_alone(tmp_pat
     for rank in range(2):
         failed = "out of memory: lower --micro-batch (rank 1)"
         assert torch.load(tmp_path / f"{rank}.pt") == [failed, None]
+
+
+def test_an_update_that_fails_on_one_rank_ends_that_strategy_on_all(tmp_path):
+    together(_failing_in_the_last_update, 2, tmp_path)
+    for rank in range(2):
+        failed = "failed: RuntimeError: no last update (rank 1)"
+        assert torch.load(tmp_path / f"{rank}.pt") == [failed, None]
+
+
+def test_waiting_for_a_slow_process_is_part_of_the_training_time(tmp_path):
+    together(_slow_on_one_rank, 2, tmp_path)
+    for rank in range(2):
+        assert torch.load(tmp_path / f"{rank}.pt") > 2 * SLOW  # two steps
 
 
 def test_a_batch_that_processes_cannot_share_is_refused():

@@ -2,18 +2,30 @@
 
 import fcntl
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from mixbench import registry
 from mixbench.cli import main
 from mixbench.comparison import timing
+from mixbench.evaluations.speed import measure as measured
 from mixbench.runs.directory import RunDirectory
+from mixbench.runs.rows import ComparisonRow, SpeedRow, read_table, write_table
 from tests.support import kills
 from tests.support.faults import DEAD_WORKER, FULL_DISK, KILLERS, PLUGIN
 
 SPECS = "cutmix,transmix"
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch):
+    """A plug-in that one test loads is gone in the next; built-in strategies are loaded before."""
+    for name in registry.BUILTIN:
+        registry.strategy_class(name)
+    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
 
 
 @pytest.fixture(scope="module")
@@ -134,14 +146,125 @@ def test_speed_is_not_measured_again(tmp_path, monkeypatch):
     assert (directory.speed.read_text(), directory.comparison.read_text()) == before
 
 
+def test_a_failed_strategy_is_not_timed_again(tmp_path, monkeypatch):
+    plugin = tmp_path / "failing.py"
+    plugin.write_text(PLUGIN + FAILING)
+    argv = [*SPEED, "--plugin", str(plugin), "--strategies", "failing,none"]
+    argv += ["--out", str(tmp_path / "run")]
+    assert main(argv) == 1
+    monkeypatch.setattr(timing, "measure", None)
+    assert main([*argv, "--resume"]) == 1
+
+
+FAILING = """
+@register_strategy("failing")
+@dataclass(frozen=True)
+class Failing(CutMix):
+    def mix(self, images, labels, ctx):
+        raise RuntimeError("no luck")
+"""
+
+
+def test_rows_of_two_measurements_are_not_passed_off_as_one(tmp_path, monkeypatch):
+    directory = RunDirectory(tmp_path / "run")
+    argv = [*SPEED, "--out", str(directory.path)]
+    assert main([*argv, "--strategies", "none"]) == 0
+    assert main([*argv, "--strategies", "mixup", "--resume"]) == 0
+    assert {row.strategy for row in read_table(directory.speed, SpeedRow)} == {
+        *("cutmix", "none", "mixup")
+    }
+    rounds = []
+    monkeypatch.setattr(timing, "measure", lambda *_: rounds.append(1) or measured(*_))
+    assert main([*argv, "--strategies", "none,mixup", "--resume"]) == 0 and rounds == [1]
+
+
+@pytest.mark.parametrize("option", [("--speed-image-size", "64"), ("--speed-batch-size", "4")])
+def test_another_size_is_measured_anew(option, tmp_path, monkeypatch):
+    """Of a speed alone the recipe may differ in what is timed: the directory is another's then."""
+    assert main([*SPEED, "--out", str(tmp_path / "run")]) == 0
+    assert main([*SPEED, *option, "--out", str(tmp_path / "run"), "--resume"]) == 2
+
+
+@pytest.mark.parametrize("column", ["device", "versions", "compiled", "timed_precision"])
+def test_another_machine_or_version_is_measured_anew(column, tmp_path, monkeypatch):
+    directory = RunDirectory(tmp_path / "run")
+    argv = [*SPEED, "--out", str(directory.path)]
+    assert main(argv) == 0
+    value = True if column == "compiled" else "other"
+    rows = [replace(row, **{column: value}) for row in read_table(directory.speed, SpeedRow)]
+    write_table(directory.speed, SpeedRow, rows)
+    rounds = []
+    monkeypatch.setattr(timing, "measure", lambda *_: rounds.append(1) or measured(*_))
+    assert main([*argv, "--resume"]) == 0 and rounds == [1]
+
+
+def test_timing_again_without_resume_replaces_what_was_timed(tmp_path):
+    directory = RunDirectory(tmp_path / "run")
+    argv = [*SPEED, "--out", str(directory.path)]
+    assert main([*argv, "--strategies", "none"]) == 0
+    assert main([*argv, "--strategies", "mixup"]) == 0
+    assert [row.strategy for row in read_table(directory.speed, SpeedRow)] == ["cutmix", "mixup"]
+
+
+def test_a_speed_is_on_disk_before_training_begins(tmp_path, whole):
+    out, plugin = tmp_path / "run", tmp_path / "killer.py"
+    plugin.write_text(PLUGIN + KILLERS["in a step"])
+    both = ["--mode", "both", *SPEED[2:]]
+    assert not kills.run(out, SPECS, "0", *both, "--plugin", str(plugin))
+    assert kills.run(out, SPECS, "0", *both)
+    assert said(out).count("timing deit_tiny") == 1
+    assert len(read_table(RunDirectory(out).speed, SpeedRow)) == 2
+
+
+def test_a_profile_that_fails_costs_no_speed(tmp_path, monkeypatch):
+    directory = RunDirectory(tmp_path / "run")
+    monkeypatch.setattr(timing, "profile", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main([*SPEED, "--profile", "--out", str(directory.path)])
+    assert len(read_table(directory.speed, SpeedRow)) == 2
+
+
+def test_a_strategy_without_a_finite_loss_has_status_1_and_a_page(tmp_path):
+    plugin = tmp_path / "nan.py"
+    plugin.write_text(PLUGIN + NOT_A_NUMBER)
+    directory = RunDirectory(tmp_path / "run")
+    argv = ["--plugin", str(plugin), "--strategies", "nan,cutmix", "--mode", "accuracy"]
+    assert main([*argv, "--out", str(directory.path), *kills.TINY, "--epochs", "1"]) == 1
+    assert directory.report.is_file()
+    assert directory.seed("nan", 0).log.read_text().splitlines()[1].split(",")[2] == "nan"
+    assert "diverged at step 0" in directory.comparison.read_text()
+
+
+NOT_A_NUMBER = """
+@register_strategy("nan")
+@dataclass(frozen=True)
+class NotANumber(CutMix):
+    def relabel(self, mixed, output):
+        return mixed.lam * float("nan")
+"""
+
+
+def test_a_failed_row_stays_in_every_table(tmp_path):
+    """Timing afterwards takes nothing from the tables."""
+    plugin = tmp_path / "failing.py"
+    plugin.write_text(PLUGIN + FAILING)
+    directory = RunDirectory(tmp_path / "run")
+    common = [*SPEED[2:], "--plugin", str(plugin), "--out", str(directory.path), *kills.TINY]
+    assert main(["--strategies", "failing", "--mode", "accuracy", *common]) == 1
+    assert main(["--strategies", "none", "--mode", "speed", "--resume", *common]) == 0
+    rows = {row.strategy: row.status for row in read_table(directory.comparison, ComparisonRow)}
+    assert "no luck" in rows["failing"] and rows["none"] == "ok"
+    assert "no luck" in directory.runs.read_text()
+
+
 def test_another_number_of_rounds_is_measured_anew(tmp_path, monkeypatch):
     argv = [*SPEED, "--out", str(tmp_path / "run")]
     assert main(argv) == 0
 
-    def measured(*_):
+    def measured_anew(*_):
         raise ValueError("measured anew")
 
-    monkeypatch.setattr(timing, "measure", measured)
+    monkeypatch.setattr(timing, "measure", measured_anew)
     assert main([*argv, "--rounds", "3", "--resume"]) == 2
 
 
@@ -160,12 +283,14 @@ def test_an_interrupt_does_not_wipe_the_comparison(tmp_path, monkeypatch):
     assert (directory.runs.read_text(), directory.comparison.read_text()) == before
 
 
-def test_a_directory_of_an_older_schema_is_not_gone_on_with(tmp_path, capsys):
+@pytest.mark.parametrize("file", ["environment.json", "result.json"])
+def test_a_directory_of_an_older_schema_is_not_gone_on_with(file, tmp_path, capsys):
     directory = RunDirectory(tmp_path / "run")
     argv = ["--mode", "accuracy", "--out", str(directory.path), *kills.TINY]
-    old = directory.seed("cutmix", 0).result
+    old = directory.seed("cutmix", 0).result if file == "result.json" else directory.environment
     old.parent.mkdir(parents=True)
-    old.write_text(json.dumps({"schema_version": 2, "strategy": "cutmix", "seed": 0}))
+    content = {"schema_version": 2, "strategy": "cutmix", "seed": 0}
+    old.write_text(json.dumps(content if file == "result.json" else {"device": "a CPU"}))
     assert main([*argv, "--resume"]) == 2
     assert "schema_version 2, this one has 3" in capsys.readouterr().err
 

@@ -1,0 +1,109 @@
+"""The rows of a running comparison, and the files that they go into."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+from mixbench.comparison.plan import Plan
+from mixbench.comparison.screen import Screen
+from mixbench.files import replace_file
+from mixbench.report.files import write_comparison
+from mixbench.report.page import report_runs
+from mixbench.report.tables import document, print_tables
+from mixbench.runs.directory import RunDirectory
+from mixbench.runs.environment import environment
+from mixbench.runs.merge import Tables
+from mixbench.runs.rows import SCHEMA_VERSION, RunRow, SpeedRow, read_table
+from mixbench.runs.samples import Correct, read_correct
+from mixbench.runtime import Runtime
+
+
+@dataclass
+class Results:
+    """The rows of this command, and the files that they and earlier commands' rows go into."""
+
+    plan: Plan
+    recipe_hash: str
+    runs: list[RunRow] = field(default_factory=list)
+    speed: list[SpeedRow] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.runs or self.speed)
+
+    @property
+    def good(self) -> bool:
+        """Whether no strategy failed."""
+        rows: list[RunRow | SpeedRow] = [*self.runs, *self.speed]
+        return all(row.status == "ok" for row in rows)
+
+    @property
+    def directory(self) -> RunDirectory:
+        """Where the files are."""
+        return RunDirectory(self.plan.out)
+
+    def tables(self) -> Tables:
+        """These rows, and what the directory holds of other strategies and seeds."""
+        keys = {(row.strategy, row.seed) for row in self.runs}
+        runs = self.runs + [
+            row for row in self._earlier_runs() if (row.strategy, row.seed) not in keys
+        ]
+        timed = {row.strategy for row in self.speed}
+        speed = self.speed + [row for row in self._earlier_speed() if row.strategy not in timed]
+        return Tables(runs, speed)
+
+    def _earlier_runs(self) -> list[RunRow]:
+        """The finished rows of this recipe and data, and those that failed and stay so."""
+        rows = self.directory.results(self.recipe_hash)
+        if self.directory.runs.is_file() and (self.plan.resume or not self.plan.trains):
+            for row in read_table(self.directory.runs, RunRow):
+                if row.recipe_hash == self.recipe_hash:
+                    rows.setdefault((row.strategy, row.seed), row)
+        return list(rows.values())
+
+    def _earlier_speed(self) -> list[SpeedRow]:
+        """What was timed before, unless this command times anew."""
+        if self.directory.speed.is_file() and (self.plan.resume or not self.plan.times):
+            return read_table(self.directory.speed, SpeedRow)
+        return []
+
+    def describe(self, runtime: Runtime) -> None:
+        """Write what a reader needs to repeat the run."""
+        about = environment(runtime.device) | {
+            "schema_version": SCHEMA_VERSION,
+            "command": self.plan.command,
+            "processes": runtime.world.size,
+        }
+        replace_file(self.directory.environment, json.dumps(about, indent=1))
+
+    def write(self) -> None:
+        """Write every table, and the files that were asked for beside them."""
+        tables = self.tables()
+        summary = write_comparison(
+            tables,
+            self.directory,
+            self.plan.command,
+            correct=self.correct(tables),
+            csv=self.plan.csv,
+        )
+        if self.plan.json:
+            about = json.loads(self.directory.environment.read_text(encoding="utf-8"))
+            content = document(tables, summary, self.plan.recipe, about)
+            replace_file(self.plan.json, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+    def show(self, runtime: Runtime, screen: Screen) -> None:
+        """Print the tables of this command's strategies, and write the page."""
+        correct = self.correct(self.tables())
+        print_tables(Tables(self.runs, self.speed), screen.console, correct)
+        page = report_runs([self.plan.out], mixed_machines=True)
+        files = (self.directory.runs, self.directory.speed, self.directory.markdown)
+        names = ", ".join(file.name for file in files if file.is_file())
+        runtime.say(f"wrote {self.directory.comparison}, {names} and {page.name}")
+
+    def correct(self, tables: Tables) -> Correct:
+        """Which validation images each trained row had right."""
+        files = {
+            (row.strategy, row.seed): self.directory.seed(row.strategy, row.seed).correct
+            for row in tables.runs
+        }
+        return {key: read_correct(file) for key, file in files.items() if file.is_file()}
