@@ -91,12 +91,12 @@ def _failing_in_gradients(rank, size, port, folder):
 
 
 def _failing_in_the_last_update(rank, size, port, folder):
-    """Train where the second process cannot make the first learner's last update."""
+    """Train where the second process cannot make the second learner's last update."""
     calls = []
 
     def clip(parameters, norm):
         calls.append(norm)
-        if rank == 1 and len(calls) == 3:  # two learners, two steps
+        if rank == 1 and len(calls) == 3:  # the second step begins with the second learner
             raise RuntimeError("no last update")
 
     torch.nn.utils.clip_grad_norm_ = clip
@@ -188,7 +188,7 @@ def test_an_update_that_fails_on_one_rank_ends_that_strategy_on_all(tmp_path):
     together(_failing_in_the_last_update, 2, tmp_path)
     for rank in range(2):
         failed = "failed: RuntimeError: no last update (rank 1)"
-        assert torch.load(tmp_path / f"{rank}.pt") == [failed, None]
+        assert torch.load(tmp_path / f"{rank}.pt") == [None, failed]
 
 
 def test_waiting_for_a_slow_process_is_part_of_the_training_time(tmp_path):
