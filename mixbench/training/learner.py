@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +56,22 @@ class Epoch:
     def seconds(self) -> float:
         """Seconds of the learner's steps; the device has come to their end."""
         return sum(sum(clock.seconds().values()) for clock in self.clocks)
+
+
+class Outcome(TypedDict):
+    """How far a learner came, as plain data that is read without running code."""
+
+    failure: str | None
+    seconds: float
+    log: list[dict[str, Any]]  # EpochRow's fields
+
+
+class State(Outcome, total=False):
+    """All that a learner's next epoch depends on; without weights where its first epoch failed."""
+
+    model: dict[str, Any]
+    optimizer: dict[str, Any]
+    ema: dict[str, Any] | None
 
 
 class Learner:
@@ -209,23 +225,24 @@ class Learner:
 
     # What is kept on disk.
 
-    def outcome(self) -> dict[str, Any]:
-        """How far it came, as plain data."""
-        return {
-            "failure": self.failure.reason if self.failure else None,
-            "seconds": self.seconds,
-            "log": [asdict(row) for row in self.log],
-        }
+    def outcome(self) -> Outcome:
+        """How far it came."""
+        return Outcome(
+            failure=self.failure.reason if self.failure else None,
+            seconds=self.seconds,
+            log=[asdict(row) for row in self.log],
+        )
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """All that the next epoch depends on, and the outcome so far."""
-        return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "ema": self.ema.module.state_dict() if self.ema is not None else None,
-        } | self.outcome()
+        return State(
+            model=self.model.state_dict(),
+            optimizer=self.optimizer.state_dict(),
+            ema=self.ema.module.state_dict() if self.ema is not None else None,
+            **self.outcome(),
+        )
 
-    def load(self, state: dict[str, Any]) -> None:
+    def load(self, state: State) -> None:
         """Go on from `state`."""
         if "model" in state:  # else it failed in its first epoch
             self.model.load_state_dict(state["model"])
