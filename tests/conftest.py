@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from mixbench import create_strategy
+from mixbench import create_strategy, registry
 from mixbench.recipe import load_recipe
 from mixbench.runtime import Runtime
 from mixbench.training.learner import prepare
@@ -33,6 +33,14 @@ def photographs():
         return root
 
     return write
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch):
+    """What a test registers is gone in the next; built-in strategies are loaded before."""
+    for name in registry.BUILTIN:
+        registry.strategy_class(name)
+    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
 
 
 @pytest.fixture

@@ -19,14 +19,6 @@ from mixbench.testing import check_strategy, checks, parametrize_with_checks
 MIXING = ["even_batch", "odd_batch", "single_image", "oblong_images"]
 
 
-@pytest.fixture(autouse=True)
-def unregistered(monkeypatch):
-    """The registry as it was, after the test."""
-    for name in registry.BUILTIN:
-        registry.strategy_class(name)  # what a test imports first would be lost with the rest
-    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
-
-
 @pytest.fixture
 def run_pytest(tmp_path):
     """Run pytest on a file with this text: what it prints."""

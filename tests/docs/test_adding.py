@@ -14,15 +14,7 @@ from mixbench.testing import check_strategy
 from tests.support.pages import ROOT, run, sections
 
 
-@pytest.fixture
-def unregistered(monkeypatch):
-    """The registry as it was, after the test."""
-    for name in registered.BUILTIN:
-        registered.strategy_class(name)  # what a test imports first would be lost with the rest
-    monkeypatch.setattr(registered, "_registered", dict(registered._registered))
-
-
-def test_adding_a_strategy(unregistered):
+def test_adding_a_strategy():
     registered._registered.pop("halves", None)
     names: dict = {"__name__": "docs"}
     [halves] = sections("adding-a-strategy.md")["The smallest one"]
@@ -36,7 +28,7 @@ def test_adding_a_strategy(unregistered):
         test_rules(*case.values)
 
 
-def test_gradient_labels(unregistered):
+def test_gradient_labels():
     """Labels by the gradient's share, by hand: A's box keeps 1 of its 4, 3 x 2 of B's are seen."""
     names = run({"__name__": "docs"}, *sections("adding-a-strategy.md")["Services"])
     mask = torch.tensor([[1.0, 0.0], [0.0, 0.0]])[None, None]
@@ -55,7 +47,7 @@ def test_gradient_labels(unregistered):
 
 
 @pytest.fixture
-def resizemix(unregistered):
+def resizemix():
     """The names in examples/resizemix.py, its strategy registered for the test."""
     registered._registered.pop("resizemix", None)
     return runpy.run_path(str(ROOT / "examples" / "resizemix.py"))

@@ -4,19 +4,15 @@ import math
 import runpy
 from pathlib import Path
 
-from mixbench import create_strategy
+from mixbench import create_strategy, registry
 from mixbench.registry import load_plugin
 from mixbench.testing import check_strategy
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-def test_plugin(monkeypatch):
-    import mixbench.registry as registry
-
-    monkeypatch.setattr(
-        registry, "_registered", {k: v for k, v in registry._registered.items() if k != "halves"}
-    )
+def test_plugin():
+    registry._registered.pop("halves", None)
     load_plugin(EXAMPLES / "halves.py")
     check_strategy(create_strategy("halves"))
 

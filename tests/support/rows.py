@@ -6,7 +6,7 @@ import numpy as np
 
 from mixbench.runs.directory import RunDirectory
 from mixbench.runs.merge import Tables, trained
-from mixbench.runs.rows import RunRow, SpeedRow, write_table
+from mixbench.runs.rows import SCHEMA_VERSION, RunRow, SpeedRow, write_table
 from mixbench.runs.samples import write_correct, write_lam
 
 LOG = "epoch,lr,train_loss,top1,top5,top1_ema,seconds\n"
@@ -91,7 +91,8 @@ def write_run(folder, runs=(), speed=(), files=True):
         write_table(places.runs, RunRow, runs)
     if speed:
         write_table(places.speed, SpeedRow, speed)
-    places.environment.write_text(json.dumps({"command": "python bench.py --seeds 0,1,2"}))
+    about = {"schema_version": SCHEMA_VERSION, "command": "python bench.py --seeds 0,1,2"}
+    places.environment.write_text(json.dumps(about))
     rng = np.random.default_rng(0)
     for row in trained(runs) if files else ():
         seed = places.seed(row.strategy, row.seed)

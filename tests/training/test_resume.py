@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from mixbench import registry
 from mixbench.cli import main
 from mixbench.comparison import timing
 from mixbench.evaluations.speed import measure as measured
@@ -18,14 +17,6 @@ from tests.support import kills
 from tests.support.faults import DEAD_WORKER, FULL_DISK, KILLERS, PLUGIN
 
 SPECS = "cutmix,transmix"
-
-
-@pytest.fixture(autouse=True)
-def registered(monkeypatch):
-    """A plug-in that one test loads is gone in the next; built-in strategies are loaded before."""
-    for name in registry.BUILTIN:
-        registry.strategy_class(name)
-    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
 
 
 @pytest.fixture(scope="module")
