@@ -67,7 +67,7 @@ def workers(plan: Plan, data: Data) -> int:
     """Loader processes: as asked, none for the drawn data, else one a core, eight at most."""
     if plan.workers is not None:
         return plan.workers
-    if data.name == "scenes":
+    if data.drawn:
         return 0
     cores = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
@@ -160,7 +160,7 @@ def _row(
             row,
             nll=float(learner.evaluation.nll.mean()),
             ece=learner.evaluation.calibration_error(),
-            label_error=_label_error(learner, recipe, runtime) if data.name == "scenes" else None,
+            label_error=_label_error(learner, recipe, runtime) if data.drawn else None,
         )
         if runtime.first:
             _write_samples(learner, learner.evaluation, runtime)

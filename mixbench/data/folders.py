@@ -22,6 +22,7 @@ class FolderSource(Source):
 
     def __init__(self, samples: Sequence[tuple[Path, int]], root: Path):
         self.paths = [path for path, _ in samples]
+        self.root = root
         self.labels = [label for _, label in samples]
         listing = "\n".join(
             f"{path.relative_to(root).as_posix()} {path.stat().st_size}" for path in self.paths
@@ -33,6 +34,9 @@ class FolderSource(Source):
 
     def size(self, index: int) -> tuple[int, int]:
         return self._read(index, lambda image: image.size)  # its header alone
+
+    def image_name(self, index: int) -> str:
+        return self.paths[index].relative_to(self.root).as_posix()
 
     def _read(self, index: int, what: Callable[[Image.Image], T]) -> T:
         try:

@@ -26,6 +26,7 @@ class MemorySource(Source):
 
     def __init__(self, source: Source, sizes: Sequence[tuple[int, int]], pool: ThreadPoolExecutor):
         self.labels, self.fingerprint, self.sizes = source.labels, source.fingerprint, sizes
+        self.source = source
         self.starts = [0, *np.cumsum([3 * width * height for width, height in sizes]).tolist()]
         self.levels = torch.empty(self.starts[-1], dtype=torch.uint8).share_memory_()
 
@@ -46,6 +47,9 @@ class MemorySource(Source):
 
     def size(self, index: int) -> tuple[int, int]:
         return self.sizes[index]
+
+    def image_name(self, index: int) -> str:
+        return self.source.image_name(index)
 
 
 def free_memory() -> int:

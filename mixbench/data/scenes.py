@@ -120,4 +120,4 @@ def open_scenes(image_size: int) -> Data:
     """The drawn data set at image_size x image_size pixels."""
     train = SceneSource("train", TRAIN_IMAGES, image_size)
     val = SceneSource("val", VAL_IMAGES, image_size)
-    return Data("scenes", train, val, CLASSES)
+    return Data("scenes", train, val, CLASSES, drawn=True)

@@ -30,6 +30,10 @@ class Source(ABC):
         """Width and height of image `index` in pixels."""
         return self.load(index).size
 
+    def image_name(self, index: int) -> str:
+        """What image `index` is called within its data set; its number where it has no name."""
+        return str(index)
+
 
 class Subset(Source):
     """Some samples of another source."""
@@ -45,15 +49,41 @@ class Subset(Source):
     def size(self, index: int) -> tuple[int, int]:
         return self.source.size(self.indices[index])
 
+    def image_name(self, index: int) -> str:
+        return self.source.image_name(self.indices[index])
+
+
+@dataclass(frozen=True)
+class DataIdentity:
+    """What makes two data sets the same for a run, wherever they lie."""
+
+    classes: tuple[str, ...]  # in the order of the labels
+    train_images: int
+    val_images: int
+    train: str  # the splits' fingerprints
+    val: str
+
 
 @dataclass(frozen=True)
 class Data:
     """A training and a validation split with the names of their classes."""
 
-    name: str
+    name: str  # what people call it; two data sets may be called alike
     train: Source
     val: Source
     classes: tuple[str, ...]
+    drawn: bool = False  # the drawn scenes, whose object masks are known
+
+    @property
+    def identity(self) -> DataIdentity:
+        """What a run on it is of."""
+        return DataIdentity(
+            self.classes,
+            len(self.train.labels),
+            len(self.val.labels),
+            self.train.fingerprint,
+            self.val.fingerprint,
+        )
 
 
 def balanced(source: Source, limit: int | None) -> Source:
