@@ -15,7 +15,7 @@ from mixbench.mix import MixStrategy
 from mixbench.recipe import Recipe
 from mixbench.runtime import Failed, Runtime
 from mixbench.training import state
-from mixbench.training.batches import Batches, agreed_micro_batch
+from mixbench.training.batches import Batches, agreed_sizes, check_groups
 from mixbench.training.evaluate import evaluate
 from mixbench.training.learner import Learner, alive, in_turn, prepare
 
@@ -33,8 +33,14 @@ def train(
     learners = prepare(strategies, recipe, len(data.classes), runtime, max(steps, 1))
     start = state.restore(learners, recipe, runtime)
     before = {learner.spec: learner.seconds for learner in learners}
-    micro_batch = start.micro_batch or agreed_micro_batch(learners[0].model, recipe, runtime)
-    batches = Batches(data, recipe, micro_batch, runtime)
+    sizes = start.sizes or agreed_sizes(learners[0].model, recipe, runtime)
+    check_groups(strategies, recipe, sizes)
+    batches = Batches(data, recipe, sizes, runtime)
+    if recipe.aug_repeats > 1 and runtime.world.size == 1:
+        runtime.say(
+            f"aug_repeats {recipe.aug_repeats} deals the copies of an image to different "
+            "processes: with one process no image is repeated"
+        )
     val = eval_loader(data, recipe, runtime.workers, runtime.device, runtime.world)
     with ExitStack() as stack:
         for learner in learners:
@@ -44,7 +50,7 @@ def train(
                 break
             train_epoch(learners, batches, epoch, runtime)
             evaluate_epoch(learners, batches, val, recipe, epoch, runtime)
-            state.keep(learners, epoch + 1, micro_batch, runtime)
+            state.keep(learners, epoch + 1, sizes, runtime)
     waiting, trained = batches.waiting, (recipe.total_epochs - start.epochs) * batches.steps
     if waiting.total:
         cached = isinstance(data.train, MemorySource)
@@ -52,6 +58,7 @@ def train(
         runtime.say(f"seed {runtime.seed}  {sentence}")
     for learner in learners:
         learner.loading_share = waiting.share
+        learner.mix_group = sizes.mix_group
         if waiting.total and learner.failure is None:
             seconds = learner.seconds - before[learner.spec] + waiting.waited
             learner.train_im_per_sec = trained * recipe.batch_size / seconds

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +17,19 @@ from mixbench.recipe import Recipe
 from mixbench.runs.directory import RunDirectory
 from mixbench.runs.rows import EpochRow, write_table
 from mixbench.runtime import Runtime
+from mixbench.training.batches import Sizes
 from mixbench.training.learner import Learner
 
 
 @dataclass(frozen=True)
 class Start:
-    """Where training begins: after so many epochs, in micro-batches of this size."""
+    """Where training begins: after so many epochs, with batches divided so."""
 
     epochs: int = 0
-    micro_batch: int | None = None  # None: to be chosen
+    sizes: Sizes | None = None  # None: to be chosen
 
 
-def keep(learners: Sequence[Learner], epochs: int, micro_batch: int, runtime: Runtime) -> None:
+def keep(learners: Sequence[Learner], epochs: int, sizes: Sizes, runtime: Runtime) -> None:
     """Keep the state of all after `epochs` epochs, and the state before it as a second file.
 
     A strategy that failed keeps the weights of its last good epoch.
@@ -48,7 +49,7 @@ def keep(learners: Sequence[Learner], epochs: int, micro_batch: int, runtime: Ru
     }
     content = {
         "epochs": epochs,
-        "micro_batch": micro_batch,
+        "sizes": asdict(sizes),
         "threads": torch.get_num_threads(),
         "learners": states,
     }
@@ -61,7 +62,7 @@ def keep(learners: Sequence[Learner], epochs: int, micro_batch: int, runtime: Ru
 def restore(learners: Sequence[Learner], recipe: Recipe, runtime: Runtime) -> Start:
     """Load the state that was kept, or the one before it where that is damaged; where to begin.
 
-    The micro-batch is None where as many processes cannot share the batch by it. ValueError where
+    The sizes are None where as many processes cannot share the batch by it. ValueError where
     the state is of other strategies.
     """
     if runtime.out is None or not runtime.resume:
@@ -94,8 +95,9 @@ def _load(path: Path, learners: Sequence[Learner], recipe: Recipe, runtime: Runt
     for learner in learners:
         learner.load(state["learners"][learner.spec])
     runtime.say(f"resuming after epoch {state['epochs']}")
-    shared = recipe.batch_size % (state["micro_batch"] * runtime.world.size) == 0
-    return Start(state["epochs"], state["micro_batch"] if shared else None)
+    sizes = Sizes(**state["sizes"])
+    shared = recipe.batch_size % (sizes.micro_batch * runtime.world.size) == 0
+    return Start(state["epochs"], sizes if shared else None)
 
 
 def _intact(path: Path) -> bool:
