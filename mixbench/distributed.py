@@ -58,9 +58,9 @@ class World:
         for rank, other in enumerate(others, 1):
             for name in first:
                 if first[name] != other.get(name):
-                    values = _clipped(first[name]), _clipped(str(other.get(name)))
                     raise ValueError(
-                        f"{name} differs: {values[0]} in rank 0, {values[1]} in rank {rank}; give "
+                        f"rank {rank} differs from rank 0 in {name}: "
+                        f"{_clipped(str(other.get(name)))}, not {_clipped(first[name])}; give "
                         "every process the same command, files, data and versions"
                     )
 

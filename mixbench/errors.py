@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mixbench.files import trouble
+from mixbench.files import WriteError, trouble
 
 LONGEST = 500  # characters of a sentence
 STAYS = "what was written so far stays, --resume goes on from there"
@@ -55,8 +55,9 @@ def _lacks_memory(error: BaseException) -> bool:
 
 def words(error: BaseException) -> str:
     """What an exception says."""
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {trouble(error)}"
+    if isinstance(error, OSError) and error.errno is not None:
+        name = "" if error.filename is None else f"{error.filename}: "
+        return name + (str(error) if isinstance(error, WriteError) else trouble(error))
     return str(error) or type(error).__name__
 
 
