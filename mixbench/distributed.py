@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -177,10 +179,11 @@ def _greet(
     store.set(f"greeting {rank}", f"{mistake.status} {mistake.sentence}" if mistake else "0 ")
     deadline = time.monotonic() + patience.total_seconds()
     for other in range(size):
-        while not store.check([f"greeting {other}"]):
-            if time.monotonic() > deadline:
-                raise OSError(f"rank {other} did not come: look at its log")
-            time.sleep(0.05)
+        with _stopped_waiting_for(other):
+            while not store.check([f"greeting {other}"]):
+                if time.monotonic() > deadline:
+                    raise OSError(f"rank {other} did not come: look at its log")
+                time.sleep(0.05)
     greetings = [store.get(f"greeting {other}").decode() for other in range(size)]
     ended = [other for other, greeting in enumerate(greetings) if greeting != "0 "]
     if not ended:
@@ -192,6 +195,23 @@ def _greet(
         time.sleep(0.05)
     status, _, line = greetings[ended[0]].partition(" ")
     raise OtherEnded(int(status), f"{line} (rank {ended[0]})")
+
+
+@contextmanager
+def _stopped_waiting_for(rank: int) -> Iterator[None]:
+    """Say whom this process waited for when torchrun ends it, which it does when another died."""
+
+    def stop(*_: object) -> None:
+        raise OtherEnded(1, f"error: stopped while waiting for rank {rank}: its process died")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def decline(mistake: Ending) -> None:

@@ -68,7 +68,8 @@ def _prepare_streams() -> None:
         if stream is None:  # closed by whoever started this
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
         elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            with suppress(OSError):  # its descriptor was exchanged for one of another kind
+                stream.reconfigure(errors="backslashreplace")
 
 
 def _closed(stream: TextIO) -> bool:

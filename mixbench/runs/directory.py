@@ -15,7 +15,7 @@ from itertools import count
 from pathlib import Path
 from typing import IO
 
-from mixbench.files import replace_file, trouble
+from mixbench.files import WriteError, replace_file, trouble
 from mixbench.recipe import Recipe, recipe_text
 from mixbench.runs.places import check_places
 from mixbench.runs.rows import SCHEMA_VERSION, RunRow, plain, row_of
@@ -265,6 +265,8 @@ class RunDirectory:
                     f"{self.path} is in use by another process: wait for it, or choose another "
                     "--out"
                 ) from None
+            except WriteError:
+                raise
             except OSError as error:
                 raise ValueError(
                     f"cannot write to {self.path}: {trouble(error)}; choose another --out"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from mixbench.files import not_regular, partial_of, trouble
+from mixbench.files import FULL, WriteError, not_regular, partial_of, trouble
 
 HEAD = 65536  # bytes of a file that are read to know it
 # columns that stand together in comparison.csv alone, of every schema
@@ -60,6 +60,8 @@ def check_places(out: Path, files: Mapping[str, Path | None]) -> None:
         check_writable(out / "x", str(out), "--out")
         for target in targets:
             check_writable(target.path, str(target.path), target.option)
+    except WriteError:
+        raise
     except OSError as error:  # a name that is too long, a folder that may not be seen
         raise ValueError(f"cannot write to {error.filename}: {trouble(error)}") from None
 
@@ -170,7 +172,8 @@ KNOWN: dict[str, Callable[[str], bool]] = {"--csv": _is_comparison, "--json": _i
 def check_writable(path: Path, name: str, option: str) -> None:
     """ValueError where no file can be made at `path`, which a trial beside it shows.
 
-    A system may say that a folder is writable that is not: a mount that is only read, a quota.
+    A system may say that a folder is writable that is not, as of a mount that is only read.
+    WriteError where the disk is full.
     """
     folder = path.absolute().parent
     parent = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
@@ -185,6 +188,7 @@ def check_writable(path: Path, name: str, option: str) -> None:
             os.close(descriptor)
             trial.unlink()
     except OSError as error:
-        raise ValueError(
-            f"cannot write to {name}: {parent}: {trouble(error)}; choose another {option}"
-        ) from None
+        line = f"cannot write to {name}: {parent}: {trouble(error)}; choose another {option}"
+        if error.errno in FULL:
+            raise WriteError(error.errno, line) from None
+        raise ValueError(line) from None
