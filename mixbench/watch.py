@@ -123,13 +123,23 @@ def accept(server: socket.socket, size: int, token: str) -> dict[int, socket.soc
     connections: dict[int, socket.socket] = {}
     while len(connections) < size - 1:
         connection, _ = server.accept()
-        connection.settimeout(PATIENCE)
-        with suppress(OSError, ValueError):
-            name, _, rank = connection.makefile().readline().strip().rpartition(" ")
-            if name == token and 0 < int(rank) < size:
-                connection.settimeout(None)
-                connections[int(rank)] = connection
+        rank = _greeted(connection, size, token)
+        if rank is None:
+            connection.close()
+        else:
+            connections[rank] = connection
     return connections
+
+
+def _greeted(connection: socket.socket, size: int, token: str) -> int | None:
+    """The rank that a connection begins with; None where it is a stranger's."""
+    connection.settimeout(PATIENCE)
+    with suppress(OSError, ValueError), connection.makefile() as text:
+        name, _, rank = text.readline().strip().rpartition(" ")
+        if name == token and 0 < int(rank) < size:
+            connection.settimeout(None)
+            return int(rank)
+    return None
 
 
 def connect(host: str, port: int, token: str, rank: int) -> dict[int, socket.socket]:

@@ -54,9 +54,7 @@ def run(folder, argvs):
         port = free.getsockname()[1]
     outputs = [folder / f"rank{rank}.txt" for rank in range(len(argvs))]
     processes = [
-        kills.PROCESSES.Process(
-            target=_command, args=(rank, len(argvs), port, argv, outputs[rank])
-        )
+        kills.PROCESSES.Process(target=_command, args=(rank, len(argvs), port, argv, outputs[rank]))
         for rank, argv in enumerate(argvs)
     ]
     for process in processes:
