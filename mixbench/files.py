@@ -11,9 +11,9 @@ from pathlib import Path
 
 # what the system answers where a file cannot grow, in words
 FULL = {
-    errno.ENOSPC: "no space is left on the disk",
-    errno.EDQUOT: "your quota of the disk is used up",
-    errno.EFBIG: "it would be larger than the disk, or a limit set here, allows",
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the quota of the disk is used up",
+    errno.EFBIG: "the disk, or a limit, allows no file of its size",
 }
 KINDS = {
     stat.S_IFDIR: "a directory",
@@ -36,7 +36,9 @@ class WriteError(OSError):
 
 def trouble(error: OSError) -> str:
     """What the system says, in words; of a full disk with the word `disk` in it."""
-    reason = FULL.get(error.errno or 0) or error.strerror or str(error)
+    if error.errno in FULL:
+        return f"{FULL[error.errno]} ({os.strerror(error.errno)})"
+    reason = error.strerror or str(error)
     return reason[:1].lower() + reason[1:]
 
 

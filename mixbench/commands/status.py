@@ -6,12 +6,11 @@ import io
 import os
 import select
 import sys
-import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TextIO
 
-from mixbench.errors import OtherEnded, ending
+from mixbench.errors import Ending, OtherEnded, ending
 
 PIPE_CLOSED = 141  # as of a process that a signal ends: nobody reads what it prints
 
@@ -30,7 +29,10 @@ def status_of(command: Callable[[], int]) -> int:
         except BaseException as error:
             if isinstance(error, BrokenPipeError) and _closed(sys.stdout):
                 raise
-            return _end(error)
+            result = _end(error)
+            if result.fault:  # the traceback says where
+                raise
+            return result.status
         finally:
             sys.stdout.flush()
     except OSError as error:
@@ -42,17 +44,15 @@ def status_of(command: Callable[[], int]) -> int:
         return 1
 
 
-def _end(error: BaseException) -> int:
-    """Say what an error means; the exit status."""
+def _end(error: BaseException) -> Ending:
+    """Say what an error means, to the other processes too."""
     result = ending(error)
-    if result.fault:
-        traceback.print_exception(error)
     print(result.sentence, file=sys.stderr, flush=True)
     if _processes() > 1 and not isinstance(error, OtherEnded):
         from mixbench.distributed import decline
 
         decline(result)
-    return result.status
+    return result
 
 
 def _processes() -> int:

@@ -56,7 +56,7 @@ def compare(plan: Plan, runtime: Runtime, screen: Screen) -> int:
         results.describe(runtime)
     world.agree(None)
     world.check_same({"what --out holds": str(sorted(results.directory.results(digits)))})
-    with ending_noted(results.directory):
+    with begun():
         measure(plan, data, digits, results, runtime, screen)
     if runtime.first:
         results.show(runtime, screen)
@@ -86,13 +86,14 @@ def measure(
 
 
 @contextmanager
-def ending_noted(directory: RunDirectory) -> Iterator[None]:
-    """An exception is noted to leave what was written, where anything was."""
+def begun() -> Iterator[None]:
+    """What ends the command in here is noted to leave what was written, but a user's mistake."""
     try:
         yield
+    except ValueError:
+        raise
     except BaseException as error:
-        if directory.holds_results or directory.speed.is_file():
-            error.add_note(STAYS)
+        error.add_note(STAYS)
         raise
 
 

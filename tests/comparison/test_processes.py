@@ -98,7 +98,7 @@ loop.evaluate_epoch = fault
 @pytest.mark.parametrize(
     ("code", "failing", "status", "words"),
     [
-        (FULL, 0, 1, "no space is left on the disk"),
+        (FULL, 0, 1, "the disk is full"),
         (WRONG, 0, 2, "no such data here"),
         (WRONG, 1, 2, "no such data here"),
         (FAULT, 1, 1, "KeyError: 'x'"),
