@@ -34,6 +34,8 @@ def ending(error: BaseException) -> Ending:
     if isinstance(error, OtherEnded):
         return error.ending
     stays = getattr(error, "__notes__", ())
+    if isinstance(error, SystemExit):  # rich's, where nobody reads the screen
+        return Ending(error.code if isinstance(error.code, int) else 1, "stopped")
     if isinstance(error, KeyboardInterrupt):
         return Ending(130, sentence("interrupted", *stays))
     if isinstance(error, ValueError):

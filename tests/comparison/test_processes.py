@@ -1,9 +1,14 @@
 """Two processes of one run: both end, each with one line, whatever happens to either."""
 
+import os
 import shutil
+import signal
+import time
 
 import pytest
 
+from mixbench import distributed
+from mixbench.errors import OtherEnded
 from tests.support import kills, ranks
 from tests.support.faults import PLUGIN
 
@@ -67,6 +72,16 @@ def test_a_killed_process_ends_the_other_with_its_name(moment, dying, tmp_path):
     assert survivor.status == 1 and survivor.seconds < 20
     assert survivor.errors == [f"error: rank {dying} is gone: its process died"], survivor.text
     assert "Traceback" not in survivor.text
+
+
+def test_a_process_that_torchrun_stops_while_it_waits_says_for_whom():
+    """torchrun does so where another died before they met; afterwards the watch is faster."""
+    before = signal.getsignal(signal.SIGTERM)
+    words = "stopped while waiting for rank 3: its process died"
+    with pytest.raises(OtherEnded, match=words), distributed._stopped_waiting_for(3):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(20)  # the signal comes before
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_two_processes_come_to_their_end(tmp_path):
