@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from mixbench.commands.options import Parser
+from mixbench.runs.directory import RunDirectory
+from mixbench.runs.places import check_page, check_places
 
 
 def report(argv: list[str]) -> int:
@@ -25,6 +27,9 @@ def report(argv: list[str]) -> int:
         help="list speeds of different machines, models, sizes or precisions in one table",
     )
     options = parser.parse(argv)
+    if options.out is not None:
+        check_places(options.out, {})
+    check_page(RunDirectory(options.out or options.runs[0]).report)
     from mixbench.report.page import report_runs
 
     page = report_runs(options.runs, options.out, mixed_machines=options.mixed_machines)

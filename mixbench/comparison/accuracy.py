@@ -18,6 +18,7 @@ from mixbench.data.scenes import Scene, draw_scene
 from mixbench.data.sources import Data
 from mixbench.data.transforms import eval_transform
 from mixbench.evaluations.label_error import label_error
+from mixbench.files import WriteError
 from mixbench.mix import MixStrategy, hashed_seed
 from mixbench.recipe import Recipe
 from mixbench.report.gallery import Shown, draw_gallery, mixed_grid
@@ -223,6 +224,8 @@ def _draw(
             normalisation = Normalisation.of(recipe.mean, recipe.std, runtime.device)
             mixed_grid(shown, images, labels, data.classes, normalisation, directory.mixed)
             draw_gallery(shown, images, labels, data.classes, normalisation, directory.gallery)
+    except WriteError:
+        raise
     except Exception as error:  # a plug-in may raise anything
         runtime.say(f"no picture of the mixed images: {explain(error).reason}")
 

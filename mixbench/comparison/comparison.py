@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import torch
 
 from mixbench import distributed
 from mixbench.comparison.accuracy import train_seeds
+from mixbench.comparison.agreement import facts
 from mixbench.comparison.cost import plan_data
 from mixbench.comparison.plan import Plan
 from mixbench.comparison.results import Results
@@ -17,6 +19,7 @@ from mixbench.comparison.timing import look_closer, time_strategies
 from mixbench.data.loaders import check_batch
 from mixbench.data.memory import keep_in_memory
 from mixbench.data.sources import Data
+from mixbench.errors import STAYS
 from mixbench.models.build import recipe_model
 from mixbench.recipe import Recipe, recipe_hash
 from mixbench.runs.directory import RunDirectory
@@ -32,16 +35,15 @@ def run(plan: Plan) -> int:
     screen = Screen(speaks=world.rank == 0)
     runtime = Runtime(device=device, world=world, out=plan.out, resume=plan.resume, say=screen.say)
     claim = RunDirectory(plan.out).claimed(plan.identity, resume=plan.resume)
-    try:
-        with claim if runtime.first else nullcontext(), screen.progress:
-            return compare(plan, runtime, screen)
-    finally:
-        distributed.leave(world)
+    with distributed.together(world), claim if runtime.first else nullcontext(), screen.progress:
+        return compare(plan, runtime, screen)
 
 
 def compare(plan: Plan, runtime: Runtime, screen: Screen) -> int:
     """The comparison itself: speed, then training seed by seed, written as it comes."""
     data = open_together(plan, runtime)
+    world = runtime.world
+    world.check_same(facts(plan, data))
     digits = recipe_hash(plan.recipe, train=data.train.fingerprint, val=data.val.fingerprint)
     if plan.trains:
         check_batch(plan.recipe, data)
@@ -52,6 +54,20 @@ def compare(plan: Plan, runtime: Runtime, screen: Screen) -> int:
     results = Results(plan, digits)
     if runtime.first:
         results.describe(runtime)
+    world.agree(None)
+    world.check_same({"what --out holds": str(sorted(results.directory.results(digits)))})
+    with begun():
+        measure(plan, data, digits, results, runtime, screen)
+    if runtime.first:
+        results.show(runtime, screen)
+    world.agree(None)  # a process that ended with status 1 would have the others stopped
+    return 0 if results.good else 1
+
+
+def measure(
+    plan: Plan, data: Data, digits: str, results: Results, runtime: Runtime, screen: Screen
+) -> None:
+    """Fill the results: speed, then training; they are written as they come."""
     try:
         if plan.times:
             results.speed = time_strategies(plan, runtime, screen)
@@ -67,10 +83,18 @@ def compare(plan: Plan, runtime: Runtime, screen: Screen) -> int:
     finally:
         if runtime.first and results:  # what an earlier run wrote stays where this wrote nothing
             results.write()
-    if runtime.first:
-        results.show(runtime, screen)
-    runtime.world.agree(None)  # a process that ended with status 1 would have the others stopped
-    return 0 if results.good else 1
+
+
+@contextmanager
+def begun() -> Iterator[None]:
+    """What ends the command in here is noted to leave what was written, but a user's mistake."""
+    try:
+        yield
+    except ValueError:
+        raise
+    except BaseException as error:
+        error.add_note(STAYS)
+        raise
 
 
 def open_together(plan: Plan, runtime: Runtime) -> Data:

@@ -6,18 +6,18 @@ hash of its spec text, so that no two strategies meet and no name is too long.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import IO
 
-from mixbench.files import replace_file
+from mixbench.files import WriteError, replace_file, trouble
 from mixbench.recipe import Recipe, recipe_text
+from mixbench.runs.places import check_places
 from mixbench.runs.rows import SCHEMA_VERSION, RunRow, plain, row_of
 
 READABLE = 60  # characters of a strategy's name in its folder's
@@ -221,6 +221,7 @@ class RunDirectory:
         out = self.path
         if out.exists() and not out.is_dir():
             raise ValueError(f"--out {out} is a file: name a directory")
+        check_places(out, files or {})
         if self.recipe.is_file() and self.recipe.read_text(encoding="utf-8") != identity.text():
             raise ValueError(
                 f"{out} holds a run of another recipe or other data: choose another --out"
@@ -232,18 +233,6 @@ class RunDirectory:
             )
         if resume:
             self._check_schema()
-        places = {"--out": out}
-        for option, file in (files or {}).items():
-            if file is not None and file.is_dir():
-                raise ValueError(f"{option} {file} is a directory: name a file")
-            if file is not None:
-                places[option] = file.parent
-        for option, path in places.items():
-            parent = next(place for place in (path, *path.absolute().parents) if place.exists())
-            if not parent.is_dir() or not os.access(parent, os.W_OK):
-                raise ValueError(
-                    f"cannot write to {path}: {parent} is not writable; choose another {option}"
-                )
 
     def _check_schema(self) -> None:
         """ValueError where another version's command wrote the directory."""
@@ -269,16 +258,18 @@ class RunDirectory:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
                 lock = stack.enter_context((self.path / ".lock").open("w"))
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _lock(lock)
                 replace_file(self.recipe, identity.text())
             except BlockingIOError:
                 raise ValueError(
                     f"{self.path} is in use by another process: wait for it, or choose another "
                     "--out"
                 ) from None
+            except WriteError:
+                raise
             except OSError as error:
                 raise ValueError(
-                    f"cannot write to {self.path}: {error.strerror}; choose another --out"
+                    f"cannot write to {self.path}: {trouble(error)}; choose another --out"
                 ) from None
             yield
 
@@ -290,10 +281,25 @@ class RunDirectory:
             return False
         with lock.open() as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                _lock(file, shared=True)
             except BlockingIOError:
                 return True
         return False
+
+
+def _lock(file: IO[str], *, shared: bool = False) -> None:
+    """Lock an open file until it is closed; BlockingIOError where another process holds it.
+
+    ValueError where the system has no such locks, as Windows.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        raise ValueError(
+            "this system has no file locks (fcntl), which keep two runs apart: measure on Linux, "
+            "macOS or in WSL; --help, --dry-run, list, zoo and report work here"
+        ) from None
+    fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
 
 
 def numbered(path: Path, *, resume: bool) -> RunDirectory:
