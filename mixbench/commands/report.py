@@ -27,6 +27,6 @@ def report(argv: list[str]) -> int:
     options = parser.parse(argv)
     from mixbench.report.page import report_runs
 
-    page = report_runs(options.runs, options.out, mixed_machines=options.mixed_machines)
+    page = report_runs(options.runs, options.out, mixed_machines=options.mixed_machines, say=print)
     print(f"wrote {page}")
     return 0
