@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import IO
@@ -284,12 +284,16 @@ class RunDirectory:
         self.check_data(identity)
 
     def _write_identity(self, identity: Identity) -> None:
-        """Write what the directory is of; a hash of all bytes stays where this run read none."""
-        data = identity.data
-        if data.content is None and self.data.exists():
-            data = replace(data, content=read_data(self.data).data.content)
+        """Write what the directory is of; of its data once, and again where bytes are first read.
+
+        The data's path stays that of the beginning.
+        """
         replace_file(self.recipe, recipe_text(identity.recipe))
-        replace_file(self.data, replace(identity, data=data).data_text())
+        if self.data.exists():
+            unread = read_data(self.data).data.content is None
+            if identity.data.content is None or not unread:
+                return
+        replace_file(self.data, identity.data_text())
 
     def _check_schema(self) -> None:
         """ValueError where another version's command wrote the directory."""

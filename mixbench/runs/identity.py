@@ -128,7 +128,7 @@ def recipe_difference(file: Path, recipe: Recipe) -> str | None:
         for name in stored
         if name not in current
     ]
-    return _several(parts, "more of the recipe differ") if parts else None
+    return _several(parts) if parts else None
 
 
 def _fields(text: str) -> dict[str, Any]:
@@ -151,9 +151,9 @@ def _shown(value: Any) -> str:
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 
-def _several(parts: Sequence[str], more: str) -> str:
-    """The first of some differences, and how many come after it."""
-    return parts[0] if len(parts) == 1 else f"{parts[0]} ({len(parts) - 1} {more})"
+def _several(parts: Sequence[str]) -> str:
+    """The first of some differences, and how many there are."""
+    return parts[0] if len(parts) == 1 else f"{parts[0]} ({len(parts)} differences in all)"
 
 
 def data_difference(stored: StoredData, identity: Identity) -> str | None:
@@ -165,8 +165,9 @@ def data_difference(stored: StoredData, identity: Identity) -> str | None:
         counts = getattr(now, field), getattr(before, field)
         limits = getattr(identity, f"limit_{split}"), getattr(stored, f"limit_{split}")
         if counts[0] != counts[1] and limits[0] != limits[1]:
-            values = ["not given" if limit is None else str(limit) for limit in limits]
-            return f"--limit-{split} is {values[0]}, this run was begun with {values[1]}"
+            now_so = "is not given" if limits[0] is None else f"is {limits[0]}"
+            then = "without it" if limits[1] is None else f"with {limits[1]}"
+            return f"--limit-{split} {now_so}, this run was begun {then}"
         if counts[0] != counts[1]:
             return f"{split}/ has {counts[0]} images, this run was begun with {counts[1]}"
     for split in SPLIT_FIELDS:
@@ -187,7 +188,7 @@ def _class_difference(before: Sequence[str], now: Sequence[str]) -> str:
     parts = [f"class {_quoted(name)} is new, this run was begun without it" for name in new]
     parts += [f"class {_quoted(name)} is gone, this run was begun with it" for name in gone]
     if parts:
-        return _several(parts, "more classes differ")
+        return _several(parts)
     pairs = enumerate(zip(now, before, strict=False))
     label = next(label for label, (name, other) in pairs if name != other)
     return (
