@@ -293,6 +293,8 @@ def read_table(path: Path, kind: type[R]) -> list[R]:
 
 def _read_table(path: Path, kind: type[R]) -> list[R]:
     text = path.read_text(encoding="utf-8")
+    if "\0" in text:
+        raise ValueError(f"{path} is no table: it holds a NUL character")
     with io.StringIO(text, newline="") as file:
         reader = csv.DictReader(file)
         names = reader.fieldnames or ()

@@ -29,7 +29,7 @@ def write_correct(path: Path, correct: Iterable[bool] | np.ndarray) -> None:
 def read_correct(path: Path) -> np.ndarray:
     """Which validation images were right, (N,) bool; ValueError where the file is no bitmap."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             bits, count = file["bits"], int(file["count"])
             if not 0 <= 8 * len(bits) - count < 8:
                 raise ValueError(f"{len(bits)} bytes are not {count} images")

@@ -69,7 +69,7 @@ CHANGES = {
     another_size: "train/ has as many images as this run was begun with, but other names or sizes",
     another_name: "val/ has as many images as this run was begun with, but other names or sizes",
     a_class_more: "class 'wolf' is new, this run was begun without it: choose another --out",
-    a_class_of_another_name: "class 'eel' is new, this run was begun without it (2 differences in all)",
+    a_class_of_another_name: "class 'eel' is new, this run was begun without it (2 diff",
 }
 
 
