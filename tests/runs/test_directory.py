@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import signal
 from dataclasses import replace
 
 import pytest
@@ -207,20 +208,21 @@ def test_a_run_of_an_older_mixbench_is_not_gone_on_with(tmp_path):
 def test_a_child_process_does_not_hold_the_directory(tmp_path):
     """As a loader's worker that outlives its killed parent."""
     directory = RunDirectory(tmp_path)
-    ready, done = os.pipe(), os.pipe()
+    ready, wait = os.pipe(), os.pipe()
     with directory.claimed(IDENTITY, resume=False):
         child = os.fork()
         if not child:
             os.write(ready[1], b"x")
-            os.read(done[0], 1)
+            os.read(wait[0], 1)
             os._exit(0)
         os.read(ready[0], 1)
-        assert directory.in_use
-    assert not directory.in_use  # while the child still runs
-    os.write(done[1], b"x")
+        held = directory.in_use
+    freed = not directory.in_use  # while the child still runs
+    os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    for end in (*ready, *done):
+    for end in (*ready, *wait):
         os.close(end)
+    assert held and freed
 
 
 def test_results_are_kept_unless_the_run_goes_on(tmp_path):
