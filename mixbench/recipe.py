@@ -118,10 +118,20 @@ class Recipe:
         "auto",
         group="optimization",
         help=(
-            "images that go through the network at once and share one draw of the mixing; "
-            "auto is at most 16 on a CPU and what fits on a GPU"
+            "images that go through the network at once, at most; auto is the mixing group, or "
+            "where that is auto too at most 16, on a CPU, and what fits on a GPU"
         ),
         above=0,
+        choices=("auto",),
+    )
+    mix_group: int | str = option(
+        128,
+        group="mixing",
+        help=(
+            "images that share one draw of the mixing and are each other's partners; auto is the "
+            "micro-batch, and then the draws depend on the machine"
+        ),
+        above=1,
         choices=("auto",),
     )
     epochs: int = option(
@@ -240,8 +250,8 @@ class Recipe:
         0,
         group="augmentation",
         help=(
-            "times that an epoch repeats an image, each with its own draws (DeiT: 3); 0 for "
-            "no repetition"
+            "times that an epoch repeats an image, each with its own draws, its copies in "
+            "different processes (DeiT: 3); of no effect with one process; 0 for no repetition"
         ),
         at_least=0,
     )
@@ -326,11 +336,6 @@ class Recipe:
             value = getattr(self, name)
             coerce(value, HINTS[name], name)
             meaning.check(name, value)
-        if isinstance(self.micro_batch, int) and self.batch_size % self.micro_batch:
-            raise ValueError(
-                f"micro_batch {self.micro_batch} must divide batch_size {self.batch_size}: "
-                "take --micro-batch auto"
-            )
         if self.headline == "ema" and not self.model_ema:
             raise ValueError("headline ema needs model_ema true: set model_ema, or headline raw")
         aa = self.aa or "rand"

@@ -132,6 +132,7 @@ def _row(
         network=needs.network,
         image_size=recipe.image_size,
         batch_size=recipe.batch_size,
+        mix_group=learner.mix_group,
         epochs=recipe.total_epochs,
         headline=recipe.headline,
         train_seconds=learner.seconds,

@@ -64,56 +64,53 @@ class EvalSet(Dataset[tuple[Tensor, int]]):
 
 
 class EpochSampler(Sampler[Key]):
-    """The keys of one epoch, in an order hashed from (seed, epoch).
+    """The keys of one epoch, in an order hashed from (seed, epoch)."""
 
-    timm's sampler repeats each image `aug_repeats` times.
-    """
-
-    def __init__(self, count: int, seed: int, aug_repeats: int = 0):
-        self.count, self.seed, self.aug_repeats, self.epoch = count, seed, aug_repeats, 0
+    def __init__(self, count: int, seed: int):
+        self.count, self.seed, self.epoch = count, seed, 0
 
     def __len__(self) -> int:
         return self.count
 
-    def __iter__(self) -> Iterator[Key]:
-        seed = hashed_seed("order", self.seed, self.epoch)
-        if self.aug_repeats:
-            from timm.data.distributed_sampler import RepeatAugSampler
+    def order(self) -> list[int]:
+        """The samples of the epoch, each once."""
+        rng = torch.Generator().manual_seed(hashed_seed("order", self.seed, self.epoch))
+        return torch.randperm(self.count, generator=rng).tolist()
 
-            sampler = RepeatAugSampler(
-                range(self.count),
-                num_replicas=1,
-                rank=0,
-                num_repeats=self.aug_repeats,
-                selected_round=0,
-            )
-            sampler.epoch = seed  # it seeds its generator with the epoch
-            order = [int(index) for index in sampler]
-        else:
-            rng = torch.Generator().manual_seed(seed)
-            order = torch.randperm(self.count, generator=rng).tolist()
-        seen: dict[int, int] = {}
-        for index in order:
-            repeat = seen.get(index, 0)
-            seen[index] = repeat + 1
-            yield self.epoch, index, repeat
+    def __iter__(self) -> Iterator[Key]:
+        return ((self.epoch, index, 0) for index in self.order())
 
 
 class MicroBatches(Sampler[list[Key]]):
     """Micro-batches of keys, dealt to the processes in turn.
 
-    A process has number rank, rank + size, ... of the whole stream.
+    A process has number rank, rank + size, ... of the whole stream. With `aug_repeats` an image
+    comes so often, each with draws of its own, and its copies are dealt to different processes as
+    DeiT deals them: sample by sample, and as many an epoch as without. A single process repeats
+    nothing, since copies in one mixing batch would be mixed with each other.
     """
 
-    def __init__(self, sampler: EpochSampler, micro_batch: int, world: World):
+    def __init__(self, sampler: EpochSampler, micro_batch: int, world: World, aug_repeats: int = 0):
         self.sampler, self.micro_batch, self.world = sampler, micro_batch, world
+        self.copies = aug_repeats if world.size > 1 else 0
 
     def __iter__(self) -> Iterator[list[Key]]:
+        if self.copies > 1:
+            keys = self._dealt()
+            return (list(islice(keys, self.micro_batch)) for _ in range(len(self)))
         keys = iter(self.sampler)
         stream = (list(islice(keys, self.micro_batch)) for _ in range(self._count))
         return islice(stream, self.world.rank, None, self.world.size)
 
+    def _dealt(self) -> Iterator[Key]:
+        """This process's share of the copies: every size-th of them, from its rank on."""
+        epoch, order = self.sampler.epoch, self.sampler.order()
+        for place in range(self.world.rank, len(order) * self.copies, self.world.size):
+            yield epoch, order[place // self.copies], place % self.copies
+
     def __len__(self) -> int:
+        if self.copies > 1:
+            return len(self.sampler) // self.world.size // self.micro_batch
         return len(range(self.world.rank, self._count, self.world.size))
 
     @property
@@ -154,7 +151,7 @@ def train_loader(
     return DataLoader(
         TrainSet(data.train, loader_transform(recipe), seed),
         batch_sampler=MicroBatches(
-            EpochSampler(len(data.train.labels), seed, recipe.aug_repeats), micro_batch, world
+            EpochSampler(len(data.train.labels), seed), micro_batch, world, recipe.aug_repeats
         ),
         num_workers=workers,
         persistent_workers=workers > 0,

@@ -87,6 +87,7 @@ class RunRow:
     network: str | None = column(NETWORK)
     image_size: int | None = column("side of a training image", unit="pixels")
     batch_size: int | None = column("images an update")
+    mix_group: int | None = column("images that shared one draw of the mixing")
     epochs: int | None = column("epochs trained, the cool-down included")
     headline: str | None = column(HEADLINE)
     top1: float | None = column("top-1 accuracy after the last epoch", unit="%")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
@@ -16,8 +15,10 @@ from mixbench.data.augment import RawBatch, augment
 from mixbench.data.loaders import readable, set_epoch, train_loader
 from mixbench.data.normalisation import Normalisation
 from mixbench.data.sources import Data
+from mixbench.mix import MixStrategy
 from mixbench.recipe import Recipe
 from mixbench.runtime import Runtime
+from mixbench.strategies.none import NoMix
 from mixbench.training.clock import Waiting
 
 CPU_MICRO_BATCH = 16  # images at most where the recipe says `auto`
@@ -32,7 +33,8 @@ class Micro:
     step: int  # of the whole run, from 0
     part: int = 0  # of the step, from 0
     parts: int = 1
-    shard: int = 0  # the mixing group's number in the step's batch
+    shard: int = 0  # number of its first mixing group in the step's batch
+    group: int | None = None  # images of a mixing group, a divisor of B; None: all of them
     progress: float = 0.0  # share of training done
 
     @property
@@ -45,24 +47,50 @@ class Micro:
         """Whether the weights change after it."""
         return self.part == self.parts - 1
 
+    def groups(self) -> list[Micro]:
+        """Its mixing groups in order, each the images that one call of `mix` gets."""
+        size = self.group or len(self.images)
+        if size == len(self.images):
+            return [self]
+        pairs = zip(self.images.split(size), self.labels.split(size), strict=True)
+        return [
+            replace(self, images=images, labels=labels, shard=self.shard + number, group=None)
+            for number, (images, labels) in enumerate(pairs)
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """How a step's batch is divided."""
+
+    micro_batch: int  # images that go through the network at once
+    mix_group: int  # images of it that share one draw of the mixing, a divisor of it
+
 
 class Batches:
     """This process's micro-batches, epoch by epoch, on the device; it knows how long they took."""
 
-    def __init__(self, data: Data, recipe: Recipe, micro_batch: int, runtime: Runtime):
-        self.micro_batch = micro_batch
+    def __init__(self, data: Data, recipe: Recipe, sizes: Sizes, runtime: Runtime):
+        self.sizes = sizes
         self.steps = len(data.train.labels) // recipe.batch_size  # an epoch
-        self.parts = recipe.batch_size // (micro_batch * runtime.world.size)
+        self.parts = recipe.batch_size // (sizes.micro_batch * runtime.world.size)
         self.waiting = Waiting()
         self._recipe, self._runtime = recipe, runtime
         self._normalisation = Normalisation.of(recipe.mean, recipe.std, runtime.device)
         self._loader = train_loader(
-            data, recipe, runtime.seed, micro_batch, runtime.workers, runtime.device, runtime.world
+            data,
+            recipe,
+            runtime.seed,
+            sizes.micro_batch,
+            runtime.workers,
+            runtime.device,
+            runtime.world,
         )
 
     def of(self, epoch: int) -> Iterator[Micro]:
         """The micro-batches of an epoch in order; `runtime.tick` hears of each step's end."""
         world, steps_in_all = self._runtime.world, self.steps * self._recipe.total_epochs
+        groups = self.sizes.micro_batch // self.sizes.mix_group  # of a micro-batch
         set_epoch(self._loader, epoch)
         began = time.perf_counter()
         for number, (images, labels) in enumerate(self._loaded()):
@@ -73,7 +101,8 @@ class Batches:
                 step=step,
                 part=part,
                 parts=self.parts,
-                shard=part * world.size + world.rank,
+                shard=(part * world.size + world.rank) * groups,
+                group=self.sizes.mix_group,
                 progress=step / steps_in_all,
             )
             yield micro
@@ -95,16 +124,19 @@ class Batches:
             started = time.perf_counter()
 
 
-def resolve_micro_batch(
+def resolve_sizes(
     recipe: Recipe,
     device: torch.device,
     fits: Callable[[int], bool] | None = None,
     processes: int = 1,
-) -> int:
-    """The micro-batch that divides each process's part of the recipe's batch.
+) -> Sizes:
+    """The micro-batch, a divisor of each process's part of the batch, and the mixing group.
 
-    As given or its largest divisor that fits the part, at most 16 on a CPU, the largest that `fits`
-    on a GPU; ValueError where the processes cannot share the batch.
+    The recipe's micro-batch is an upper bound; where it is `auto`, the bound is the mixing group on
+    a CPU (16 where that is `auto` as well) and what `fits` on a GPU. A group of one image would mix
+    nothing, so the micro-batch has two images or more where the part has, and with `auto` an even
+    number where that can be: the middle row of an odd group is its own partner. ValueError where
+    the processes cannot share the batch so.
     """
     share, rest = divmod(recipe.batch_size, processes)
     if rest:
@@ -112,22 +144,94 @@ def resolve_micro_batch(
             f"batch_size {recipe.batch_size} cannot be shared by {processes} processes: choose a "
             f"multiple of {processes}"
         )
+    if isinstance(recipe.mix_group, int):
+        return Sizes(
+            micro_batch=_micro_of_groups(recipe, recipe.mix_group, share, device, fits),
+            mix_group=recipe.mix_group,
+        )
+    size = _micro_of_any_group(recipe, share, device, fits)
+    return Sizes(micro_batch=size, mix_group=size)
+
+
+def _micro_of_groups(
+    recipe: Recipe,
+    group: int,
+    share: int,
+    device: torch.device,
+    fits: Callable[[int], bool] | None,
+) -> int:
+    """The micro-batch of whole mixing groups of a given size."""
+    sizes = [size for size in _divisors(share) if size % group == 0]
+    if not sizes:
+        raise ValueError(
+            f"mix_group {group} must divide the {share} images of a batch that each process gets: "
+            f"take --mix-group {_nearest_group(share, group)}, or --mix-group auto"
+        )
     if isinstance(recipe.micro_batch, int):
-        return math.gcd(share, recipe.micro_batch)
-    sizes = [size for size in range(share, 0, -1) if share % size == 0]
+        sizes = [size for size in sizes if size <= recipe.micro_batch]
+        if not sizes:
+            raise ValueError(
+                f"micro_batch {recipe.micro_batch} cannot hold a mixing group of {group} images: "
+                f"take --mix-group {_nearest_group(share, recipe.micro_batch)}, or a larger "
+                "--micro-batch"
+            )
+        return sizes[0]
     if device.type != "cuda":
-        return next(size for size in sizes if size <= CPU_MICRO_BATCH)
+        return group
     assert fits is not None
-    return next((size for size in sizes if fits(size)), 1)
+    for size in sizes:
+        if fits(size):
+            return size
+    smaller = next((size for size in _divisors(share) if 1 < size < group and fits(size)), None)
+    way_out = f"take --mix-group {smaller}" if smaller else "take a smaller model or image_size"
+    raise ValueError(f"a mixing group of {group} images does not fit on {device}: {way_out}")
 
 
-def agreed_micro_batch(model: nn.Module, recipe: Recipe, runtime: Runtime) -> int:
-    """The micro-batch that fits everywhere, the same in all processes."""
+def _micro_of_any_group(
+    recipe: Recipe, share: int, device: torch.device, fits: Callable[[int], bool] | None
+) -> int:
+    """The micro-batch that is its own mixing group."""
+    if isinstance(recipe.micro_batch, int):
+        return next(size for size in _divisors(share) if size <= recipe.micro_batch)
+    sizes = [size for size in _divisors(share) if size > 1] or [1]
+    sizes.sort(key=lambda size: size % 2)  # even ones first, largest first among them
+    if device.type != "cuda":
+        return next((size for size in sizes if size <= CPU_MICRO_BATCH), min(sizes))
+    assert fits is not None
+    return next((size for size in sizes if fits(size)), min(sizes))
+
+
+def _divisors(share: int) -> list[int]:
+    """The divisors of a number, largest first."""
+    return [size for size in range(share, 0, -1) if share % size == 0]
+
+
+def _nearest_group(share: int, wanted: int) -> int | str:
+    """The largest group of at most `wanted` images that divides a share; `auto` without one."""
+    return next((size for size in _divisors(share) if 1 < size <= wanted), "auto")
+
+
+def check_groups(strategies: Sequence[MixStrategy], recipe: Recipe, sizes: Sizes) -> None:
+    """ValueError where a strategy mixes and its groups are of one image, which mix nothing."""
+    if sizes.mix_group > 1 or all(isinstance(strategy, NoMix) for strategy in strategies):
+        return
+    raise ValueError(
+        f"a mixing group of one image mixes nothing: micro_batch {recipe.micro_batch} and "
+        f"batch_size {recipe.batch_size} leave groups of 1; take --micro-batch auto and an even "
+        "--batch-size, of two images or more for each process"
+    )
+
+
+def agreed_sizes(model: nn.Module, recipe: Recipe, runtime: Runtime) -> Sizes:
+    """The sizes that fit everywhere, the same in all processes; ValueError as `resolve_sizes`."""
     device, world = runtime.device, runtime.world
-    micro_batch = resolve_micro_batch(
+    sizes = resolve_sizes(
         recipe, device, lambda size: fits_in_memory(model, recipe, size, device), world.size
     )
-    return int(world.lowest(torch.tensor(micro_batch, device=device)))
+    return Sizes(
+        micro_batch=int(world.lowest(torch.tensor(sizes.micro_batch, device=device))),
+        mix_group=int(world.lowest(torch.tensor(sizes.mix_group, device=device))),
+    )
 
 
 def fits_in_memory(model: nn.Module, recipe: Recipe, size: int, device: torch.device) -> bool:

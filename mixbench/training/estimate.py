@@ -15,7 +15,7 @@ from mixbench.data.transforms import loader_transform
 from mixbench.mix import MixStrategy
 from mixbench.recipe import Recipe
 from mixbench.runtime import Runtime
-from mixbench.training.batches import Micro, resolve_micro_batch
+from mixbench.training.batches import Micro, Sizes, resolve_sizes
 from mixbench.training.clock import Clock
 from mixbench.training.learner import prepare
 
@@ -32,31 +32,34 @@ def estimate_seconds(
     A strategy that cannot run counts nothing: training will say why.
     """
     world = runtime.world
-    micro_batch = resolve_micro_batch(
-        recipe, runtime.device, lambda size: size <= GPU_MICRO_BATCH, world.size
-    )
+    sizes = resolve_sizes(recipe, runtime.device, lambda size: size <= _likely(recipe), world.size)
     steps = len(data.train.labels) // recipe.batch_size
-    parts = recipe.batch_size // (micro_batch * world.size)
+    parts = recipe.batch_size // (sizes.micro_batch * world.size)
     count = steps * parts * recipe.total_epochs
     training = sum(
-        _step_seconds(strategy, recipe, len(data.classes), micro_batch, runtime)
+        _step_seconds(strategy, recipe, len(data.classes), sizes, runtime)
         for strategy in strategies
     )
-    loading, on_device = _loading_seconds(recipe, data, micro_batch, runtime)
+    loading, on_device = _loading_seconds(recipe, data, sizes.micro_batch, runtime)
     loading /= max(runtime.workers, 1)
     training += on_device
     # worker processes load while the step runs
     return count * (max(loading, training) if runtime.workers else loading + training)
 
 
+def _likely(recipe: Recipe) -> int:
+    """A micro-batch of which is assumed that it fits."""
+    return max(GPU_MICRO_BATCH, recipe.mix_group if isinstance(recipe.mix_group, int) else 0)
+
+
 def _step_seconds(
-    strategy: MixStrategy, recipe: Recipe, num_classes: int, micro_batch: int, runtime: Runtime
+    strategy: MixStrategy, recipe: Recipe, num_classes: int, sizes: Sizes, runtime: Runtime
 ) -> float:
     """Seconds of one micro-batch of a strategy, 0 where it cannot run."""
     device, side = runtime.device, recipe.image_size
     rng = torch.Generator().manual_seed(0)
-    images = torch.randn(micro_batch, 3, side, side, generator=rng).to(device)
-    labels = torch.zeros(micro_batch, dtype=torch.int64, device=device)
+    images = torch.randn(sizes.micro_batch, 3, side, side, generator=rng).to(device)
+    labels = torch.zeros(sizes.micro_batch, dtype=torch.int64, device=device)
     [learner] = prepare([strategy], recipe, num_classes, dataclasses.replace(runtime, seed=0), 1)
     objective = dataclasses.replace(learner.objective, strategy=strategy)
     times = []
@@ -64,7 +67,7 @@ def _step_seconds(
         for step in range(TRIALS):
             clock = Clock(device)
             try:
-                micro = Micro(images=images, labels=labels, step=step)
+                micro = Micro(images=images, labels=labels, step=step, group=sizes.mix_group)
                 objective(learner.network, micro).loss.backward()
             except Exception:
                 break

@@ -103,6 +103,7 @@ class Learner:
         self.evaluation: Evaluation | None = None  # of the headline's weights, last epoch
         self.train_im_per_sec: float | None = None  # of the epochs that this process trained
         self.loading_share: float | None = None
+        self.mix_group: int | None = None  # images that shared one draw of the mixing
         self._recipe, self._runtime = recipe, runtime
         self._gradients: Tensor | None = None  # in one vector, where processes average them
         self.epoch = self._new_epoch(0)
@@ -181,7 +182,8 @@ class Learner:
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
             if self.ema is not None:
-                self.ema.update(self.model, step=step)
+                # timm's train.py counts the updates that are done, this one included
+                self.ema.update(self.model, step=step + 1)
         except Exception as error:
             self.trouble = explain(error)
         self.epoch.clocks[-1]("update")

@@ -15,7 +15,7 @@ from mixbench.mix import MixStrategy
 from mixbench.recipe import Recipe
 from mixbench.runtime import Failed, Runtime
 from mixbench.training import state
-from mixbench.training.batches import Batches, agreed_micro_batch
+from mixbench.training.batches import Batches, agreed_sizes, check_groups
 from mixbench.training.evaluate import evaluate
 from mixbench.training.learner import Learner, alive, due, in_turn, prepare
 
@@ -35,8 +35,14 @@ def train(
     start = state.restore(learners, recipe, subject, runtime)
     begun = min((learner.epochs for learner in alive(learners)), default=recipe.total_epochs)
     before = {learner.spec: (learner.epochs, learner.seconds) for learner in learners}
-    micro_batch = start.micro_batch or agreed_micro_batch(learners[0].model, recipe, runtime)
-    batches = Batches(data, recipe, micro_batch, runtime)
+    sizes = start.sizes or agreed_sizes(learners[0].model, recipe, runtime)
+    check_groups(strategies, recipe, sizes)
+    batches = Batches(data, recipe, sizes, runtime)
+    if recipe.aug_repeats > 1 and runtime.world.size == 1:
+        runtime.say(
+            f"aug_repeats {recipe.aug_repeats} deals the copies of an image to different "
+            "processes: with one process no image is repeated"
+        )
     val = eval_loader(data, recipe, runtime.workers, runtime.device, runtime.world)
     with ExitStack() as stack:
         for learner in learners:
@@ -46,7 +52,7 @@ def train(
                 break
             train_epoch(learners, batches, epoch, runtime)
             evaluate_epoch(learners, batches, val, recipe, epoch, runtime)
-            state.keep(learners, start, micro_batch, subject, runtime)
+            state.keep(learners, start, sizes, subject, runtime)
     waiting, trained = batches.waiting, (recipe.total_epochs - begun) * batches.steps
     if waiting.total:
         cached = isinstance(data.train, MemorySource)
@@ -54,6 +60,7 @@ def train(
         runtime.say(f"seed {runtime.seed}  {sentence}")
     for learner in learners:
         learner.loading_share = waiting.share
+        learner.mix_group = sizes.mix_group
         epochs, seconds = before[learner.spec]
         if waiting.total and learner.failure is None and epochs == begun:
             seconds = learner.seconds - seconds + waiting.waited

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -33,6 +33,20 @@ class StepLoss(NamedTuple):
 
 def unmarked(part: str) -> None:
     """Nobody wants to know when a part of the step ends."""
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    """The rows of all parts; of a single part itself, without a copy."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+
+
+def _split(output: ModelOutput, count: int) -> list[ModelOutput]:
+    """A model's output by mixing group, all of them alike in size."""
+    if count == 1:
+        return [output]
+    logits = output.logits.chunk(count)
+    attns = [None] * count if output.attn is None else output.attn.chunk(count)
+    return [ModelOutput(*pair) for pair in zip(logits, attns, strict=True)]
 
 
 def compose(strategy: MixStrategy, recipe: Recipe) -> MixStrategy:
@@ -79,20 +93,27 @@ class Objective:
 
     def __call__(self, network: Network, micro: Micro, mark: Mark = unmarked) -> StepLoss:
         """The loss of one micro-batch; `mark` hears of 'mix' and 'forward' when they end."""
-        mixed = self._mix(network, micro)
+        groups = [self._mix(network, group) for group in micro.groups()]
         mark("mix")
         # drop path must not depend on who else takes part
         torch.manual_seed(hashed_seed("forward", self.seed, micro.step, micro.shard))
-        output = self._run(network, mixed.images)
+        output = self._run(network, _joined([mixed.images for mixed in groups]))
         label = self._compiled_label_loss if network.compiled else label_loss
-        loss, lam = label(self.strategy, mixed, output, self.num_classes, self.smoothing)
+        losses, lams = zip(
+            *(
+                label(self.strategy, mixed, part, self.num_classes, self.smoothing)
+                for mixed, part in zip(groups, _split(output, len(groups)), strict=True)
+            ),
+            strict=True,
+        )
+        loss = losses[0] if len(losses) == 1 else torch.stack(losses).mean()
         if self.strategy.clean_weight:
             clean = self._run(network, micro.images)
             loss = loss + self.strategy.clean_weight * nn.functional.cross_entropy(
                 clean.logits.float(), micro.labels, label_smoothing=self.smoothing
             )
         mark("forward")
-        return StepLoss(loss, mixed.lam, lam)
+        return StepLoss(loss, _joined([mixed.lam for mixed in groups]), _joined(lams))
 
     def _mix(self, network: Network, micro: Micro) -> MixedBatch:
         ctx = make_context(

@@ -19,6 +19,7 @@ from mixbench.runs.directory import RunDirectory
 from mixbench.runs.identity import digest
 from mixbench.runs.rows import EpochRow, write_table
 from mixbench.runtime import Runtime
+from mixbench.training.batches import Sizes
 from mixbench.training.learner import Learner, State
 
 # At the end of the file, after what torch.save wrote: its own checksums leave out names and
@@ -33,7 +34,7 @@ class Kept(TypedDict):
 
     recipe_hash: str
     data: str  # `digest` of its identity
-    micro_batch: int
+    sizes: dict[str, int]  # fields of Sizes
     threads: int
     learners: dict[str, State]  # by spec text; as many rows of log as epochs are done
 
@@ -42,7 +43,7 @@ class Kept(TypedDict):
 class Start:
     """Where training begins."""
 
-    micro_batch: int | None = None  # None: to be chosen
+    sizes: Sizes | None = None  # None: to be chosen
     # strategies in the middle of training that this command does not train
     others: Mapping[str, State] = field(default_factory=dict)
 
@@ -62,7 +63,7 @@ class Subject:
 
 
 def keep(
-    learners: Sequence[Learner], start: Start, micro_batch: int, subject: Subject, runtime: Runtime
+    learners: Sequence[Learner], start: Start, sizes: Sizes, subject: Subject, runtime: Runtime
 ) -> None:
     """Keep the state of all after an epoch, and the state before it as a second file.
 
@@ -85,7 +86,7 @@ def keep(
     content = Kept(
         recipe_hash=subject.recipe_hash,
         data=subject.data,
-        micro_batch=micro_batch,
+        sizes=asdict(sizes),
         threads=torch.get_num_threads(),
         learners=states,
     )
@@ -101,7 +102,7 @@ def restore(
 ) -> Start:
     """Load the state that was kept, or the one before it where that is damaged; where to begin.
 
-    The micro-batch is None where as many processes cannot share the batch by it. ValueError where
+    The sizes are None where as many processes cannot share the batch by them. ValueError where
     the state is of another run, or of other strategies in the middle of training.
     """
     if runtime.out is None or not runtime.resume:
@@ -120,8 +121,9 @@ def restore(
     _tell(path, kept, learners, runtime)
     names = {learner.spec for learner in learners}
     others = {spec: kept["learners"][spec] for spec in _unfinished(kept, runtime) - names}
-    shared = recipe.batch_size % (kept["micro_batch"] * runtime.world.size) == 0
-    return Start(kept["micro_batch"] if shared else None, others)
+    sizes = Sizes(**kept["sizes"])
+    shared = recipe.batch_size % (sizes.micro_batch * runtime.world.size) == 0
+    return Start(sizes if shared else None, others)
 
 
 def _intact(directory: RunDirectory, runtime: Runtime) -> Path | None:

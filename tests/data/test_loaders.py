@@ -8,6 +8,7 @@ import torch
 from mixbench.data.datasets import open_data
 from mixbench.data.loaders import (
     EpochSampler,
+    MicroBatches,
     TrainSet,
     eval_loader,
     readable,
@@ -17,6 +18,7 @@ from mixbench.data.loaders import (
 from mixbench.data.sources import UnreadableImage, balanced
 from mixbench.data.transforms import train_transform
 from mixbench.distributed import World
+from mixbench.mix import hashed_seed
 from mixbench.recipe import load_recipe
 
 CPU = torch.device("cpu")
@@ -100,9 +102,40 @@ def test_augmentation_belongs_to_the_sample():
     )
 
 
-def test_repeated_augmentation_gives_each_image_three_times():
-    keys = list(EpochSampler(600, seed=0, aug_repeats=3))
-    assert {repeat for _, _, repeat in keys} == {0, 1, 2} and len(set(keys)) == len(keys) == 600
+def micro_batches(count, micro_batch, size, aug_repeats):
+    """The micro-batches of one epoch of each process, as lists of (sample, copy)."""
+    return [
+        [
+            [(index, copy) for _, index, copy in keys]
+            for keys in MicroBatches(
+                EpochSampler(count, seed=0), micro_batch, World(rank, size), aug_repeats
+            )
+        ]
+        for rank in range(size)
+    ]
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 8])
+def test_copies_of_an_image_are_dealt_as_timm_deals_them(size):
+    from timm.data.distributed_sampler import RepeatAugSampler
+
+    count, seed = 240, hashed_seed("order", 0, 0)
+    for rank, batches in enumerate(micro_batches(count, 6, size, aug_repeats=3)):
+        timms = RepeatAugSampler(range(count), size, rank, num_repeats=3, selected_round=0)
+        timms.epoch = seed  # it seeds its generator with the epoch
+        samples = [sample for keys in batches for sample, _ in keys]
+        assert len(batches) == len(samples) // 6 == count // size // 6
+        assert samples == [int(sample) for sample in timms][: len(samples)]
+        if size >= 3:
+            assert all(len({sample for sample, _ in keys}) == 6 for keys in batches)
+    copies = [
+        key for batches in micro_batches(count, 6, size, 3) for keys in batches for key in keys
+    ]
+    assert len(set(copies)) == len(copies)  # each has draws of its own
+
+
+def test_one_process_repeats_no_image():
+    assert micro_batches(64, 8, 1, aug_repeats=3) == micro_batches(64, 8, 1, aug_repeats=0)
     plain = [index for _, index, _ in EpochSampler(600, seed=0)]
     assert sorted(plain) == list(range(600)) and plain != sorted(plain)
 

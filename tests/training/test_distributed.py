@@ -14,7 +14,7 @@ from mixbench.distributed import World
 from mixbench.recipe import load_recipe
 from mixbench.runtime import Runtime
 from mixbench.strategies.cutmix import CutMix
-from mixbench.training.batches import resolve_micro_batch
+from mixbench.training.batches import resolve_sizes
 from mixbench.training.loop import train
 from tests.support import kills
 
@@ -199,10 +199,10 @@ def test_waiting_for_a_slow_process_is_part_of_the_training_time(tmp_path):
 
 def test_a_batch_that_processes_cannot_share_is_refused():
     recipe = load_recipe("quick", {"batch_size": 16, "micro_batch": 8})
-    assert resolve_micro_batch(recipe, torch.device("cpu"), processes=2) == 8
-    assert resolve_micro_batch(recipe, torch.device("cpu"), processes=4) == 4
+    assert resolve_sizes(recipe, torch.device("cpu"), processes=2).micro_batch == 8
+    assert resolve_sizes(recipe, torch.device("cpu"), processes=4).micro_batch == 4
     with pytest.raises(ValueError, match="multiple of 3"):
-        resolve_micro_batch(recipe, torch.device("cpu"), processes=3)
+        resolve_sizes(recipe, torch.device("cpu"), processes=3)
 
 
 def test_alone_nothing_is_exchanged():

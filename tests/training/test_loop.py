@@ -12,7 +12,7 @@ from mixbench.recipe import load_recipe
 from mixbench.runs.directory import RunDirectory
 from mixbench.runtime import Failed, Runtime
 from mixbench.strategies.cutmix import CutMix
-from mixbench.training.batches import fits_in_memory, resolve_micro_batch
+from mixbench.training.batches import fits_in_memory
 from mixbench.training.forward import Network
 from mixbench.training.learner import in_turn
 from mixbench.training.loop import train
@@ -171,13 +171,6 @@ def test_compose_is_the_recipe_of_deit():
     assert compose(mixup, recipe) == mixup and compose(none, recipe) == none
     half = compose(cutmix, replace(recipe, compose="only", mix_prob=0.25))
     assert (half.first, half.switch_prob) == (cutmix, 0.25)
-
-
-def test_micro_batches_divide_the_batch():
-    recipe = load_recipe("deit_small")
-    assert resolve_micro_batch(recipe, CPU) == 16
-    assert resolve_micro_batch(replace(recipe, batch_size=30), CPU) == 15
-    assert resolve_micro_batch(recipe, torch.device("cuda"), lambda n: n <= 300) == 256
 
 
 def test_weights_that_the_last_step_ruins_are_not_ok(tiny, tmp_path):
