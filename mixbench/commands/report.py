@@ -32,6 +32,6 @@ def report(argv: list[str]) -> int:
     check_page(RunDirectory(options.out or options.runs[0]).report)
     from mixbench.report.page import report_runs
 
-    page = report_runs(options.runs, options.out, mixed_machines=options.mixed_machines)
+    page = report_runs(options.runs, options.out, mixed_machines=options.mixed_machines, say=print)
     print(f"wrote {page}")
     return 0

@@ -33,6 +33,7 @@ from mixbench.training.evaluate import Evaluation
 from mixbench.training.forward import Network
 from mixbench.training.learner import LAMS, Learner, extra_params_m
 from mixbench.training.loop import train
+from mixbench.training.state import clear as clear_state
 
 LONG = 3600  # seconds after which a run deserves a warning
 SCENES = 500  # drawn to measure the label error
@@ -59,8 +60,7 @@ def train_seeds(
             show = seed == plan.seeds[0] and not rows
             for row in _train_seed(missing, plan, data, recipe_hash, seeded, screen, show=show):
                 rows[row.strategy] = row
-        if runtime.first:
-            RunDirectory(plan.out).clear_state(seed)
+        clear_state(specs, seeded)
         yield [rows[spec] for spec in specs]
 
 

@@ -11,8 +11,7 @@ import torch
 from mixbench import distributed
 from mixbench.comparison.accuracy import train_seeds
 from mixbench.comparison.agreement import facts
-from mixbench.comparison.cost import plan_data
-from mixbench.comparison.plan import Plan
+from mixbench.comparison.plan import Plan, plan_data
 from mixbench.comparison.results import Results
 from mixbench.comparison.screen import Screen
 from mixbench.comparison.timing import look_closer, time_strategies
@@ -27,23 +26,30 @@ from mixbench.runtime import Runtime, choose_device
 from mixbench.services.attention import attention_tap
 
 
-def run(plan: Plan) -> int:
-    """Measure, train and write what a plan asks for; the exit status, 1 where a strategy failed."""
+def run(plan: Plan, data: Data | None = None) -> int:
+    """Measure, train and write what a plan asks for; the exit status, 1 where a strategy failed.
+
+    The plan's data may be open already. ValueError where the directory is of others.
+    """
     device = choose_device(plan.device)
     world = distributed.join(device.type)
     device = prepare_device(device, plan.recipe, world)
     screen = Screen(speaks=world.rank == 0)
     runtime = Runtime(device=device, world=world, out=plan.out, resume=plan.resume, say=screen.say)
-    claim = RunDirectory(plan.out).claimed(plan.identity, resume=plan.resume)
-    with distributed.together(world), claim if runtime.first else nullcontext(), screen.progress:
-        return compare(plan, runtime, screen)
+    directory = RunDirectory(plan.out)
+    with distributed.together(world):
+        data = data or open_together(plan, runtime)
+        world.check_same(facts(plan, data))
+        identity = plan.identity(data)
+        directory.check_data(identity)
+        claim = directory.claimed(identity, resume=plan.resume)
+        with claim if runtime.first else nullcontext(), screen.progress:
+            return compare(plan, data, runtime, screen)
 
 
-def compare(plan: Plan, runtime: Runtime, screen: Screen) -> int:
+def compare(plan: Plan, data: Data, runtime: Runtime, screen: Screen) -> int:
     """The comparison itself: speed, then training seed by seed, written as it comes."""
-    data = open_together(plan, runtime)
     world = runtime.world
-    world.check_same(facts(plan, data))
     digits = recipe_hash(plan.recipe, train=data.train.fingerprint, val=data.val.fingerprint)
     if plan.trains:
         check_batch(plan.recipe, data)
@@ -53,8 +59,8 @@ def compare(plan: Plan, runtime: Runtime, screen: Screen) -> int:
             data = keep_in_memory(data, runtime.say, copies)
     results = Results(plan, digits)
     if runtime.first:
-        results.describe(runtime)
-    world.agree(None)
+        results.begin(runtime)
+    world.agree(None)  # rows of damaged files are where all look for them
     world.check_same({"what --out holds": str(sorted(results.directory.results(digits)))})
     with begun():
         measure(plan, data, digits, results, runtime, screen)
