@@ -144,9 +144,7 @@ def attention_grid(model: Any, height: int, width: int) -> tuple[int, int]:
     if hasattr(model, "attention_grid"):  # PVT and CA-Swin: coarser than their first patches
         return model.attention_grid(height, width)
     embed = model.patch_embed
-    patch = embed.patch_size
-    if not isinstance(patch, tuple):  # XCiT has a number
-        patch = patch, patch
-    if getattr(embed, "dynamic_img_pad", False):
-        return -(-height // patch[0]), -(-width // patch[1])
-    return height // patch[0], width // patch[1]
+    if hasattr(embed, "dynamic_feat_size"):  # a hybrid's counts the stride of its CNN too
+        rows, columns = embed.dynamic_feat_size((height, width))
+        return rows, columns
+    return height // embed.patch_size, width // embed.patch_size  # XCiT
