@@ -321,6 +321,8 @@ def sharpened(name, arguments):
     for key, parameter in model.named_parameters():
         if any(part in key for part in ("qkv.weight", "attn.q.weight", "attn.k.weight")):
             torch.nn.init.normal_(parameter, std=0.15)
+        if "cls_token" in key:  # near 0 its query is the same for every key
+            torch.nn.init.normal_(parameter)
     return model
 
 
