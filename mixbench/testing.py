@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mixbench.mix import MixedBatch, MixStrategy, ModelOutput, soft_targets
 from mixbench.services.context import make_context
-from mixbench.spec import create_strategy, strategy_spec
+from mixbench.spec import read_strategy, strategy_spec
 
 if TYPE_CHECKING:
     import pytest
@@ -234,12 +234,12 @@ def _require(ok: bool | Tensor, rule: str) -> None:
 
 
 def _spec_text_comes_back(strategy: MixStrategy) -> None:
-    again = create_strategy(strategy_spec(strategy))
+    again = read_strategy(strategy_spec(strategy))
     _require(again == strategy, "create_strategy(strategy_spec(s)) must equal s")
 
 
 def _equal_strategies_hash_alike(strategy: MixStrategy) -> None:
-    again = create_strategy(strategy_spec(strategy))
+    again = read_strategy(strategy_spec(strategy))
     _require(hash(strategy) == hash(again), "equal strategies must have equal hashes")
 
 

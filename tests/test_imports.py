@@ -17,7 +17,7 @@ ROOMS = [  # from the highest to the lowest
     {"data", "models"},
     {"recipe", "spec"},
     {"registry", "runtime", "values"},
-    {"mix", "puzzle", "distributed", "files", "published"},
+    {"mix", "rules", "settings", "puzzle", "distributed", "files", "published"},
 ]
 FLOOR = {room: -height for height, rooms in enumerate(ROOMS) for room in rooms}
 

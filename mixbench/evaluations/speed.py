@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
@@ -16,7 +16,7 @@ from mixbench.models.build import build_model
 from mixbench.recipe import Recipe
 from mixbench.runs.environment import device_name, precision_name, today, versions
 from mixbench.runs.rows import SpeedRow
-from mixbench.runtime import Failed, Runtime, explain
+from mixbench.runtime import Failed, Runtime, explain, silent_line
 from mixbench.spec import create_strategy, strategy_spec
 from mixbench.training.batches import Micro
 from mixbench.training.clock import Clock
@@ -125,7 +125,10 @@ class ResidentBatch:
 
 @contextmanager
 def timed_strategies(
-    strategies: Mapping[str, MixStrategy], recipe: Recipe, device: torch.device
+    strategies: Mapping[str, MixStrategy],
+    recipe: Recipe,
+    device: torch.device,
+    say: Callable[[str], None] = silent_line,
 ) -> Iterator[dict[str, Timed]]:
     """What is timed, by name; strategies with the same attention, or none, share a network."""
     shared: dict[str | None, Timed] = {}
@@ -134,7 +137,7 @@ def timed_strategies(
         attention = strategy.needs.attention
         if attention not in shared:
             shared[attention] = _timed(strategy, recipe, device)
-        objective = dataclasses.replace(shared[attention].objective, strategy=strategy)
+        objective = dataclasses.replace(shared[attention].objective, strategy=strategy, say=say)
         timed[name] = dataclasses.replace(shared[attention], objective=objective, steps=[])
     with ExitStack() as stack:
         for first in shared.values():
@@ -173,11 +176,16 @@ def measure(
     RuntimeError where CutMix itself cannot be timed.
     """
     cutmix, device = create_strategy("cutmix"), runtime.device
-    others = {strategy_spec(strategy): strategy for strategy in strategies if strategy != cutmix}
+    specs = [strategy_spec(strategy) for strategy in strategies]
+    others = {
+        spec: strategy
+        for spec, strategy in zip(specs, strategies, strict=True)
+        if spec != strategy_spec(cutmix)  # not by ==, which a plug-in may define
+    }
     named = {REFERENCE: cutmix, **others, CONTROL: cutmix}
     batch = ResidentBatch(recipe, device)
     warm_up = COMPILING if recipe.compile or device.type == "cuda" else WARM_UP
-    with timed_strategies(named, recipe, device) as timed:
+    with timed_strategies(named, recipe, device, runtime.say) as timed:
         for strategy in timed.values():
             strategy.warm_up(batch, warm_up)
         for number in range(rounds):
@@ -189,10 +197,9 @@ def measure(
             raise RuntimeError(f"the reference itself cannot be timed: cutmix {failure.reason}")
     blank = blank_row(recipe, device)
     rows = {name: _row(name, timed, blank) for name in timed if name != CONTROL}
-    order = [strategy_spec(strategy) for strategy in strategies]
-    if "cutmix" not in order:
-        order.insert(0, "cutmix")
-    return [rows[REFERENCE if spec == "cutmix" else spec] for spec in order]
+    if "cutmix" not in specs:
+        specs.insert(0, "cutmix")
+    return [rows[REFERENCE if spec == "cutmix" else spec] for spec in specs]
 
 
 def _round(timed: Mapping[str, Timed], batch: ResidentBatch, number: int, *, reverse: bool) -> None:

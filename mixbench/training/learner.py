@@ -91,6 +91,7 @@ class Learner:
         steps_per_epoch: int,
     ):
         self.strategy = strategy  # as the user named it; the objective's is as the recipe uses it
+        self.spec = strategy_spec(strategy)  # read once: it names rows and files
         self.network = network
         self.objective = objective
         self.optimizer = build_optimizer(network.model, recipe)
@@ -115,11 +116,6 @@ class Learner:
             loss=torch.zeros((), device=device),
             bad_step=torch.full((), NEVER, device=device),
         )
-
-    @property
-    def spec(self) -> str:
-        """The strategy's spec text."""
-        return strategy_spec(self.strategy)
 
     @property
     def model(self) -> nn.Module:
@@ -309,6 +305,7 @@ def prepare(
             seed=runtime.seed,
             amp=recipe.amp,
             gradient_amp=recipe.gradient_amp,
+            say=runtime.say,
         )
         learners.append(Learner(strategy, network, objective, recipe, runtime, steps_per_epoch))
     return learners

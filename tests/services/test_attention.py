@@ -403,7 +403,7 @@ def test_an_attention_class_of_ones_own_is_refused():
     model = small_vit()
     model.blocks[0].attn = TalkingHeads(48, num_heads=3, qkv_bias=True)
     for attention in ("last", 2, "rollout"):
-        with pytest.raises(NoClassAttention, match="TalkingHeads.*rebuilt wrongly"):
+        with pytest.raises(NoClassAttention, match=r"TalkingHeads.*rebuilt wrongly"):
             attention_tap(model, attention)
 
 
@@ -449,7 +449,7 @@ def test_a_wrapped_model_is_told_to_pass_the_inner_one(wrap, message, attention)
 def test_a_model_compiled_in_place_is_refused():
     model = small_vit()
     model.compile(backend="eager")
-    with pytest.raises(NoClassAttention, match="before torch.compile"):
+    with pytest.raises(NoClassAttention, match=r"before torch\.compile"):
         attention_tap(model)
 
 
@@ -458,5 +458,5 @@ def test_hugging_faces_vit_is_told_apart():
     config = transformers.ViTConfig(
         hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24
     )
-    with pytest.raises(NoClassAttention, match="Hugging Face's transformers.*pass a timm model"):
+    with pytest.raises(NoClassAttention, match=r"Hugging Face's transformers.*pass a timm model"):
         attention_tap(transformers.ViTForImageClassification(config))
