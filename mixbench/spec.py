@@ -67,13 +67,18 @@ def _strategy(node: ast.expr, text: str) -> MixStrategy:
     cls = strategy_class(name.id)
     values = _parameters(name.id, keywords, field_types(cls), text)
     try:
-        return cls(**values)
+        strategy = cls(**values)
+        declared_needs(strategy)
+        declared_clean_weight(strategy)
+        return strategy
+    except BrokenRule as error:
+        raise ValueError(f"strategy {name.id} cannot be used: {error}") from error
     except TypeError as error:  # a plug-in's parameter without a default
         raise ValueError(f"{name.id}: {error_text(error)}") from None
     except (ValueError, KeyboardInterrupt):
         raise
     except BaseException as error:  # a plug-in may raise anything
-        raise ValueError(f"strategy {name.id} cannot be made: {error_text(error)}") from error
+        raise ValueError(f"strategy {name.id} cannot be used: {error_text(error)}") from error
 
 
 def _parameters(
@@ -135,7 +140,7 @@ def create_strategies(text: str) -> list[MixStrategy]:
 
 
 def _checked(strategy: MixStrategy) -> MixStrategy:
-    """The strategy; ValueError where it cannot be known by its spec text, or its needs be read."""
+    """The strategy; ValueError where it cannot be known by its spec text."""
     name = registered_name(type(strategy))
     try:
         _check(strategy)
@@ -168,8 +173,6 @@ def _check(strategy: MixStrategy) -> None:
             f"it has no hash ({error_text(error)}): give its fields {PLAIN}"
         ) from error
     require(same, "equal strategies must have equal hashes")
-    declared_needs(strategy)
-    declared_clean_weight(strategy)
 
 
 def strategy_spec(strategy: MixStrategy) -> str:

@@ -15,7 +15,7 @@ from mixbench import rules, settings
 from mixbench.mix import MixContext, MixedBatch, MixStrategy, ModelOutput, Needs
 from mixbench.registry import is_builtin
 from mixbench.rules import BrokenRule
-from mixbench.runtime import silent_line
+from mixbench.runtime import Failed, explain, silent_line
 from mixbench.spec import strategy_spec
 from mixbench.values import error_text
 
@@ -43,6 +43,15 @@ def guarded(strategy: MixStrategy, say: Callable[[str], None] = silent_line) -> 
     The kit holds mixbench's own to them, so that at run time they cost nothing.
     """
     return Guarded(strategy, say) if is_outside(strategy) else strategy
+
+
+def needs_of(strategy: MixStrategy) -> tuple[Needs, Failed | None]:
+    """What a strategy needs, and why that cannot be read: then it is to fail alone."""
+    try:
+        with held("needs"):
+            return rules.declared_needs(strategy), None
+    except Exception as error:  # a plug-in may raise anything
+        return Needs(), explain(error)
 
 
 class Guarded(MixStrategy):
@@ -97,7 +106,8 @@ class Guarded(MixStrategy):
         lent.stays("relabel")
         rules.shapes_of_lam(lam, mixed)
         if memo.sound is None:
-            rules.lam_in_unit_interval(lam)
+            if output.logits.isfinite().all():  # else the network diverged, not the strategy
+                rules.lam_in_unit_interval(lam)
             return lam
         return lam.where(memo.sound & rules.share_is_sound(lam), torch.nan)
 
