@@ -6,13 +6,16 @@ import hashlib
 import importlib
 import importlib.util
 import re
+import stat
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from mixbench.values import did_you_mean
+from mixbench.values import did_you_mean, error_text
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -81,24 +84,35 @@ def _holder(name: str, cls: type) -> str | None:
 
 
 @cache
-def _entry_points() -> dict[str, EntryPoint]:
-    """Other packages' strategies by name, not yet imported."""
+def _entry_points() -> dict[str, list[EntryPoint]]:
+    """Other packages' strategies by name, not yet imported; more than one has the same name."""
     from importlib.metadata import entry_points
 
-    plugins: dict[str, EntryPoint] = {}
-    for point in entry_points(group=ENTRY_POINTS):
-        if point.name in BUILTIN or point.name in plugins:
-            raise ValueError(
-                f"strategy name {point.name!r} is taken; the plug-in {point.value} must choose "
-                "another"
-            )
-        plugins[point.name] = point
+    plugins: dict[str, list[EntryPoint]] = {}
+    for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.value):
+        points = plugins.setdefault(point.name, [])
+        if point.value not in [known.value for known in points]:  # a package may be there twice
+            points.append(point)
     return plugins
 
 
 def list_strategies() -> list[str]:
-    """The names of all strategies, built-in first, then plug-ins."""
+    """The names of all strategies, built-in first, then plug-ins; some may be broken."""
     return [*BUILTIN, *sorted({*_registered, *_entry_points()} - {*BUILTIN})]
+
+
+def shadowed_plugins() -> list[str]:
+    """A line for each installed plug-in that took a built-in strategy's name, which is not used."""
+    return [
+        f"{point.value} is left out: its name {name} is mixbench's own; it must choose another"
+        for name in BUILTIN
+        for point in _entry_points().get(name, ())
+    ]
+
+
+def is_builtin(cls: type) -> bool:
+    """Whether a class is one of mixbench's own strategies."""
+    return any(_registered.get(name) is cls for name in BUILTIN)
 
 
 def strategy_class(name: str) -> type[MixStrategy]:
@@ -107,12 +121,22 @@ def strategy_class(name: str) -> type[MixStrategy]:
         if name in BUILTIN:
             importlib.import_module(f"mixbench.strategies.{name}")
         elif name in _entry_points():
-            loaded = _entry_points()[name].load()
-            if name not in _registered:
-                register_strategy(name)(loaded)
+            _load_entry_point(name)
         else:
             raise ValueError(f"unknown strategy {name!r}: {did_you_mean(name, list_strategies())}")
     return _registered[name]
+
+
+def _load_entry_point(name: str) -> None:
+    """Import an installed plug-in; ValueError where it is broken, or two packages have the name."""
+    points = _entry_points()[name]
+    if len(points) > 1:
+        values = " and ".join(point.value for point in points)
+        raise ValueError(f"strategy name {name!r} is taken twice, by {values}: uninstall one")
+    with _loading(f"installed plug-in {points[0].value}"):
+        loaded = points[0].load()
+        if name not in _registered:
+            register_strategy(name)(loaded)
 
 
 def registered_name(cls: type) -> str:
@@ -126,27 +150,95 @@ def registered_name(cls: type) -> str:
 
 
 def load_plugin(path: str | Path) -> None:
-    """Run a Python file that registers strategies; ValueError where it is missing or fails."""
+    """Run a Python file that registers strategies; ValueError where it is missing or fails.
+
+    A file that fails leaves nothing behind.
+    """
     path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"plug-in file not found: {path}")
+    _check_file(path)
+    real = path.resolve()  # however it is written, it is the same module
     # two files of the same name are two modules
-    place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
-    spec = importlib.util.spec_from_file_location(f"mixbench_plugin_{path.stem}_{place}", path)
+    place = hashlib.sha256(str(real).encode(errors="surrogateescape")).hexdigest()[:8]
+    spec = importlib.util.spec_from_file_location(f"mixbench_plugin_{real.stem}_{place}", real)
     if spec is None or spec.loader is None:
         raise ValueError(f"plug-in {path} is not a Python file: give a path that ends in .py")
     module = importlib.util.module_from_spec(spec)
     before = dict(_registered)
+    earlier = sys.modules.get(spec.name)
     sys.modules[spec.name] = module  # where dataclasses look up annotations, and pickle classes
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
+        with _loading(f"plug-in {path}", real):
+            spec.loader.exec_module(module)
+    except BaseException:
         del sys.modules[spec.name]
-        for name in set(_registered) - set(before) - set(BUILTIN):  # built-in ones stay imported
-            del _registered[name]
-        raise ValueError(f"plug-in {path} failed: {type(error).__name__}: {error}") from error
+        if earlier is not None:
+            sys.modules[spec.name] = earlier
+        raise
     if _registered == before:
         raise ValueError(
             f"plug-in {path} registered no strategy: decorate a class with "
             "@register_strategy('name')"
         )
+
+
+def _check_file(path: Path) -> None:
+    """ValueError where a path is no regular file: opening a pipe would wait for ever."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:
+        known = isinstance(error, FileNotFoundError)
+        reason = "" if known else f" ({error_text(error, 100)})"
+        raise ValueError(f"plug-in file not found: {str(path)!s:.200}{reason}") from None
+    if not stat.S_ISREG(mode):
+        kind = "a directory" if stat.S_ISDIR(mode) else "no regular file"
+        raise ValueError(f"plug-in {path} is {kind}: give a Python file that registers strategies")
+
+
+@contextmanager
+def _loading(what: str, file: Path | None = None) -> Iterator[None]:
+    """Run someone else's import: ValueError for whatever it raises, and nothing of it stays.
+
+    Built-in strategies that it was the first to import stay known.
+    """
+    before = dict(_registered)
+    settings = _settings()
+    try:
+        yield
+        _require_settings(settings)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # also sys.exit
+        for name in set(_registered) - {*BUILTIN}:
+            del _registered[name]
+        _registered.update(before)
+        line = _line_of(error, file)
+        raise ValueError(f"{what} failed{line}: {error_text(error)}") from error
+
+
+def _settings() -> dict[str, Any]:
+    """The process's settings; where torch is not imported, those that it will have."""
+    if "torch" not in sys.modules:
+        return {}
+    from mixbench.settings import settings
+
+    return settings()
+
+
+def _require_settings(before: dict[str, Any]) -> None:
+    """Put the process's settings back; BrokenRule where an import changed them."""
+    if "torch" in sys.modules:
+        from mixbench.settings import FRESH, require_as_before
+
+        require_as_before(before or FRESH, "the import of a plug-in")
+
+
+def _line_of(error: BaseException, file: Path | None) -> str:
+    """Where in a file an error came up, in words; '' where that is elsewhere."""
+    lines = [
+        frame.lineno
+        for frame in traceback.extract_tb(error.__traceback__)
+        if file is not None and frame.filename == str(file)
+    ]
+    if isinstance(error, SyntaxError) and error.filename == str(file) and error.lineno:
+        lines = [error.lineno]
+    return f" in line {lines[-1]}" if lines else ""

@@ -14,6 +14,7 @@ from typing import Protocol
 import torch
 
 from mixbench.distributed import World
+from mixbench.values import error_text
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,11 @@ class Failed:
     reason: str
 
 
-def explain(error: Exception) -> Failed:
-    """What a strategy's row says of `error`."""
+def explain(error: BaseException) -> Failed:
+    """What a strategy's row says of `error`: one line, whatever the exception's class does."""
     if isinstance(error, torch.OutOfMemoryError):
         return Failed("out of memory: lower --micro-batch")
-    return Failed(f"failed: {type(error).__name__}: {' '.join(str(error).split())}")
+    return Failed(f"failed: {error_text(error)}")
 
 
 class CanFail(Protocol):

@@ -10,17 +10,32 @@ from keyword import iskeyword
 from typing import TYPE_CHECKING, Any
 
 from mixbench.registry import list_strategies, registered_name, strategy_class
-from mixbench.values import bare_word, coerce, did_you_mean, is_strategy, type_name
+from mixbench.rules import BrokenRule, declared_clean_weight, declared_needs, require
+from mixbench.values import (
+    bare_word,
+    coerce,
+    did_you_mean,
+    error_text,
+    is_strategy,
+    type_name,
+)
 
 if TYPE_CHECKING:
     from mixbench.mix import MixStrategy
 
+PLAIN = "numbers, true or false, text, None, tuples of these, or strategies"
 _BARE_WORD = re.compile(r"[A-Za-z_][\w./-]*")
 
 
 def field_types(cls: type) -> dict[str, Any]:
     """The type of each dataclass field that `__init__` takes, in order."""
-    hints = typing.get_type_hints(cls)
+    try:
+        hints = typing.get_type_hints(cls)
+    except Exception as error:  # a name that is imported for type checkers alone, say
+        raise ValueError(
+            f"the types of the fields of {cls.__name__} cannot be read ({error_text(error)}): "
+            "import what they name"
+        ) from None
     return {field.name: hints[field.name] for field in dataclasses.fields(cls) if field.init}
 
 
@@ -52,9 +67,18 @@ def _strategy(node: ast.expr, text: str) -> MixStrategy:
     cls = strategy_class(name.id)
     values = _parameters(name.id, keywords, field_types(cls), text)
     try:
-        return cls(**values)
+        strategy = cls(**values)
+        declared_needs(strategy)
+        declared_clean_weight(strategy)
+        return strategy
+    except BrokenRule as error:
+        raise ValueError(f"strategy {name.id} cannot be used: {error}") from error
     except TypeError as error:  # a plug-in's parameter without a default
-        raise ValueError(f"{name.id}: {error}") from None
+        raise ValueError(f"{name.id}: {error_text(error)}") from None
+    except (ValueError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # a plug-in may raise anything
+        raise ValueError(f"strategy {name.id} cannot be used: {error_text(error)}") from error
 
 
 def _parameters(
@@ -91,6 +115,11 @@ def create_strategy(text: str) -> MixStrategy:
     """
     if not text.strip():
         raise ValueError(f"no strategy named: known: {', '.join(list_strategies())}")
+    return _checked(read_strategy(text))
+
+
+def read_strategy(text: str) -> MixStrategy:
+    """The strategy of a spec text as its class makes it; create_strategy also tries it out."""
     return _strategy(_parse(text), text.strip())
 
 
@@ -102,11 +131,48 @@ def create_strategies(text: str) -> list[MixStrategy]:
         raise ValueError(f"cannot read strategies {text!r}: write a list such as cutmix,transmix")
     if not parsed.elts:
         raise ValueError(f"no strategy named: known: {', '.join(list_strategies())}")
-    strategies = [_strategy(node, listed) for node in parsed.elts]
-    for i, strategy in enumerate(strategies):
-        if strategy in strategies[:i]:
-            raise ValueError(f"strategy {strategy_spec(strategy)!r} is listed twice")
+    strategies = [_checked(_strategy(node, listed)) for node in parsed.elts]
+    specs = [strategy_spec(strategy) for strategy in strategies]
+    for i, spec in enumerate(specs):
+        if spec in specs[:i]:
+            raise ValueError(f"strategy {spec!r} is listed twice")
     return strategies
+
+
+def _checked(strategy: MixStrategy) -> MixStrategy:
+    """The strategy; ValueError where it cannot be known by its spec text."""
+    name = registered_name(type(strategy))
+    try:
+        _check(strategy)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a plug-in may raise anything
+        words = str(error) if isinstance(error, BrokenRule) else error_text(error)
+        raise ValueError(f"strategy {name} cannot be used: {words}") from error
+    return strategy
+
+
+def _check(strategy: MixStrategy) -> None:
+    """BrokenRule, or whatever the strategy raises."""
+    text = strategy_spec(strategy)
+    try:
+        again = read_strategy(text)
+    except ValueError as error:
+        raise BrokenRule(
+            f"its spec text {text:.80} cannot be read back ({error_text(error, 120)}): give its "
+            f"fields {PLAIN}"
+        ) from error
+    require(
+        strategy_spec(again) == text and again == strategy,
+        f"its spec text {text:.80} reads back as another strategy: give its fields {PLAIN}",
+    )
+    try:
+        same = hash(again) == hash(strategy)
+    except TypeError as error:
+        raise BrokenRule(
+            f"it has no hash ({error_text(error)}): give its fields {PLAIN}"
+        ) from error
+    require(same, "equal strategies must have equal hashes")
 
 
 def strategy_spec(strategy: MixStrategy) -> str:

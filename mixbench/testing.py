@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
@@ -16,13 +17,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from mixbench import rules, settings
 from mixbench.mix import MixedBatch, MixStrategy, ModelOutput, soft_targets
 from mixbench.services.context import make_context
-from mixbench.spec import create_strategy, strategy_spec
+from mixbench.spec import read_strategy, strategy_spec
+from mixbench.values import error_text
 
 if TYPE_CHECKING:
     import pytest
 
+CPU = torch.device("cpu")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 NUM_CLASSES = 7
 SHAPES = {
@@ -51,7 +55,7 @@ def checks(strategy: MixStrategy, *, moves_pixels: bool = False) -> Iterator[Che
     `moves_pixels` is for strategies that shift pixels before they mix: it leaves out the checks
     that compare images pixel by pixel.
     """
-    for of_strategy in (_spec_text_comes_back, _equal_strategies_hash_alike):
+    for of_strategy in _OF_A_STRATEGY:
         yield Check(_title(of_strategy), partial(of_strategy, strategy))
     shapes = list(enumerate(SHAPES.values()))
     plain = [_Trial(strategy, seed, shape, torch.float32) for seed, shape in shapes]
@@ -156,6 +160,7 @@ class _Trial:
         self.labels = torch.randint(NUM_CLASSES, self.shape[:1], generator=generator)
         self.attn = torch.rand((self.shape[0], 4, 4), generator=generator)
         self.lent_images, self.lent_labels = self.images.clone(), self.labels.clone()
+        self.left: dict[str, str] = {}  # rule -> how a mix or a relabel broke it
 
     def __str__(self) -> str:
         batch, _, height, width = self.shape
@@ -172,16 +177,45 @@ class _Trial:
 
     def mix(self, images: Tensor, labels: Tensor, global_seed: int) -> MixedBatch:
         """The mixed batch, drawn as in `mixed`; torch's own generator is seeded by global_seed."""
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), self._at_work("mix"):
             model = _TinyModel(NUM_CLASSES)
             torch.manual_seed(global_seed)
-            try:
-                ctx = make_context(
-                    self.strategy, model, images, seed=self.seed, step=3, mean=MEAN, std=STD
-                )
+            ctx = make_context(
+                self.strategy, model, images, seed=self.seed, step=3, mean=MEAN, std=STD
+            )
+            lent = rules.lent_to_mix(images, labels, ctx)
+            with self._watched("mix", lent):
                 return self.strategy.mix(images, labels, ctx)
-            except Exception as error:
-                raise _Raised(f"mix raised {type(error).__name__}: {error}") from error
+
+    @contextmanager
+    def _at_work(self, method: str) -> Iterator[None]:
+        """What a strategy raises inside is a _Raised."""
+        try:
+            yield
+        except Exception as error:
+            raise _Raised(f"{method} raised {error_text(error)}") from error
+
+    @contextmanager
+    def _watched(self, method: str, lent: rules.Lent) -> Iterator[None]:
+        """Note in `left` what the strategy leaves behind, and put back what is everyone's."""
+        process, fields = settings.settings(), rules.field_values(self.strategy)
+        generators = settings.generators(CPU)
+        try:
+            yield
+        finally:
+            for name in settings.put_generators_back(generators, CPU):
+                self.left.setdefault(
+                    "generators", f"{method} draws from {name} global generator: use ctx.rng"
+                )
+            for rule, holds in (
+                ("settings", partial(settings.require_as_before, process, method)),
+                ("fields", partial(rules.fields_stay, self.strategy, fields, method)),
+                ("lent", partial(lent.stays, method)),
+            ):
+                try:
+                    holds()
+                except rules.BrokenRule as error:
+                    self.left.setdefault(rule, str(error))
 
     def copy(self) -> MixedBatch:
         """The mixed batch for a relabel that might change it."""
@@ -192,10 +226,8 @@ class _Trial:
         """A's share of the labels; the strategy sees `attn` (B, h, w) where it needs attention."""
         logits = torch.zeros(self.shape[0], NUM_CLASSES)
         output = ModelOutput(logits, attn if self.strategy.needs.attention else None)
-        try:
+        with self._at_work("relabel"), self._watched("relabel", rules.Lent.of()):
             return self.strategy.relabel(mixed, output)
-        except Exception as error:
-            raise _Raised(f"relabel raised {type(error).__name__}: {error}") from error
 
 
 def _run(trial: _Trial) -> None:
@@ -225,22 +257,25 @@ def _hold(rule: Callable[[_Trial], None], trials: list[_Trial]) -> None:
         raise raised[0]
 
 
-def _require(ok: bool | Tensor, rule: str) -> None:
-    if not bool(ok):
-        raise AssertionError(rule)
-
-
 # The rules of a strategy.
 
 
 def _spec_text_comes_back(strategy: MixStrategy) -> None:
-    again = create_strategy(strategy_spec(strategy))
-    _require(again == strategy, "create_strategy(strategy_spec(s)) must equal s")
+    again = read_strategy(strategy_spec(strategy))
+    rules.require(again == strategy, "create_strategy(strategy_spec(s)) must equal s")
 
 
 def _equal_strategies_hash_alike(strategy: MixStrategy) -> None:
-    again = create_strategy(strategy_spec(strategy))
-    _require(hash(strategy) == hash(again), "equal strategies must have equal hashes")
+    again = read_strategy(strategy_spec(strategy))
+    rules.require(hash(strategy) == hash(again), "equal strategies must have equal hashes")
+
+
+def _needs_are_declared(strategy: MixStrategy) -> None:
+    rules.declared_needs(strategy)
+
+
+def _clean_weight_is_declared(strategy: MixStrategy) -> None:
+    rules.declared_clean_weight(strategy)
 
 
 # The rules of a mixed batch.
@@ -249,60 +284,77 @@ def _equal_strategies_hash_alike(strategy: MixStrategy) -> None:
 def _callers_batch_unchanged(trial: _Trial) -> None:
     _ = trial.mixed
     same = trial.lent_images.equal(trial.images) and trial.lent_labels.equal(trial.labels)
-    _require(same, "the caller's batch must not change")
+    rules.require(same, "the caller's batch must not change")
+    _leaves_no("lent", trial)
+
+
+def _settings_stay(trial: _Trial) -> None:
+    """Gradient mode, default dtype and whatever else is everyone's."""
+    _leaves_no("settings", trial)
+
+
+def _global_generators_unused(trial: _Trial) -> None:
+    """Not torch's, numpy's or Python's: a resumed run would differ from an uninterrupted one."""
+    _leaves_no("generators", trial)
+
+
+def _fields_stay(trial: _Trial) -> None:
+    _leaves_no("fields", trial)
+
+
+def _leaves_no(rule: str, trial: _Trial) -> None:
+    """Mix and relabel left nothing behind that breaks a rule."""
+    _ = trial.lam
+    rules.require(rule not in trial.left, trial.left.get(rule, ""))
+
+
+def _mixed_is_a_batch(trial: _Trial) -> None:
+    rules.mixed_is_a_batch(trial.mixed)
 
 
 def _images_keep_shape(trial: _Trial) -> None:
-    shape = tuple(trial.mixed.images.shape)
-    _require(shape == trial.shape, f"images must stay {trial.shape}, not {shape}")
+    rules.images_keep_shape(trial.mixed, trial.images)
 
 
 def _images_keep_dtype(trial: _Trial) -> None:
-    dtype = trial.mixed.images.dtype
-    _require(dtype == trial.dtype, f"images must stay {trial.dtype}, not {dtype}")
+    rules.images_keep_dtype(trial.mixed, trial.images)
 
 
 def _images_are_finite(trial: _Trial) -> None:
-    _require(trial.mixed.images.isfinite().all(), "images must be finite")
+    rules.images_are_finite(trial.mixed, trial.images)
+
+
+def _mixed_has_no_gradient(trial: _Trial) -> None:
+    rules.mixed_has_no_gradient(trial.mixed)
 
 
 def _labels_are_those_of_a(trial: _Trial) -> None:
-    _require(trial.mixed.labels.equal(trial.labels), "labels must stay those of A")
+    rules.labels_keep_shape(trial.mixed, trial.labels)
+    rules.labels_are_those_of_a(trial.mixed, trial.labels)
 
 
 def _partner_names_rows(trial: _Trial) -> None:
-    partner = trial.mixed.partner
-    _require(
-        partner.shape == trial.labels.shape, f"partner must be (B,), not {tuple(partner.shape)}"
-    )
-    inside = (partner >= 0).all() & (partner < trial.shape[0]).all()
-    _require(inside, "partner must name rows of the batch")
+    rules.partner_is_of_whole_numbers(trial.mixed, trial.labels)
+    rules.partner_names_rows(trial.mixed)
 
 
 def _mask_fits_images(trial: _Trial) -> None:
-    batch, _, height, width = trial.shape
-    shape = tuple(trial.mixed.mask.shape)
-    fits = len(shape) == 4 and all(
-        side in (1, full) for side, full in zip(shape, (batch, 1, height, width), strict=True)
-    )
-    _require(fits, f"mask must be (B or 1, 1, H or 1, W or 1), not {shape}")
+    rules.mask_fits_images(trial.mixed, trial.images)
 
 
 def _mask_is_float32(trial: _Trial) -> None:
-    dtype = trial.mixed.mask.dtype
-    _require(dtype == torch.float32, f"mask must be float32, not {dtype}")
+    rules.mask_is_float32(trial.mixed)
 
 
 def _mask_in_unit_interval(trial: _Trial) -> None:
-    mask = trial.mixed.mask
-    _require((mask >= 0).all() & (mask <= 1).all(), "mask must lie in [0, 1]")
+    rules.mask_in_unit_interval(trial.mixed)
 
 
 def _same_draws(trial: _Trial) -> None:
     """What a strategy draws from torch's own generator differs in the second mix."""
     again = trial.mix(trial.images.clone(), trial.labels.clone(), trial.seed + 1)
     same = trial.mixed.images.equal(again.images) and trial.mixed.mask.equal(again.mask)
-    _require(same, "same generator, same draws")
+    rules.require(same, "same generator, same draws")
 
 
 def _pixels_follow_mask(trial: _Trial) -> None:
@@ -327,7 +379,7 @@ def _pixels_are_copied(trial: _Trial) -> None:
     mixed = trial.mix(spoiled.clone(), trial.labels.clone(), trial.seed)
     for value, source in ((1, spoiled), (0, spoiled[mixed.partner])):
         copied = (mixed.images == source) | (mixed.mask != value)
-        _require(
+        rules.require(
             copied.all(), f"where the mask is {value} the pixel must be copied, also beside an inf"
         )
 
@@ -336,16 +388,15 @@ def _pixels_are_copied(trial: _Trial) -> None:
 
 
 def _lam_fits_labels(trial: _Trial) -> None:
-    shape = tuple(trial.lam.shape)
-    _require(shape == trial.shape[:1], f"relabel must give (B,), not {shape}")
+    rules.lam_fits_labels(trial.lam, trial.mixed)
 
 
 def _lam_in_unit_interval(trial: _Trial) -> None:
-    _require((trial.lam >= 0).all() & (trial.lam <= 1).all(), "lam must lie in [0, 1]")
+    rules.lam_in_unit_interval(trial.lam)
 
 
 def _lam_has_no_gradient(trial: _Trial) -> None:
-    _require(not trial.lam.requires_grad, "lam must carry no gradient")
+    rules.lam_has_no_gradient(trial.lam)
 
 
 def _labels_sum_to_one(trial: _Trial) -> None:
@@ -355,14 +406,14 @@ def _labels_sum_to_one(trial: _Trial) -> None:
 
 def _relabel_repeats(trial: _Trial) -> None:
     again = trial.relabel(trial.copy(), trial.attn)
-    _require(trial.lam.equal(again), "relabel must give the same lam again")
+    rules.require(trial.lam.equal(again), "relabel must give the same lam again")
 
 
 def _relabel_changes_nothing(trial: _Trial) -> None:
     mixed = trial.copy()
     trial.relabel(mixed, trial.attn)
-    _require(mixed.labels.equal(trial.mixed.labels), "relabel must not change the labels")
-    _require(mixed.images.equal(trial.mixed.images), "relabel must not change the images")
+    rules.require(mixed.labels.equal(trial.mixed.labels), "relabel must not change the labels")
+    rules.require(mixed.images.equal(trial.mixed.images), "relabel must not change the images")
 
 
 def _attention_raises_lam(trial: _Trial) -> None:
@@ -371,13 +422,20 @@ def _attention_raises_lam(trial: _Trial) -> None:
     on_a = torch.nn.functional.interpolate(mask, trial.attn.shape[-2:])[:, 0]
     high = trial.relabel(trial.copy(), on_a + 1e-6)
     low = trial.relabel(trial.copy(), 1 - on_a + 1e-6)
-    _require(
+    rules.require(
         (high >= low - 1e-5).all(), "more attention on A must not lower lam, A's share of the label"
     )
 
 
+_OF_A_STRATEGY = (
+    _spec_text_comes_back,
+    _equal_strategies_hash_alike,
+    _needs_are_declared,
+    _clean_weight_is_declared,
+)
 _RULES = (
     _callers_batch_unchanged,
+    _mixed_is_a_batch,
     _images_keep_shape,
     _images_keep_dtype,
     _images_are_finite,
@@ -386,6 +444,10 @@ _RULES = (
     _mask_fits_images,
     _mask_is_float32,
     _mask_in_unit_interval,
+    _mixed_has_no_gradient,
+    _settings_stay,
+    _global_generators_unused,
+    _fields_stay,
     _same_draws,
     _lam_fits_labels,
     _lam_in_unit_interval,

@@ -35,6 +35,17 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
 
 
+def error_text(error: BaseException, length: int = 300) -> str:
+    """What an exception says, on one line of at most so many characters, whatever it is."""
+    try:
+        text = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # a class of someone else's
+        text = f"{type.__getattribute__(type(error), '__name__')}, which cannot be shown as text"
+    return text if len(text) <= length else f"{text[: length - 4]} ..."
+
+
 def is_strategy(hint: Any) -> bool:
     """Whether a type is a strategy's."""
     from mixbench.mix import MixStrategy
@@ -54,8 +65,14 @@ def type_name(hint: Any) -> str:
     if is_union(hint):
         return " or ".join(type_name(part) for part in typing.get_args(hint))
     if typing.get_origin(hint) is tuple:
-        return f"{len(typing.get_args(hint))} numbers"
-    return WORDS.get(hint, "a strategy" if is_strategy(hint) else str(hint))
+        parts = typing.get_args(hint)
+        if parts[1:] == (...,):
+            return f"any number of values such as (1, 2), each {type_name(parts[0])}"
+        plain = all(part in (int, float) for part in parts)
+        return f"{len(parts)} {'numbers' if plain else 'values'}"
+    if is_strategy(hint):
+        return "a strategy"
+    return WORDS.get(hint) or f"of type {getattr(hint, '__name__', hint)}"
 
 
 def coerce(value: Any, hint: Any, what: str) -> Any:
@@ -74,6 +91,10 @@ def coerce(value: Any, hint: Any, what: str) -> Any:
                 continue
     elif origin is typing.Literal and value in parts:
         return value
+    elif origin is tuple and isinstance(value, (list, tuple)) and parts[1:] == (...,):
+        return tuple(coerce(each, parts[0], what) for each in value)
+    elif origin is list and isinstance(value, list):
+        return [coerce(each, parts[0], what) for each in value]
     elif origin is tuple and isinstance(value, (list, tuple)) and len(value) == len(parts):
         return tuple(coerce(each, part, what) for each, part in zip(value, parts, strict=True))
     elif hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):

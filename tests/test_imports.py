@@ -17,7 +17,10 @@ ROOMS = [  # from the highest to the lowest
     {"data", "models"},
     {"recipe", "spec"},
     {"registry", "runtime", "values"},
-    {"mix", "puzzle", "distributed", "errors", "files", "published", "watch"},
+    {
+        *("mix", "rules", "settings", "puzzle", "distributed"),
+        *("errors", "files", "published", "watch"),
+    },
 ]
 FLOOR = {room: -height for height, rooms in enumerate(ROOMS) for room in rooms}
 

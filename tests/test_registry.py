@@ -1,10 +1,13 @@
 """Names, plug-ins, and errors that name the way out."""
 
+import os
 import subprocess
 import sys
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
+import torch
 
 import mixbench
 from mixbench import (
@@ -178,3 +181,161 @@ def test_the_kit_catches_attention_taken_the_wrong_way():
 
     with pytest.raises(AssertionError, match="must not lower lam"):
         check_strategy(Backwards())
+
+
+GOOD = """
+from dataclasses import dataclass
+from mixbench import register_strategy
+from mixbench.strategies.cutmix import CutMix
+
+@register_strategy("good")
+@dataclass(frozen=True)
+class Good(CutMix): ...
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (GOOD + "import sys; sys.exit(3)", "failed in line 9: SystemExit: 3"),
+        (GOOD + "raise BaseException('x' * 10**6)", "failed in line 9: BaseException: xxx"),
+        (GOOD + "def f(:", "failed in line 9: SyntaxError"),
+        (GOOD + "def f():\n    1 / 0\nf()", "failed in line 10: ZeroDivisionError"),
+        (GOOD + "import os; os.chdir('/')", "must leave the working directory"),
+        (GOOD + "import torch; torch.set_default_dtype(torch.float64)", "torch's default dtype"),
+        (GOOD + "import torch; torch.set_grad_enabled(False)", "must leave gradient mode"),
+        (GOOD.encode() + b"x = '\xff'", "SyntaxError"),
+        (GOOD.encode() + b"\0", "null bytes"),
+        ("x = 1", "registered no strategy"),
+        ("import not_there", "failed in line 1: ModuleNotFoundError"),
+    ],
+)
+def test_a_plugin_file_that_fails_is_a_sentence_and_leaves_nothing(tmp_path, text, message):
+    path = tmp_path / "mine.py"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    modules, directory = set(sys.modules), Path.cwd()
+    with pytest.raises(ValueError) as error:
+        load_plugin(path)
+    assert message in str(error.value) and len(str(error.value)) < 700
+    assert "good" not in list_strategies() and Path.cwd() == directory
+    assert torch.get_default_dtype() == torch.float32 and torch.is_grad_enabled()
+    assert not [name for name in set(sys.modules) - modules if "mine" in name and text != "x = 1"]
+
+
+def test_ctrl_c_in_a_plugin_interrupts(tmp_path):
+    (tmp_path / "mine.py").write_text("raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        load_plugin(tmp_path / "mine.py")
+
+
+def test_what_is_no_file_is_a_sentence(tmp_path):
+    os.mkfifo(tmp_path / "pipe.py")
+    (tmp_path / "folder.py").mkdir()
+    (tmp_path / "mine.txt").write_text(GOOD)
+    for name, message in (
+        ("pipe.py", "is no regular file"),
+        ("folder.py", "is a directory"),
+        ("mine.txt", "ends in .py"),
+        ("nowhere.py", "not found"),
+        ("a" * 300, "not found"),
+        ("nul\0.py", "not found"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load_plugin(tmp_path / name)
+
+
+def test_a_file_that_is_given_twice_is_one_plugin(tmp_path, monkeypatch):
+    """Also by another path, and through a link."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(GOOD)
+    (tmp_path / "link.py").symlink_to("mine.py")
+    for path in ("mine.py", tmp_path / "mine.py", "./mine.py", "link.py"):
+        load_plugin(path)
+    assert strategy_spec(create_strategy("good")) == "good"
+
+
+class Installed:
+    """An entry point of a package that is installed."""
+
+    def __init__(self, name, value, load):
+        self.name, self.value, self.load = name, value, load
+
+
+def good():
+    return dataclass(frozen=True)(type("Good", (CutMix,), {}))
+
+
+def failing(error):
+    def load():
+        raise error
+
+    return load
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """Packages whose strategies are broken, each in another way, and one that is good."""
+    points = [
+        Installed("good", "good:Good", good),
+        Installed("gone", "gone:Gone", failing(ModuleNotFoundError("No module named 'gone'"))),
+        Installed("leaves", "leaves:Leaves", failing(SystemExit(3))),
+        Installed("text", "text:Text", lambda: "no class"),
+        Installed("thawed", "thawed:Thawed", lambda: type("Thawed", (CutMix,), {})),
+        Installed("Upper", "upper:Upper", good),
+        Installed("twice", "first:Twice", good),
+        Installed("twice", "second:Twice", good),
+        Installed("again", "again:Again", good),
+        Installed("again", "again:Again", good),
+        Installed("cutmix", "thief:CutMix", good),
+    ]
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: points)
+    registry._entry_points.cache_clear()
+    yield
+    registry._entry_points.cache_clear()
+
+
+BROKEN = {
+    "gone": "installed plug-in gone:Gone failed: ModuleNotFoundError: No module named 'gone'",
+    "leaves": "installed plug-in leaves:Leaves failed: SystemExit: 3",
+    "text": "must be a class derived from MixStrategy",
+    "thawed": "must be a frozen dataclass",
+    "Upper": "lower-case letters",
+    "twice": "taken twice, by first:Twice and second:Twice: uninstall one",
+}
+
+
+def test_a_broken_installed_plugin_is_a_line_of_the_list(installed, capsys):
+    from mixbench.cli import main
+
+    assert main(["--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name, reason in BROKEN.items():
+        [line] = [line for line in lines if line.startswith(f"{name} is broken")]
+        assert reason in line
+    assert "thief:CutMix is left out: its name cutmix is mixbench's own" in lines[-1]
+    assert sum(line.startswith("good(alpha=1.0") for line in lines) == 1
+    assert [line for line in lines if line.startswith("cutmix")] == [
+        "cutmix(alpha=1.0, per_sample=False)"
+    ]
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_installed_plugin_is_a_sentence_where_it_is_named(installed, name):
+    assert create_strategy("cutmix") and create_strategy("good") and create_strategy("again")
+    with pytest.raises(ValueError, match=name):
+        create_strategy(name)
+    with pytest.raises(ValueError, match="did you mean"):
+        create_strategy(f"{name}x")
+
+
+def test_a_default_that_cannot_be_shown_is_a_line_of_the_list(capsys):
+    from mixbench.commands.list import print_strategies
+
+    class Silent:
+        def __str__(self):
+            raise RuntimeError("no words")
+
+    kind = type("Odd", (CutMix,), {"__annotations__": {"x": Silent}, "x": Silent()})
+    register_strategy("odd")(dataclass(frozen=True, eq=False)(kind))
+    print_strategies()
+    assert "odd is broken: RuntimeError: no words" in capsys.readouterr().out

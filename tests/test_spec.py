@@ -1,7 +1,12 @@
 """Spec text both ways, and errors that name the way out."""
 
-from dataclasses import dataclass
+import enum
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from mixbench import create_strategies, create_strategy, register_strategy, strategy_spec
@@ -96,3 +101,113 @@ def test_yamls_words_are_known():
     )
     with pytest.raises(ValueError, match="cutmix per_sample must be true or false, not None"):
         create_strategy("cutmix(per_sample=null)")
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+def with_field(hint, default=None, factory=None):
+    """A strategy `fielded` whose field `x` is of the type and has the default."""
+    value = field(default=default) if factory is None else field(default_factory=factory)
+    kind = type("Fielded", (CutMix,), {"__annotations__": {"x": hint}, "x": value})
+    return register_strategy("fielded")(dataclass(frozen=True)(kind))
+
+
+@pytest.mark.parametrize(
+    ("hint", "default", "text", "value"),
+    [
+        (tuple[int, ...], (), "(1, 2, 3)", (1, 2, 3)),
+        (tuple[int, ...], (1,), "[4]", (4,)),
+        (tuple[int, ...], (1,), "()", ()),
+        (tuple[float, float], (0.0, 1.0), "(1, 2)", (1.0, 2.0)),
+        (tuple[str, ...], (), "('a b', 'c')", ("a b", "c")),
+        (tuple[tuple[int, int], ...], (), "((1, 2), (3, 4))", ((1, 2), (3, 4))),
+        (bytes, b"", "b'\\x00'", b"\0"),
+        (str, "", "'a,b(c)=\\'\\n\\u4e2d'", "a,b(c)='\n\u4e2d"),
+        (float, np.float64(0.5), "0.25", 0.25),
+        (float, 1.0, "-0.0", 0.0),
+        (int | None, None, "-3", -3),
+        (Any, None, "(1, 'a', None)", (1, "a", None)),
+        (Path, Path("."), None, Path(".")),
+        (Colour, Colour.RED, None, Colour.RED),
+        (frozenset, frozenset({1}), None, frozenset({1})),
+    ],
+)
+def test_fields_that_text_can_write_come_back(hint, default, text, value):
+    with_field(hint, default)
+    strategy = create_strategy("fielded" if text is None else f"fielded(x={text})")
+    assert strategy.x == value and type(strategy.x) is type(value)
+    assert create_strategy(strategy_spec(strategy)) == strategy
+    assert "\n" not in strategy_spec(strategy)
+
+
+@pytest.mark.parametrize(
+    ("hint", "factory", "text", "message"),
+    [
+        (tuple[int, ...], None, "3", "any number of values such as (1, 2), each a whole number"),
+        (tuple[int, ...], None, "(1, 2.5)", "a whole number, not 2.5"),
+        (tuple[float, float], None, "(1,)", "2 numbers"),
+        (list[int], None, "[1, 2]", "no hash"),
+        (list[int], list, "", "no hash"),
+        (dict, dict, "", "no hash"),
+        (dict, None, "{1: 2}", "no hash"),
+        (set, None, "{1}", "no hash"),
+        (frozenset, None, "{1}", "of type frozenset"),
+        (Path, None, "'a'", "of type Path"),
+        (Colour, None, "RED", "of type Colour"),
+        (float, None, "1e999", "cannot be read back"),
+        (float, lambda: math.nan, "", "cannot be read back"),
+        (float, None, "nan", "a number, not 'nan'"),
+        (object, lambda: np.zeros(3), "", "truth value"),
+        (object, object, "", "cannot be read back"),
+        ("Missing", None, "1", "types of the fields of Fielded cannot be read"),
+    ],
+)
+@pytest.mark.parametrize("around", ["{}", "transmix(base={})", "cutmix(alpha=2),{}"])
+def test_fields_that_text_cannot_write_are_refused_at_the_start(
+    hint, factory, text, message, around
+):
+    with_field(hint, 0, factory)
+    spec = f"fielded(x={text})" if text else "fielded"
+    with pytest.raises(ValueError) as error:
+        create_strategies(around.format(spec))
+    assert message in str(error.value) and len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"__post_init__": lambda self: 1 / 0}, "cannot be used: ZeroDivisionError"),
+        ({"__post_init__": lambda self: exit(3)}, "cannot be used: SystemExit: 3"),
+        ({"__eq__": lambda self, other: 1 / 0}, "cannot be used: ZeroDivisionError"),
+        ({"__eq__": lambda self, other: False, "__hash__": lambda self: 1}, "another strategy"),
+        ({"__hash__": lambda self: 1 / 0}, "cannot be used: ZeroDivisionError"),
+        (
+            {"__eq__": lambda self, other: True, "__hash__": lambda self: id(self)},
+            "equal strategies must have equal hashes",
+        ),
+        (
+            {"__post_init__": lambda self: object.__setattr__(self, "alpha", self.alpha + 1)},
+            "another strategy",
+        ),
+    ],
+)
+def test_what_a_plugin_does_when_it_is_made_is_a_sentence(members, message):
+    kind = type("Odd", (CutMix,), members)
+    register_strategy("odd")(dataclass(frozen=True)(kind))
+    with pytest.raises(ValueError, match="odd") as error:
+        create_strategies("cutmix,odd")
+    assert message in str(error.value)
+
+
+def test_a_repr_that_raises_harms_nothing():
+    members = {"__repr__": lambda self: 1 / 0, "__str__": lambda self: 1 / 0}
+    register_strategy("odd")(dataclass(frozen=True, repr=False)(type("Odd", (CutMix,), members)))
+    assert strategy_spec(create_strategy("transmix(base=odd)")) == "transmix(base=odd)"
+
+
+def test_two_that_claim_to_be_equal_are_two():
+    members = {"__eq__": lambda self, other: True, "__hash__": lambda self: 1}
+    register_strategy("odd")(dataclass(frozen=True)(type("Odd", (CutMix,), members)))
+    assert len(create_strategies("cutmix,odd,odd(alpha=2)")) == 3

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mixbench import MixedBatch, create_strategy, register_strategy, registry
+from mixbench import MixedBatch, Needs, create_strategy, register_strategy, registry
 from mixbench.mix import mirrored
 from mixbench.strategies.mixup import Mixup
 from mixbench.strategies.none import NoMix
@@ -127,11 +127,35 @@ class ChangesLabelsAfterwards(Mixup):
         return lam
 
 
-class DrawsGlobally(NoMix):
+GENERATOR = torch.Generator()
+
+
+class DrawsGlobally(Mixup):
     def mix(self, images, labels, ctx):
-        share = torch.rand(1, 1, 1, 1)
+        torch.rand(1)
+        return super().mix(images, labels, ctx)
+
+
+class DrawsFromItsOwn(NoMix):
+    def mix(self, images, labels, ctx):
+        share = torch.rand(1, 1, 1, 1, generator=GENERATOR)
         mixed = (share * images + (1 - share) * images.flip(0)).to(images.dtype)
         return MixedBatch(images=mixed, labels=labels, partner=mirrored(images), mask=share)
+
+
+class ChangesSettings(Mixup):
+    def mix(self, images, labels, ctx):
+        torch.set_default_dtype(torch.float64)
+        torch.set_grad_enabled(False)
+        return Mixup.mix(self, images, labels, ctx)
+
+
+class ChangesItself(Mixup):
+    count: int = 0
+
+    def relabel(self, mixed, output):
+        object.__setattr__(self, "count", self.count + 1)
+        return mixed.lam
 
 
 class Multiplies(NoMix):
@@ -168,9 +192,15 @@ CASES = {
     "partner_names_rows": altering(partner=lambda mixed, images: mixed.partner - len(images)),
     "mask_fits_images": altering(mask=lambda mixed, images: mixed.mask.expand(1, 3, 1, 1)),
     "mask_is_float32": altering(mask=lambda mixed, images: mixed.mask.double()),
-    "same_draws": DrawsGlobally,
+    "same_draws": DrawsFromItsOwn,
+    "global_generators_unused": DrawsGlobally,
+    "settings_stay": ChangesSettings,
+    "fields_stay": ChangesItself,
+    "mixed_has_no_gradient": altering(memo=lambda mixed, _: [mixed.mask.clone().requires_grad_()]),
     "lam_has_no_gradient": relabelling(lambda mixed: mixed.lam.clone().requires_grad_()),
-    "relabel_repeats": relabelling(lambda mixed: torch.rand(len(mixed.labels))),
+    "relabel_repeats": relabelling(
+        lambda mixed: torch.rand(len(mixed.labels), generator=GENERATOR)
+    ),
     "relabel_changes_nothing": ChangesLabelsAfterwards,
     "attention_raises_lam": Backwards,
     "pixels_follow_mask": WrongShare,
@@ -206,6 +236,51 @@ def test_a_wrong_lam_is_named(relabel, names):
     assert failing(registered(relabelling(relabel))) == names
 
 
+@pytest.mark.parametrize(
+    ("members", "name"),
+    [
+        ({"needs": Needs(attention=3)}, "needs_are_declared"),
+        ({"clean_weight": -1.0}, "clean_weight_is_declared"),
+    ],
+)
+def test_nonsense_that_a_strategy_says_of_itself_is_named(members, name):
+    """Nor can it be read from its spec text then."""
+    broken = registered(type("Broken", (Mixup,), members))
+    assert name in failing(broken) <= {name, "spec_text_comes_back", "equal_strategies_hash_alike"}
+
+
+def test_what_is_no_batch_is_named():
+    class Broken(Mixup):
+        def mix(self, images, labels, ctx):
+            return images
+
+        def relabel(self, mixed, output):
+            return torch.ones(1)
+
+    assert "mixed_is_a_batch" in failing(registered(Broken))
+    with pytest.raises(AssertionError, match="mix must give a MixedBatch, not Tensor"):
+        check_strategy(Broken())
+
+
+def test_the_kit_puts_back_what_a_strategy_changes():
+    class Broken(Mixup):
+        mix = ChangesSettings.mix
+
+    failing(registered(Broken))
+    assert torch.get_default_dtype() == torch.float32 and torch.is_grad_enabled()
+
+
+def test_a_change_in_place_that_is_taken_back_is_named():
+    """On a GPU the next strategy may read the batch in between."""
+
+    class Broken(Mixup):
+        def mix(self, images, labels, ctx):
+            images.add_(0)
+            return super().mix(images, labels, ctx)
+
+    assert failing(registered(Broken)) == {"callers_batch_unchanged"}
+
+
 def test_a_mask_above_1_is_named():
     class Broken(NoMix):
         def mix(self, images, labels, ctx):
@@ -222,8 +297,20 @@ def test_a_mask_above_1_is_named():
 
 
 def test_every_check_has_a_strategy_that_fails_it():
-    seen = {*CASES, "images_keep_shape", "images_are_finite", "mask_in_unit_interval"}
-    seen |= {"lam_in_unit_interval", "lam_fits_labels", "labels_sum_to_one"}
+    seen = {
+        *CASES,
+        "mixed_is_a_batch",
+        "images_keep_shape",
+        "images_are_finite",
+        "mask_in_unit_interval",
+    }
+    seen |= {
+        "needs_are_declared",
+        "clean_weight_is_declared",
+        "lam_in_unit_interval",
+        "lam_fits_labels",
+        "labels_sum_to_one",
+    }
     assert {check.name for check in checks(TransMix())} == seen
 
 
@@ -235,7 +322,7 @@ def test_all_broken_rules_are_reported_at_once():
     with pytest.raises(AssertionError) as caught:
         check_strategy(registered(Broken))
     lines = str(caught.value).splitlines()
-    assert lines[0] == "broken fails 2 of 25 checks:"
+    assert lines[0] == "broken fails 2 of 32 checks:"
     assert lines[1] == (
         "  callers_batch_unchanged: the caller's batch must not change "
         "(4 images of 32 x 32, float32)"
@@ -294,7 +381,7 @@ def test_pytest_names_a_case_of_every_check():
     mark = parametrize_with_checks(strategies).mark
     assert mark.name == "parametrize" and mark.args[0] == "check"
     ids = [case.id for case in mark.args[1]]
-    assert len(ids) == len(set(ids)) == 25 + 26
+    assert len(ids) == len(set(ids)) == 32 + 33
     assert {"cutmix-labels_sum_to_one", "transmix(base=mixup)-attention_raises_lam"} <= set(ids)
     assert "cutmix-attention_raises_lam" not in ids
 
@@ -323,5 +410,5 @@ def test_pytest_runs_the_cases(run_pytest):
             check()
         """
     )
-    assert "1 failed, 49 passed" in printed
+    assert "1 failed, 63 passed" in printed
     assert "test_rules[wronglam-lam_in_unit_interval]" in printed

@@ -7,8 +7,9 @@ from typing import Any
 
 from mixbench.commands.options import Parser, add_plugin_option, load_plugins
 from mixbench.mix import MixStrategy
-from mixbench.registry import list_strategies, strategy_class
+from mixbench.registry import list_strategies, shadowed_plugins, strategy_class
 from mixbench.spec import strategy_spec
+from mixbench.values import error_text
 
 
 def list_command(argv: list[str]) -> int:
@@ -23,13 +24,28 @@ def list_command(argv: list[str]) -> int:
 def print_strategies() -> None:
     """Print every registered strategy with its parameters and their defaults."""
     for name in list_strategies():
-        parameters = []
-        for field in dataclasses.fields(strategy_class(name)):  # type: ignore[arg-type]
-            if field.default is dataclasses.MISSING:
-                parameters.append(field.name)
-            else:
-                parameters.append(f"{field.name}={_default_text(field.default)}")
-        print(f"{name}({', '.join(parameters)})" if parameters else name)
+        try:
+            print(_signature(name))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a plug-in that is broken in any way ends nothing
+            words = str(error) if isinstance(error, ValueError) else error_text(error)
+            print(f"{name} is broken: {' '.join(words.split()):.400}")
+    for line in shadowed_plugins():
+        print(line)
+
+
+def _signature(name: str) -> str:
+    """A strategy's name with its parameters and their defaults."""
+    parameters = []
+    for field in dataclasses.fields(strategy_class(name)):  # type: ignore[arg-type]
+        if field.default is not dataclasses.MISSING:
+            parameters.append(f"{field.name}={_default_text(field.default)}")
+        elif field.default_factory is not dataclasses.MISSING:
+            parameters.append(f"{field.name}={_default_text(field.default_factory())}")
+        else:
+            parameters.append(field.name)
+    return f"{name}({', '.join(parameters)})" if parameters else name
 
 
 def _default_text(value: Any) -> str:

@@ -119,7 +119,7 @@ def _row(
     learner: Learner, recipe: Recipe, data: Data, recipe_hash: str, runtime: Runtime
 ) -> RunRow:
     """What a strategy came to with one seed; single images' results go into files."""
-    needs = learner.strategy.needs
+    needs = learner.needs
     row = RunRow(
         strategy=learner.spec,
         seed=runtime.seed,
@@ -148,7 +148,7 @@ def _row(
     )
     if learner.failure is not None:
         return dataclasses.replace(row, status=learner.failure.reason)
-    row = dataclasses.replace(row, extra_params_m=extra_params_m(learner.strategy, learner.network))
+    row = dataclasses.replace(row, extra_params_m=extra_params_m(needs, learner.network))
     if learner.log:
         last, ema = learner.log[-1], recipe.headline == "ema"
         row = dataclasses.replace(
@@ -192,7 +192,7 @@ def _label_error(learner: Learner, recipe: Recipe, runtime: Runtime) -> float | 
     try:
         return label_error(
             learner.strategy,
-            Network(learner.model, learner.strategy.needs.attention),
+            Network(learner.model, learner.needs.attention),
             _scenes(recipe.image_size),
             Normalisation.of(recipe.mean, recipe.std, runtime.device),
         )
@@ -214,7 +214,7 @@ def _draw(
             Shown(
                 spec=learner.spec,
                 strategy=learner.strategy,
-                network=Network(learner.model, learner.strategy.needs.attention),
+                network=Network(learner.model, learner.needs.attention),
             )
             for learner in learners
             if learner.failure is None

@@ -24,6 +24,7 @@ from mixbench.recipe import Recipe, recipe_hash
 from mixbench.runs.directory import RunDirectory
 from mixbench.runtime import Runtime, choose_device
 from mixbench.services.attention import attention_tap
+from mixbench.training.guard import needs_of
 
 
 def run(plan: Plan, data: Data | None = None) -> int:
@@ -117,8 +118,9 @@ def check_attention(plan: Plan, data: Data, runtime: Runtime) -> None:
     """NoClassAttention or ValueError where the model cannot give what a strategy asks for."""
     model = recipe_model(plan.recipe, len(data.classes), 0).to(runtime.device)
     for strategy in plan.strategies:
-        if strategy.needs.attention:
-            attention_tap(model, strategy.needs.attention)
+        needs, _ = needs_of(strategy)
+        if needs.attention:
+            attention_tap(model, needs.attention)
 
 
 def prepare_device(device: torch.device, recipe: Recipe, world: distributed.World) -> torch.device:

@@ -13,6 +13,7 @@ from mixbench.data.scenes import Scene
 from mixbench.mix import MixStrategy
 from mixbench.services.context import make_context
 from mixbench.training.forward import Network
+from mixbench.training.guard import guarded
 
 BATCH = 50  # scenes that are mixed at once
 
@@ -45,6 +46,7 @@ def label_error(
     if len(scenes) < 2:
         raise ValueError(f"label error needs 2 scenes or more to mix, not {len(scenes)}")
     errors = []
+    strategy = guarded(strategy)
     network.model.eval()
     for step, begin in enumerate(range(0, len(scenes), BATCH)):
         batch = scenes[begin : begin + BATCH]

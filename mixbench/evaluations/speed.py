@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
@@ -11,16 +11,17 @@ import numpy as np
 import torch
 
 from mixbench.data.normalisation import Normalisation
-from mixbench.mix import MixStrategy
+from mixbench.mix import MixStrategy, Needs
 from mixbench.models.build import build_model
 from mixbench.recipe import Recipe
 from mixbench.runs.environment import device_name, precision_name, today, versions
 from mixbench.runs.rows import SpeedRow
-from mixbench.runtime import Failed, Runtime, explain
+from mixbench.runtime import Failed, Runtime, explain, silent_line
 from mixbench.spec import create_strategy, strategy_spec
 from mixbench.training.batches import Micro
 from mixbench.training.clock import Clock
 from mixbench.training.forward import Network
+from mixbench.training.guard import needs_of
 from mixbench.training.learner import extra_params_m
 from mixbench.training.objective import Objective
 from mixbench.training.optim import build_optimizer
@@ -59,6 +60,7 @@ def speed_batch(recipe: Recipe, device: torch.device) -> int:
 class Timed:
     """A strategy that is timed: its own objective, a network that others may share, its times."""
 
+    needs: Needs
     objective: Objective
     network: Network
     optimizer: torch.optim.Optimizer
@@ -125,24 +127,30 @@ class ResidentBatch:
 
 @contextmanager
 def timed_strategies(
-    strategies: Mapping[str, MixStrategy], recipe: Recipe, device: torch.device
+    strategies: Mapping[str, MixStrategy],
+    recipe: Recipe,
+    device: torch.device,
+    say: Callable[[str], None] = silent_line,
 ) -> Iterator[dict[str, Timed]]:
     """What is timed, by name; strategies with the same attention, or none, share a network."""
     shared: dict[str | None, Timed] = {}
     timed = {}
     for name, strategy in strategies.items():
-        attention = strategy.needs.attention
+        needs, failure = needs_of(strategy)
+        attention = needs.attention
         if attention not in shared:
-            shared[attention] = _timed(strategy, recipe, device)
-        objective = dataclasses.replace(shared[attention].objective, strategy=strategy)
-        timed[name] = dataclasses.replace(shared[attention], objective=objective, steps=[])
+            shared[attention] = _timed(strategy, needs, recipe, device)
+        objective = dataclasses.replace(shared[attention].objective, strategy=strategy, say=say)
+        timed[name] = dataclasses.replace(
+            shared[attention], needs=needs, objective=objective, steps=[], failure=failure
+        )
     with ExitStack() as stack:
         for first in shared.values():
             stack.enter_context(first.network)
         yield timed
 
 
-def _timed(strategy: MixStrategy, recipe: Recipe, device: torch.device) -> Timed:
+def _timed(strategy: MixStrategy, needs: Needs, recipe: Recipe, device: torch.device) -> Timed:
     model = build_model(
         recipe.speed_model,
         num_classes=CLASSES,
@@ -160,8 +168,8 @@ def _timed(strategy: MixStrategy, recipe: Recipe, device: torch.device) -> Timed
         amp=recipe.speed_amp,
         gradient_amp=recipe.gradient_amp,
     )
-    network = Network(model, strategy.needs.attention, compile=recipe.compile)
-    return Timed(objective, network, build_optimizer(model, recipe), device)
+    network = Network(model, needs.attention, compile=recipe.compile)
+    return Timed(needs, objective, network, build_optimizer(model, recipe), device)
 
 
 def measure(
@@ -173,11 +181,16 @@ def measure(
     RuntimeError where CutMix itself cannot be timed.
     """
     cutmix, device = create_strategy("cutmix"), runtime.device
-    others = {strategy_spec(strategy): strategy for strategy in strategies if strategy != cutmix}
+    specs = [strategy_spec(strategy) for strategy in strategies]
+    others = {
+        spec: strategy
+        for spec, strategy in zip(specs, strategies, strict=True)
+        if spec != strategy_spec(cutmix)  # not by ==, which a plug-in may define
+    }
     named = {REFERENCE: cutmix, **others, CONTROL: cutmix}
     batch = ResidentBatch(recipe, device)
     warm_up = COMPILING if recipe.compile or device.type == "cuda" else WARM_UP
-    with timed_strategies(named, recipe, device) as timed:
+    with timed_strategies(named, recipe, device, runtime.say) as timed:
         for strategy in timed.values():
             strategy.warm_up(batch, warm_up)
         for number in range(rounds):
@@ -189,10 +202,9 @@ def measure(
             raise RuntimeError(f"the reference itself cannot be timed: cutmix {failure.reason}")
     blank = blank_row(recipe, device)
     rows = {name: _row(name, timed, blank) for name in timed if name != CONTROL}
-    order = [strategy_spec(strategy) for strategy in strategies]
-    if "cutmix" not in order:
-        order.insert(0, "cutmix")
-    return [rows[REFERENCE if spec == "cutmix" else spec] for spec in order]
+    if "cutmix" not in specs:
+        specs.insert(0, "cutmix")
+    return [rows[REFERENCE if spec == "cutmix" else spec] for spec in specs]
 
 
 def _round(timed: Mapping[str, Timed], batch: ResidentBatch, number: int, *, reverse: bool) -> None:
@@ -226,12 +238,11 @@ def blank_row(recipe: Recipe, device: torch.device) -> SpeedRow:
 
 def _row(name: str, timed: Mapping[str, Timed], blank: SpeedRow) -> SpeedRow:
     this = timed[name]
-    strategy = this.objective.strategy
     row = dataclasses.replace(
         blank,
-        strategy=strategy_spec(strategy),
-        attention=strategy.needs.attention,
-        network=strategy.needs.network,
+        strategy="cutmix" if name == REFERENCE else name,
+        attention=this.needs.attention,
+        network=this.needs.network,
         timed_params_m=sum(p.numel() for p in this.network.model.parameters()) / 1e6,
     )
     if this.failure is not None:
@@ -243,7 +254,7 @@ def _row(name: str, timed: Mapping[str, Timed], blank: SpeedRow) -> SpeedRow:
     assert row.timed_batch_size is not None
     return dataclasses.replace(
         row,
-        extra_params_m=extra_params_m(strategy, this.network),
+        extra_params_m=extra_params_m(this.needs, this.network),
         im_per_sec=row.timed_batch_size / typical.median,
         im_per_sec_lo=row.timed_batch_size / typical.high,
         im_per_sec_hi=row.timed_batch_size / typical.low,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,8 +16,58 @@ class NoClassAttention(ValueError):
 def class_attention_modules(model: Any) -> list[nn.Module]:
     """The attention modules in which a class token looks at the patches, first to last.
 
-    NoClassAttention where none does.
+    They are of classes whose attention is known to be softmax(q k^T * scale) and nothing else.
+    NoClassAttention where there is none, where the attention is another, and for a model that is
+    wrapped in another module.
     """
+    if _is_compiled(model):
+        raise NoClassAttention(
+            f"{model_name(model)} is compiled, and hooks on a compiled model may be left out: pass "
+            "the model as it was before torch.compile (model._orig_mod)"
+        )
+    modules = _class_attention(model)
+    unknown = {type(module).__name__ for module in modules if type(module) not in _known()}
+    if modules and not unknown:
+        return modules
+    if unknown:
+        raise NoClassAttention(
+            f"the attention of {model_name(model)} ({', '.join(sorted(unknown))}) may be more than "
+            "softmax(q k^T), such as one with position biases, and would be rebuilt wrongly: "
+            "choose a model with plain attention (deit_small_patch16_224), an attention provider "
+            "such as transmix(attention=dino), or a strategy without attention (cutmix)"
+        )
+    raise NoClassAttention(f"{model_name(model)} {_no_class_token(model)}")
+
+
+def rollout_modules(model: Any) -> list[nn.Module]:
+    """The attention modules of all blocks, first to last, where rollout may multiply them.
+
+    NoClassAttention as class_attention_modules, ValueError where the class token is not in every
+    block, or a block is another than timm's plain ones: ViT and DeiT alone have them so.
+    """
+    from timm.models.vision_transformer import Attention, Block, ResPostBlock
+
+    modules = class_attention_modules(model)
+    blocks, count = getattr(model, "blocks", ()), len(modules)
+    if len(blocks) != count or any(type(module) is not Attention for module in modules):
+        raise ValueError(
+            "attention=rollout multiplies the attention of all blocks, and the class token of "
+            f"{model_name(model)} is in its last {count} alone: choose attention=last or a "
+            f"block from 1 to {count}"
+        )
+    unknown = {type(block) for block in blocks} - {Block, ResPostBlock}
+    forward = type(model).forward_features
+    if unknown or not forward.__module__.startswith("timm."):
+        name = unknown.pop().__name__ if unknown else "forward_features"
+        raise ValueError(
+            f"attention=rollout knows how timm's plain blocks follow each other, and "
+            f"{model_name(model)} has its own {name}: choose attention=last"
+        )
+    return modules
+
+
+def _class_attention(model: Any) -> list[Any]:
+    """The modules in which a class token attends, whatever they compute; [] without any."""
     if hasattr(model, "blocks_token_only"):  # CaiT
         return [block.attn for block in model.blocks_token_only]
     if hasattr(model, "cls_attn_blocks"):  # XCiT; its other blocks attend over channels
@@ -28,19 +79,51 @@ def class_attention_modules(model: Any) -> list[nn.Module]:
     # an averaged head leaves the class token untrained; rope and position biases make attention
     # more than q and k
     if (
-        getattr(model, "cls_token", None) is not None
-        and getattr(model, "global_pool", "token") == "token"
-        and all(getattr(model, name, None) is None for name in ("rope", "rel_pos_bias"))
+        getattr(model, "cls_token", None) is None
+        or getattr(model, "global_pool", "token") != "token"
+        or any(getattr(model, name, None) is not None for name in ("rope", "rel_pos_bias"))
     ):
-        modules = [
-            block.attn
-            for block in getattr(model, "blocks", ())
-            if hasattr(getattr(block, "attn", None), "qkv")
-        ]
-        if modules:
-            return modules
-    raise NoClassAttention(
-        f"{model_name(model)} has no class token to take attention from: choose a model with one "
+        return []
+    blocks = list(getattr(model, "blocks", ()))
+    if hasattr(model, "local_up_to_layer"):  # ConViT; the class token joins at its last blocks
+        blocks = blocks[model.local_up_to_layer :]
+    modules = [getattr(block, "attn", None) for block in blocks]
+    return modules if all(hasattr(module, "qkv") for module in modules) else []
+
+
+@cache
+def _known() -> frozenset[type]:
+    """The classes whose forward is softmax(q k^T * scale) of `q`, `k` or `qkv`, and no more."""
+    from timm.models.cait import ClassAttn
+    from timm.models.convit import MHSA
+    from timm.models.vision_transformer import Attention
+
+    from mixbench.models.pvt import SpatialReductionAttention
+
+    return frozenset({Attention, ClassAttn, MHSA, SpatialReductionAttention})
+
+
+def _is_compiled(model: Any) -> bool:
+    return (
+        type(model).__name__ == "OptimizedModule"
+        or getattr(model, "_compiled_call_impl", None) is not None
+    )
+
+
+def _no_class_token(model: Any) -> str:
+    """Why a model gives no class attention, and what to do."""
+    for path, module in model.named_modules():
+        if path and _class_attention(module):
+            inner = f"model.{path}" if path.replace(".", "_").isidentifier() else ""
+            inner = inner or f"model.get_submodule({path!r})"
+            return f"only holds a model with class attention: pass the inner one, {inner}"
+    if any(cls.__module__.startswith("transformers.") for cls in type(model).__mro__):
+        return (
+            "is a model of Hugging Face's transformers, and class attention is read from timm's: "
+            "pass a timm model, such as timm.create_model('deit_small_patch16_224')"
+        )
+    return (
+        "has no class token to take attention from: choose a model with one "
         "(deit_small_patch16_224, vit_*, cait_*, xcit_*, pvt_small, ca_swin_tiny), an attention "
         "provider such as transmix(attention=dino), or a strategy without attention (cutmix)"
     )
@@ -61,9 +144,7 @@ def attention_grid(model: Any, height: int, width: int) -> tuple[int, int]:
     if hasattr(model, "attention_grid"):  # PVT and CA-Swin: coarser than their first patches
         return model.attention_grid(height, width)
     embed = model.patch_embed
-    patch = embed.patch_size
-    if not isinstance(patch, tuple):  # XCiT has a number
-        patch = patch, patch
-    if getattr(embed, "dynamic_img_pad", False):
-        return -(-height // patch[0]), -(-width // patch[1])
-    return height // patch[0], width // patch[1]
+    if hasattr(embed, "dynamic_feat_size"):  # a hybrid's counts the stride of its CNN too
+        rows, columns = embed.dynamic_feat_size((height, width))
+        return rows, columns
+    return height // embed.patch_size, width // embed.patch_size  # XCiT

@@ -21,6 +21,7 @@ from mixbench.services.attention import ClassAttention
 from mixbench.services.context import make_context
 from mixbench.services.gradient import input_gradient
 from mixbench.training.forward import Network
+from mixbench.training.guard import guarded
 
 THUMBNAIL = 128  # pixels; what the gallery's pictures are reduced to
 STEP = 2  # of training, whose draws are shown
@@ -152,8 +153,9 @@ class _Mixed:
 def _mix(
     shown: Shown, images: Tensor, labels: Tensor, normalisation: Normalisation, seed: int
 ) -> _Mixed:
+    strategy = guarded(shown.strategy)
     ctx = make_context(
-        shown.strategy,
+        strategy,
         shown.network.model,
         images,
         seed=seed,
@@ -161,11 +163,11 @@ def _mix(
         mean=normalisation.mean,
         std=normalisation.std,
     )
-    mixed = shown.strategy.mix(images, labels, ctx)
+    mixed = strategy.mix(images, labels, ctx)
     shown.network.model.eval()
     with torch.no_grad(), shown.network:
         output = shown.network(mixed.images)
-        return _Mixed(mixed, output.attn, shown.strategy.relabel(mixed, output))
+        return _Mixed(mixed, output.attn, strategy.relabel(mixed, output))
 
 
 def _importance(shown: Shown, result: _Mixed) -> tuple[Tensor, str]:

@@ -23,6 +23,7 @@ from mixbench.models.class_token import (
     class_attention_modules,
     model_name,
     patch_embedding,
+    rollout_modules,
 )
 from mixbench.values import did_you_mean
 
@@ -190,20 +191,13 @@ class AttentionRollout(_WatchedAttention):
     """The class token's row of the product of all blocks' (attention + identity) / 2.
 
     Heads are averaged. The paper says only that the blocks' matrices are multiplied; the identity
-    is the residual path. Source: Abnar and Zuidema 2020, as Table 9 cites it. ValueError for a
-    model whose class token is not in every block: ViT and DeiT alone have it so.
+    is the residual path. Source: Abnar and Zuidema 2020, as Table 9 cites it. ValueError as
+    rollout_modules.
     """
 
     def __init__(self, model: nn.Module):
         super().__init__(model)
-        self._modules: list[Any] = class_attention_modules(model)
-        if not hasattr(self._modules[0], "qkv"):
-            count = len(self._modules)
-            raise ValueError(
-                "attention=rollout multiplies the attention of all blocks, and the class token of "
-                f"{model_name(model)} is in its last {count} alone: choose attention=last or a "
-                f"block from 1 to {count}"
-            )
+        self._modules: list[Any] = rollout_modules(model)
         self._qkv: dict[int, Tensor] = {}
         self._row: Tensor | None = None
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mixbench.data.normalisation import Normalisation
-from mixbench.mix import MixStrategy
+from mixbench.mix import MixStrategy, Needs
 from mixbench.models.build import recipe_model
 from mixbench.recipe import Recipe
 from mixbench.runs.rows import EpochRow
@@ -22,6 +22,7 @@ from mixbench.training.batches import Micro
 from mixbench.training.clock import Clock
 from mixbench.training.evaluate import Evaluation
 from mixbench.training.forward import Network
+from mixbench.training.guard import needs_of
 from mixbench.training.objective import Objective, StepLoss, compose
 from mixbench.training.optim import build_ema, build_optimizer, build_scheduler, schedule
 
@@ -84,6 +85,7 @@ class Learner:
     def __init__(
         self,
         strategy: MixStrategy,
+        needs: Needs,
         network: Network,
         objective: Objective,
         recipe: Recipe,
@@ -91,6 +93,8 @@ class Learner:
         steps_per_epoch: int,
     ):
         self.strategy = strategy  # as the user named it; the objective's is as the recipe uses it
+        self.spec = strategy_spec(strategy)  # read once: it names rows and files
+        self.needs = needs
         self.network = network
         self.objective = objective
         self.optimizer = build_optimizer(network.model, recipe)
@@ -115,11 +119,6 @@ class Learner:
             loss=torch.zeros((), device=device),
             bad_step=torch.full((), NEVER, device=device),
         )
-
-    @property
-    def spec(self) -> str:
-        """The strategy's spec text."""
-        return strategy_spec(self.strategy)
 
     @property
     def epochs(self) -> int:
@@ -282,14 +281,14 @@ def in_turn(learners: Sequence[Learner], step: int) -> Iterator[Learner]:
             yield learner
 
 
-def extra_params_m(strategy: MixStrategy, network: Network) -> float:
+def extra_params_m(needs: Needs, network: Network) -> float:
     """Millions of parameters that a strategy needs beside the model.
 
     They are an external network's and an attention provider's.
     """
     count = network.extra_parameters
-    if strategy.needs.network:
-        count += network_parameters(strategy.needs.network)
+    if needs.network:
+        count += network_parameters(needs.network)
     return count / 1e6
 
 
@@ -308,17 +307,20 @@ def prepare(
     normalisation = Normalisation.of(recipe.mean, recipe.std, runtime.device)
     learners = []
     for strategy in strategies:
-        composed = compose(strategy, recipe)
+        needs, failure = needs_of(strategy)
         model = copy.deepcopy(initial).to(runtime.device)
-        network = Network(model, composed.needs.attention, compile=recipe.compile)
+        network = Network(model, needs.attention, compile=recipe.compile)
         objective = Objective(
-            strategy=composed,
+            strategy=strategy if failure else compose(strategy, recipe),
             num_classes=num_classes,
             smoothing=recipe.smoothing,
             normalisation=normalisation,
             seed=runtime.seed,
             amp=recipe.amp,
             gradient_amp=recipe.gradient_amp,
+            say=runtime.say,
         )
-        learners.append(Learner(strategy, network, objective, recipe, runtime, steps_per_epoch))
+        learner = Learner(strategy, needs, network, objective, recipe, runtime, steps_per_epoch)
+        learner.failure = failure
+        learners.append(learner)
     return learners

@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from mixbench.data.normalisation import Normalisation
 from mixbench.mix import MixedBatch, MixStrategy, ModelOutput, hashed_seed, soft_targets
 from mixbench.recipe import Recipe
+from mixbench.runtime import silent_line
 from mixbench.services.context import make_context
 from mixbench.strategies.alternate import Alternate
 from mixbench.strategies.mixup import Mixup
 from mixbench.strategies.none import NoMix
 from mixbench.training.batches import Micro
 from mixbench.training.forward import Network, compiled_alone
+from mixbench.training.guard import Guarded, guarded
 
 Mark = Callable[[str], None]
 
@@ -90,6 +92,7 @@ class Objective:
     seed: int
     amp: bool = False  # bfloat16 autocast
     gradient_amp: bool | None = None  # of the input gradient; as amp where None
+    say: Callable[[str], None] = silent_line  # hears what a strategy from outside should not do
 
     def __call__(self, network: Network, micro: Micro, mark: Mark = unmarked) -> StepLoss:
         """The loss of one micro-batch; `mark` hears of 'mix' and 'forward' when they end."""
@@ -98,18 +101,21 @@ class Objective:
         # drop path must not depend on who else takes part
         torch.manual_seed(hashed_seed("forward", self.seed, micro.step, micro.shard))
         output = self._run(network, _joined([mixed.images for mixed in groups]))
-        label = self._compiled_label_loss if network.compiled else label_loss
+        strategy = self._strategy
+        # what holds a strategy to the rules is Python, which a compiler would cut in pieces
+        compiled = network.compiled and not isinstance(strategy, Guarded)
+        label = self._compiled_label_loss if compiled else label_loss
         losses, lams = zip(
             *(
-                label(self.strategy, mixed, part, self.num_classes, self.smoothing)
+                label(strategy, mixed, part, self.num_classes, self.smoothing)
                 for mixed, part in zip(groups, _split(output, len(groups)), strict=True)
             ),
             strict=True,
         )
         loss = losses[0] if len(losses) == 1 else torch.stack(losses).mean()
-        if self.strategy.clean_weight:
+        if strategy.clean_weight:
             clean = self._run(network, micro.images)
-            loss = loss + self.strategy.clean_weight * nn.functional.cross_entropy(
+            loss = loss + strategy.clean_weight * nn.functional.cross_entropy(
                 clean.logits.float(), micro.labels, label_smoothing=self.smoothing
             )
         mark("forward")
@@ -117,7 +123,7 @@ class Objective:
 
     def _mix(self, network: Network, micro: Micro) -> MixedBatch:
         ctx = make_context(
-            self.strategy,
+            self._strategy,
             network.model,
             micro.images,
             seed=self.seed,
@@ -130,11 +136,16 @@ class Objective:
             compile=network.compiled,
             net=network.logits if network.compiled else None,
         )
-        return self.strategy.mix(micro.images, micro.labels, ctx)
+        return self._strategy.mix(micro.images, micro.labels, ctx)
 
     def _run(self, network: Network, images: Tensor) -> ModelOutput:
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.amp):
             return network(images)
+
+    @cached_property
+    def _strategy(self) -> MixStrategy:
+        """The strategy as it runs: one from outside is held to the rules."""
+        return guarded(self.strategy, self.say)
 
     @cached_property
     def _compiled_label_loss(self) -> Callable[..., tuple[Tensor, Tensor]]:

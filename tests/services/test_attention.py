@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+from timm.models.vision_transformer import Attention
 
 from mixbench import ClassAttention, NoClassAttention, create_strategy, make_context
 from mixbench.models.checkpoints import model_record
@@ -280,3 +281,182 @@ def test_a_tap_forgets_and_leaves_no_hook(name):
             tap.mean()
     assert all(len(m._forward_hooks) == before[id(m)] for m in model.modules())
     assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+PLAIN = {  # model: arguments; every timm family whose class attention is accepted
+    "deit_tiny_patch16_224": {"img_size": 64},
+    "deit_tiny_distilled_patch16_224": {"img_size": 64},
+    "deit3_small_patch16_224": {"img_size": 64, "depth": 3},
+    "vit_tiny_patch16_224": {"img_size": 64, "qk_norm": True},
+    "vit_small_patch14_reg4_dinov2": {"img_size": 56, "depth": 3},
+    "vit_tiny_r_s16_p8_224": {"img_size": 64},
+    "flexivit_small": {"img_size": 64, "depth": 3},
+    "convit_tiny": {},
+    "cait_xxs24_224": {"img_size": 64, "depth": 1},
+    "xcit_nano_12_p16_224": {"img_size": 64, "depth": 1},
+    "ca_swin_tiny": {"embed_dim": 24, "img_size": 64},
+}
+OTHER = {  # model: arguments; models with a class token whose attention is more than q and k
+    "vit_relpos_base_patch16_cls_224": {"depth": 1},
+    "vit_relpos_base_patch16_clsgap_224": {"depth": 1},
+    "beit_base_patch16_224": {"depth": 1, "global_pool": "token"},
+    "eva02_tiny_patch14_224": {"depth": 1, "global_pool": "token"},
+    "vit_base_patch16_xp_224": {"depth": 1},
+    "pit_ti_224": {},
+    "tnt_s_patch16_224": {"depth": 1},
+    "volo_d1_224": {},
+    "mvitv2_small_cls": {},
+    "crossvit_tiny_240": {},
+    "coat_tiny": {},
+}
+
+
+def sharpened(name, arguments):
+    """A model whose attention is far from uniform, all of it in timm's unfused path."""
+    torch.manual_seed(0)
+    model = timm.create_model(name, num_classes=5, **arguments).eval()
+    for module in model.modules():
+        if hasattr(module, "fused_attn"):
+            module.fused_attn = False
+    for key, parameter in model.named_parameters():
+        if any(part in key for part in ("qkv.weight", "attn.q.weight", "attn.k.weight")):
+            torch.nn.init.normal_(parameter, std=0.15)
+        if "cls_token" in key:  # near 0 its query is the same for every key
+            torch.nn.init.normal_(parameter)
+    return model
+
+
+def attention_matrices(model, images):
+    """What timm's own forward pass multiplies the values by, in each block, (B, heads, M, N)."""
+    seen = []
+    handles = [
+        module.register_forward_hook(lambda m, i, o: seen.append(i[0].detach()))
+        for key, module in model.named_modules()
+        if key.endswith("attn.attn_drop")
+    ]
+    model(images)
+    for handle in handles:
+        handle.remove()
+    return seen
+
+
+def images_for(model):
+    size = getattr(model.patch_embed, "img_size", (32, 32))
+    return torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("name", PLAIN)
+@torch.no_grad()
+def test_attention_that_is_accepted_is_what_timm_multiplies_by(name):
+    model = sharpened(name, PLAIN[name])
+    images = images_for(model)
+    with attention_tap(model) as tap:
+        attn = tap(images).attn.flatten(1)
+    expected = attention_matrices(model, images)[-1][:, :, 0, model_prefix(model) :].mean(1)
+    torch.testing.assert_close(attn, expected, rtol=1e-4, atol=1e-6)
+    assert (expected.amax(1) / expected.amin(1)).max() > 1.5  # far from uniform
+
+
+def model_prefix(model):
+    return getattr(model, "num_prefix_tokens", 1)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+@torch.no_grad()
+def test_rollout_is_the_product_or_is_refused(name):
+    model = sharpened(name, PLAIN[name])
+    if name.startswith(("convit", "cait", "xcit", "ca_swin")):
+        with pytest.raises(ValueError, match=r"in its last \d alone: choose attention=last"):
+            attention_tap(model, "rollout")
+        return
+    images = images_for(model)
+    with attention_tap(model, "rollout") as tap:
+        attn = tap(images).attn.flatten(1)
+    matrices = attention_matrices(model, images)
+    assert len(matrices) == len(model.blocks)
+    row = torch.eye(matrices[0].shape[-1])[:1].expand(2, 1, -1)
+    for matrix in reversed(matrices):
+        row = (row + row @ matrix.mean(1)) / 2
+    torch.testing.assert_close(attn, row[:, 0, model_prefix(model) :], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", OTHER)
+@pytest.mark.parametrize("attention", ["last", "rollout"])
+def test_attention_that_is_more_than_q_and_k_is_refused(name, attention):
+    with torch.device("meta"):
+        model = timm.create_model(name, **OTHER[name])
+    with pytest.raises(NoClassAttention) as error:
+        attention_tap(model, attention)
+    assert name in str(error.value) and "choose a model" in str(error.value)
+    assert len(str(error.value)) < 500
+
+
+class TalkingHeads(Attention):
+    """Heads that exchange their scores (Shazeer et al. 2020), which hooks on q and k cannot see."""
+
+    def forward(self, tokens, attn_mask=None, is_causal=False):
+        return super().forward(tokens)
+
+
+def test_an_attention_class_of_ones_own_is_refused():
+    """Also a subclass of timm's, and in one block alone."""
+    model = small_vit()
+    model.blocks[0].attn = TalkingHeads(48, num_heads=3, qkv_bias=True)
+    for attention in ("last", 2, "rollout"):
+        with pytest.raises(NoClassAttention, match=r"TalkingHeads.*rebuilt wrongly"):
+            attention_tap(model, attention)
+
+
+def test_rollout_refuses_blocks_of_ones_own():
+    class MyBlock(type(small_vit().blocks[0])):
+        pass
+
+    model = small_vit()
+    model.blocks[1].__class__ = MyBlock
+    attention_tap(model, "last")
+    with pytest.raises(ValueError, match="its own MyBlock: choose attention=last"):
+        attention_tap(model, "rollout")
+
+
+class Holder(torch.nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.backbone = model
+
+    def forward(self, images):
+        return self.backbone(images)
+
+
+@pytest.mark.parametrize(
+    ("wrap", "message"),
+    [
+        (torch.nn.DataParallel, r"DataParallel only holds .* pass the inner one, model\.module$"),
+        (Holder, r"Holder only holds .* model\.backbone$"),
+        (lambda model: Holder(Holder(model)), r"model\.backbone\.backbone$"),
+        (
+            lambda model: torch.nn.Sequential(torch.nn.Identity(), model),
+            r"model\.get_submodule\('1'\)$",
+        ),
+        (lambda model: torch.compile(model, backend="eager"), r"compiled.*model\._orig_mod"),
+    ],
+)
+@pytest.mark.parametrize("attention", ["last", "rollout"])
+def test_a_wrapped_model_is_told_to_pass_the_inner_one(wrap, message, attention):
+    with pytest.raises(NoClassAttention, match=message):
+        attention_tap(wrap(small_vit()), attention)
+
+
+def test_a_model_compiled_in_place_is_refused():
+    model = small_vit()
+    model.compile(backend="eager")
+    with pytest.raises(NoClassAttention, match=r"before torch\.compile"):
+        attention_tap(model)
+
+
+def test_hugging_faces_vit_is_told_apart():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ViTConfig(
+        hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24
+    )
+    with pytest.raises(NoClassAttention, match=r"Hugging Face's transformers.*pass a timm model"):
+        attention_tap(transformers.ViTForImageClassification(config))

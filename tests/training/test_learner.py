@@ -183,6 +183,6 @@ def test_extra_parameters_are_the_external_networks(learner):
     from mixbench.training.learner import extra_params_m
 
     plain, attentive = learner("cutmix"), learner("attentivecutmix(network=efficientnet_lite0)")
-    assert extra_params_m(plain.strategy, plain.network) == 0
-    count = extra_params_m(attentive.strategy, attentive.network)
+    assert extra_params_m(plain.needs, plain.network) == 0
+    count = extra_params_m(attentive.needs, attentive.network)
     assert count == network_parameters("efficientnet_lite0") / 1e6 and 3 < count < 5

@@ -123,7 +123,9 @@ class Late(CutMix):
         self.__dict__["progress"] = ctx.progress
         return super().mix(images, labels, ctx)
     def relabel(self, mixed, output):
-        return mixed.lam * (float("nan") if self.progress >= 0.5 else 1.0)
+        if self.progress >= 0.5:
+            output.logits.data.fill_(float("nan"))  # the network's, as where it diverges
+        return mixed.lam
 """
     out = tmp_path / "run"
     plugin = tmp_path / "late.py"
@@ -278,7 +280,8 @@ NOT_A_NUMBER = """
 @dataclass(frozen=True)
 class NotANumber(CutMix):
     def relabel(self, mixed, output):
-        return mixed.lam * float("nan")
+        output.logits.data.fill_(float("nan"))  # the network's, as where it diverges
+        return mixed.lam
 """
 
 

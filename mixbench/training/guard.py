@@ -1,0 +1,158 @@
+"""Strategies from outside mixbench, held to the rules while they run: the others go on."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mixbench import rules, settings
+from mixbench.mix import MixContext, MixedBatch, MixStrategy, ModelOutput, Needs
+from mixbench.registry import is_builtin
+from mixbench.rules import BrokenRule
+from mixbench.runtime import Failed, explain, silent_line
+from mixbench.spec import strategy_spec
+from mixbench.values import error_text
+
+LOOKS = 3  # mixed batches whose numbers are looked at where that makes a device wait
+
+_warned: set[tuple[str, str]] = set()  # spec and method: a line each, not one a seed
+
+
+class _Memo(NamedTuple):
+    """The strategy's own memo, and which images are sound; None where the numbers were seen."""
+
+    inner: Any
+    sound: Tensor | None  # (B,) bool
+
+
+def is_outside(strategy: MixStrategy) -> bool:
+    """Whether a strategy, or one in its fields, is another than those of mixbench itself."""
+    parts = [strategy, *rules.field_values(strategy).values()]
+    return not all(is_builtin(type(part)) for part in parts if isinstance(part, MixStrategy))
+
+
+def guarded(strategy: MixStrategy, say: Callable[[str], None] = silent_line) -> MixStrategy:
+    """The strategy itself where it is mixbench's own, else one that is held to the rules.
+
+    The kit holds mixbench's own to them, so that at run time they cost nothing.
+    """
+    return Guarded(strategy, say) if is_outside(strategy) else strategy
+
+
+def needs_of(strategy: MixStrategy) -> tuple[Needs, Failed | None]:
+    """What a strategy needs, and why that cannot be read: then it is to fail alone."""
+    try:
+        with held("needs"):
+            return rules.declared_needs(strategy), None
+    except Exception as error:  # a plug-in may raise anything
+        return Needs(), explain(error)
+
+
+class Guarded(MixStrategy):
+    """A strategy that may do anything: what it breaks is a BrokenRule, and harms nobody else.
+
+    It works on copies of images, labels and itself. What it changes of the process is put back.
+    Shapes are looked at in every step; numbers too on a CPU, on another device in the first steps.
+    Later ones are checked there without a wait: an image with a share outside [0, 1] or a wrong
+    partner gets a loss that is not finite, which the step's row tells.
+    """
+
+    def __init__(self, strategy: MixStrategy, say: Callable[[str], None]):
+        with held("needs"):
+            self._needs = rules.declared_needs(strategy)
+        with held("clean_weight"):
+            self._clean_weight = rules.declared_clean_weight(strategy)
+        self._spec = strategy_spec(strategy)
+        with held("a copy"):
+            self._strategy = copy.deepcopy(strategy)
+        self._fields = rules.field_values(self._strategy)
+        self._say = say
+        self._looks = LOOKS
+
+    @property
+    def needs(self) -> Needs:
+        return self._needs
+
+    @property
+    def clean_weight(self) -> float:
+        return self._clean_weight
+
+    def mix(self, images: Tensor, labels: Tensor, ctx: MixContext) -> MixedBatch:
+        copies = images.clone(), labels.clone()
+        ctx = replace(ctx, mean=ctx.mean.clone(), std=ctx.std.clone())
+        lent = rules.lent_to_mix(*copies, ctx)
+        with self._at_work("mix", images.device):
+            mixed = self._strategy.mix(*copies, ctx)
+        lent.stays("mix")
+        rules.shapes_of_mixed(mixed, images, labels)
+        if images.device.type == "cpu" or self._looks:
+            self._looks = max(self._looks - 1, 0)
+            rules.values_of_mixed(mixed, images, labels)
+            return replace(mixed, memo=_Memo(mixed.memo, None))
+        return _without_a_look(mixed, labels)
+
+    def relabel(self, mixed: MixedBatch, output: ModelOutput) -> Tensor:
+        memo: _Memo = mixed.memo
+        mixed = replace(mixed, memo=memo.inner)
+        lent = rules.lent_to_relabel(mixed, output)
+        with self._at_work("relabel", output.logits.device):
+            lam = self._strategy.relabel(mixed, output)
+        lent.stays("relabel")
+        rules.shapes_of_lam(lam, mixed)
+        if memo.sound is None:
+            if output.logits.isfinite().all():  # else the network diverged, not the strategy
+                rules.lam_in_unit_interval(lam)
+            return lam
+        return lam.where(memo.sound & rules.share_is_sound(lam), torch.nan)
+
+    @contextmanager
+    def _at_work(self, method: str, device: torch.device) -> Iterator[None]:
+        """Run the strategy: settings, generators and its own fields stay as they are."""
+        before = settings.generators(device)
+        try:
+            with settings.settings_stay(method), held(method):
+                yield
+        finally:
+            drawn = settings.put_generators_back(before, device)
+        if drawn and (self._spec, method) not in _warned:
+            _warned.add((self._spec, method))
+            self._say(
+                f"{self._spec}: {method} draws from {' and '.join(drawn)} global generator, which "
+                "depends on who else takes part and on --resume: draw from ctx.rng"
+            )
+        rules.fields_stay(self._strategy, self._fields, method)
+
+
+def _without_a_look(mixed: MixedBatch, labels: Tensor) -> MixedBatch:
+    """The batch with a partner and labels that harm nothing; its memo says which rows are sound."""
+    inside = (mixed.partner >= 0) & (mixed.partner < len(labels))
+    mask = mixed.mask
+    # NaN in the mask is the share by area; a row of it may be all images'
+    sound_mask = mask.where((mask >= 0) & (mask <= 1), torch.nan)
+    sound = inside & (mixed.labels == labels) & ~sound_mask.mean((1, 2, 3)).isnan()
+    return replace(
+        mixed,
+        labels=labels,
+        partner=mixed.partner.where(inside, 0),
+        mask=sound_mask,
+        memo=_Memo(mixed.memo, sound),
+    )
+
+
+@contextmanager
+def held(method: str) -> Iterator[None]:
+    """Whatever would end more than the strategy is a BrokenRule; Ctrl-C still interrupts."""
+    try:
+        yield
+    except StopIteration as error:  # it could end a loop of ours, silently
+        raise BrokenRule(f"{method} must not raise StopIteration") from error
+    except (Exception, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise BrokenRule(f"{method} must not end the program: {error_text(error)}") from error
