@@ -26,14 +26,14 @@ def load(root: str, name: str) -> int:
 
 
 def listing(root: str) -> int:
-    """Print the classes and the images of both splits as JSON; the exit status."""
+    """Load the images of both splits, print the classes and their names; the exit status."""
     from mixbench.commands.status import status_of
     from mixbench.data.folders import open_folder
 
     def shown() -> int:
         data = open_folder(Path(root))
         train, val = (
-            [source.image_name(index) for index in range(len(source.labels))]
+            [source.load(index) and source.image_name(index) for index in range(len(source.labels))]
             for source in (data.train, data.val)
         )
         print(json.dumps({"classes": data.classes, "train": train, "val": val}))
