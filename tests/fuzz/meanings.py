@@ -36,7 +36,7 @@ ALPHABET = "0123456789" * 3 + "..--::__eexX,+ []{}'\"#&*!|>%@`\t\\/~()=\x1b\x7fÂ
 
 def looks_like(text: str) -> int | float | None:
     """The number that a text looks like in the widest reading that is no misreading, or None."""
-    text = re.split(r"\s#", unicodedata.normalize("NFKC", text))[0].strip().strip("'\"").strip()
+    text = re.split(r"\s#", text)[0].strip().strip("'\"").strip()
     if match := BASES.fullmatch(text.lower()):
         sign, base, digits = match.groups()
         try:

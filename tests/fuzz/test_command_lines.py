@@ -5,7 +5,7 @@ import pytest
 from tests.fuzz.checks import check
 from tests.fuzz.command_lines import command_lines
 
-SAMPLE = range(11, len(command_lines()), len(command_lines()) // 60)
+SAMPLE = range(11, len(command_lines()), len(command_lines()) // 40)
 
 
 @pytest.mark.fuzz

@@ -10,7 +10,7 @@ from tests.fuzz.ends import ACCEPT, Case, assert_right, broken_rules, changed, i
 from tests.fuzz.image_files import gradient, image_files
 from tests.fuzz.loading import load
 
-SAMPLE = range(2, len(image_files()), len(image_files()) // 50)
+SAMPLE = range(2, len(image_files()), len(image_files()) // 40)
 
 
 def wrong_pixels(end, file):

@@ -45,7 +45,9 @@ def check(case: Damaged, runs, folder):
     before = tree(folder)
     argv = argv_of(case)
     name = case.file.rpartition("/")[2]
-    names = () if case.damage in SILENT else (name, case.file.split("/")[0], "run")
+    names = () if case.damage in (*SILENT, "removed") else (name,)
+    if names == ("recipe.yaml",):  # of which it may say that the run is of another recipe
+        names = ("recipe.yaml", "run ")
     command = Case(argv, names=names, limit=90)
     end = run(command, folder)
     broken = broken_rules(end, command) or harm(case, before, tree(folder), end.status)

@@ -5,7 +5,7 @@ import pytest
 from tests.fuzz.checks import check
 from tests.fuzz.yaml_files import yaml_files
 
-SAMPLE = range(3, len(yaml_files()), len(yaml_files()) // 40)
+SAMPLE = range(3, len(yaml_files()), len(yaml_files()) // 30)
 
 
 @pytest.mark.fuzz
