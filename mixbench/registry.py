@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from mixbench.values import did_you_mean
+from mixbench.values import did_you_mean, shown
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -111,7 +111,9 @@ def strategy_class(name: str) -> type[MixStrategy]:
             if name not in _registered:
                 register_strategy(name)(loaded)
         else:
-            raise ValueError(f"unknown strategy {name!r}: {did_you_mean(name, list_strategies())}")
+            raise ValueError(
+                f"unknown strategy {shown(name)}: {did_you_mean(name, list_strategies())}"
+            )
     return _registered[name]
 
 

@@ -16,7 +16,8 @@ ROOMS = [  # from the highest to the lowest
     {"services"},
     {"data", "models"},
     {"recipe", "spec"},
-    {"registry", "runtime", "values"},
+    {"registry", "runtime", "spec_syntax", "yaml_lines", "policy"},
+    {"values"},
     {"mix", "puzzle", "distributed", "files", "published"},
 ]
 FLOOR = {room: -height for height, rooms in enumerate(ROOMS) for room in rooms}

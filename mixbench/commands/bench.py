@@ -97,8 +97,6 @@ def check_combinations(options: argparse.Namespace) -> None:
         raise ValueError("--log tensorboard needs TensorBoard: pip install tensorboard")
     if options.peers and not find_spec("baselines"):
         raise ValueError("--peers needs the folder baselines/ of a checkout: run it there")
-    if options.workers is not None and options.workers < 0:
-        raise ValueError(f"--workers must be 0 or more, not {options.workers}")
 
 
 def describe(plan: Plan) -> None:

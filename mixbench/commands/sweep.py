@@ -6,7 +6,7 @@ import dataclasses
 from importlib.util import find_spec
 
 from mixbench.commands.bench import plan_of
-from mixbench.commands.options import Parser, bench_parser, count, load_plugins
+from mixbench.commands.options import Parser, bench_parser, count, hours, load_plugins, whole
 from mixbench.data.folders import check_splits
 from mixbench.runs.directory import RunDirectory
 
@@ -74,7 +74,7 @@ def add_sweep_options(parser: Parser) -> None:
     )
     add(
         "--gpus",
-        type=int,
+        type=whole(0, 1024),
         default=1,
         metavar="N",
         help="GPUs a job, one process each (default: %(default)s; 0: CPU)",
@@ -88,7 +88,7 @@ def add_sweep_options(parser: Parser) -> None:
     )
     add(
         "--hours",
-        type=float,
+        type=hours,
         default=24.0,
         metavar="H",
         help="time limit of a job; it is queued again and goes on (default: %(default)g)",
