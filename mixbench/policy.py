@@ -9,9 +9,10 @@ from mixbench.values import NUMBER, WHOLE, shown
 ENOUGH = 100  # layers or chains of operations
 STRONGEST = 10  # timm's scale of magnitudes; without mmax it cuts what is above
 MMAX = 20  # beyond it Pillow refuses what timm's posterize asks for
-WHOLE_KEYS = {"m": (0, MMAX), "n": (1, ENOUGH), "mmax": (1, MMAX), "inc": (0, 1)}
-RANDAUGMENT = WHOLE_KEYS | {"p": (0, 1), "mstd": (0, float("inf"))}
-AUGMIX = {
+Bounds = dict[str, tuple[float, float]]
+WHOLE_KEYS: Bounds = {"m": (0, MMAX), "n": (1, ENOUGH), "mmax": (1, MMAX), "inc": (0, 1)}
+RANDAUGMENT: Bounds = WHOLE_KEYS | {"p": (0, 1), "mstd": (0, float("inf"))}
+AUGMIX: Bounds = {
     "m": (0, STRONGEST),
     "w": (1, ENOUGH),
     "d": (1, ENOUGH),
@@ -19,8 +20,8 @@ AUGMIX = {
     "b": (0, 1),
     "mstd": (0, float("inf")),
 }
-AUTOAUGMENT = {"mstd": (0, float("inf"))}
-KEYS: dict[str, dict[str, tuple[float, float]]] = {
+AUTOAUGMENT: Bounds = {"mstd": (0, float("inf"))}
+KEYS: dict[str, Bounds] = {
     "rand": RANDAUGMENT,
     "augmix": AUGMIX,
     **dict.fromkeys(("original", "originalr", "v0", "v0r", "3a"), AUTOAUGMENT),
@@ -45,9 +46,7 @@ def check_policy(text: str) -> None:
         raise _mistake(text, f"timm cuts a magnitude above {values.get('mmax', STRONGEST):g}")
 
 
-def _section(
-    text: str, section: str, keys: dict[str, tuple[float, float]], name: str
-) -> tuple[str, float]:
+def _section(text: str, section: str, keys: Bounds, name: str) -> tuple[str, float]:
     """The key and the number of a section such as m9; a set of operations is no number."""
     if name == "rand" and section[:1] == "t":
         if section[1:] not in SETS:

@@ -411,7 +411,7 @@ def _check_models(recipe: Recipe) -> None:
                 f"{field} {shown(name)} has a tag, which names pretrained weights, and nothing is "
                 f"pretrained: take --{field.replace('_', '-')} {shortened(plain)}"
             )
-        named = re.search(r"patch([1-9][0-9]{0,3})(?![0-9])", name)
+        named = re.search(r"(?:patch|_p)([1-9][0-9]{0,3})(?![0-9])", name)
         patch = (None if prefix else recipe.patch_size) or (named and int(named[1]))
         if patch:
             check_multiple(size, getattr(recipe, size), patch)

@@ -38,6 +38,10 @@ def bench(argv: list[str]) -> int:
     if plan.data is not None:
         check_splits(plan.data)
     RunDirectory(plan.out).check(plan.identity, files=plan.files, resume=plan.resume)
+    from mixbench.comparison.checks import check_machine, check_plan
+
+    check_plan(plan)
+    check_machine(plan)
     if options.dry_run:
         describe(plan)
         return 0

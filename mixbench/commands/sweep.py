@@ -32,6 +32,9 @@ def sweep(argv: list[str]) -> int:
         plan = dataclasses.replace(plan, out=plan.out.with_name(f"{plan.out.name}-sweep"))
     # the same command again goes on
     RunDirectory(plan.out).check(plan.identity, files=plan.files, resume=True)
+    from mixbench.comparison.checks import check_plan
+
+    check_plan(plan)
     return Sweep(plan, options, ["--mode", "accuracy", *_job_options(argv)]).run()
 
 
