@@ -16,7 +16,8 @@ ROOMS = [  # from the highest to the lowest
     {"services"},
     {"data", "models"},
     {"recipe", "spec"},
-    {"registry", "runtime", "values"},
+    {"registry", "runtime", "spec_syntax", "yaml_lines", "policy"},
+    {"values"},
     {
         *("mix", "rules", "settings", "puzzle", "distributed"),
         *("errors", "files", "published", "watch"),

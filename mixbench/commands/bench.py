@@ -38,6 +38,10 @@ def bench(argv: list[str]) -> int:
         print(recipe_text(plan.recipe), end="")
         return 0
     plan, data = ready(plan, options, resume=plan.resume)
+    from mixbench.comparison.checks import check_machine, check_plan
+
+    check_plan(plan)
+    check_machine(plan)
     if options.dry_run:
         describe(plan, data or plan_data(plan))
         return 0
@@ -120,8 +124,6 @@ def check_combinations(options: argparse.Namespace) -> None:
         raise ValueError("--log tensorboard needs TensorBoard: pip install tensorboard")
     if options.peers and not find_spec("baselines"):
         raise ValueError("--peers needs the folder baselines/ of a checkout: run it there")
-    if options.workers is not None and options.workers < 0:
-        raise ValueError(f"--workers must be 0 or more, not {options.workers}")
 
 
 def describe(plan: Plan, data: Data) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from mixbench.commands.options import Parser
+from mixbench.commands.options import Parser, path
 from mixbench.runs.directory import RunDirectory
 from mixbench.runs.places import check_page, check_places
 
@@ -13,11 +11,11 @@ def report(argv: list[str]) -> int:
     """Write report.html, of several runs also their merged tables; the exit status."""
     parser = Parser("report")
     parser.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUN", help="a directory that the command wrote"
+        "runs", nargs="+", type=path, metavar="RUN", help="a directory that the command wrote"
     )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=path,
         metavar="DIR",
         help="where page and tables go (default: the page alone, in the one run's directory)",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from mixbench.commands.bench import plan_of, ready
-from mixbench.commands.options import Parser, bench_parser, count, load_plugins
+from mixbench.commands.options import Parser, bench_parser, count, hours, load_plugins, whole
 from mixbench.comparison.plan import plan_data
 
 
@@ -26,6 +26,9 @@ def sweep(argv: list[str]) -> int:
     plan = plan_of(options, ["sweep", *argv])
     # the same command again goes on
     plan, data = ready(plan, options, resume=True, ending="-sweep")
+    from mixbench.comparison.checks import check_plan
+
+    check_plan(plan)
     job_argv = ["--mode", "accuracy", *_job_options(argv)]
     return Sweep(plan, options, job_argv).run(plan.identity(data or plan_data(plan)))
 
@@ -69,7 +72,7 @@ def add_sweep_options(parser: Parser) -> None:
     )
     add(
         "--gpus",
-        type=int,
+        type=whole(0, 1024),
         default=1,
         metavar="N",
         help="GPUs a job, one process each (default: %(default)s; 0: CPU)",
@@ -83,7 +86,7 @@ def add_sweep_options(parser: Parser) -> None:
     )
     add(
         "--hours",
-        type=float,
+        type=hours,
         default=24.0,
         metavar="H",
         help="time limit of a job; it is queued again and goes on (default: %(default)g)",

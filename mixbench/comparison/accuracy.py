@@ -82,8 +82,11 @@ def _announce(strategies: Sequence[MixStrategy], plan: Plan, data: Data, runtime
     seconds = estimate_seconds(strategies, plan.recipe, data, runtime) * len(plan.seeds)
     runtime.say(f"training will take about {duration(seconds)} on this machine")
     if seconds > LONG:
+        fewer = "--epochs"
+        if plan.recipe.warmup_epochs:  # it must stay below
+            fewer = "--epochs (and with it --warmup-epochs, to a tenth of it)"
         runtime.say(
-            "that is long: lower --epochs or --limit-train, take --config quick, or use a GPU "
+            f"that is long: lower {fewer} or --limit-train, take --config quick, or use a GPU "
             "(--device cuda)"
         )
 
