@@ -127,12 +127,12 @@ def coerce(value: Any, hint: Any, what: str) -> Any:
                 continue
     elif origin is typing.Literal and value in parts:
         return value
-    elif origin is tuple and isinstance(value, (list, tuple)) and parts[1:] == (...,):
-        return tuple(coerce(each, parts[0], what) for each in value)
     elif origin is list and isinstance(value, list):
         return [coerce(each, parts[0], what) for each in value]
-    elif origin is tuple and isinstance(value, (list, tuple)) and len(value) == len(parts):
-        return tuple(coerce(each, part, what) for each, part in zip(value, parts, strict=True))
+    elif origin is tuple and isinstance(value, (list, tuple)):
+        parts = _part_types(hint, len(value))
+        if len(parts) == len(value):
+            return tuple(coerce(each, part, what) for each, part in zip(value, parts, strict=True))
     elif hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         try:
             return float(value)
@@ -151,9 +151,11 @@ def read_value(value: Any, hint: Any, what: str) -> Any:
     """A text, a list of texts, or a Python value as the type `hint`; ValueError names `what`."""
     if isinstance(value, str):
         return read_text(value, hint, what)
-    if isinstance(value, (list, tuple)):
-        parts = _part_types(hint, len(value))
-        value = tuple(read_value(each, part, what) for each, part in zip(value, parts, strict=True))
+    for kind in _kinds(hint) if isinstance(value, (list, tuple)) else ():
+        parts = _part_types(kind, len(value))
+        if (kind is tuple or typing.get_origin(kind) is tuple) and len(parts) == len(value):
+            texts = zip(value, parts, strict=True)
+            return tuple(read_value(each, part, what) for each, part in texts)
     return coerce(value, hint, what)
 
 
@@ -223,20 +225,21 @@ def _several(text: str, kind: Any, what: str) -> Any:
     if BRACKETS.get(text[0]) == text[-1]:
         text = text[1:-1]
     texts = text.split(",")
+    parts = _part_types(kind, len(texts))
+    if len(parts) != len(texts):
+        return NOTHING
     try:
-        parts = _part_types(kind, len(texts))
         return tuple(read_text(part, hint, what) for part, hint in zip(texts, parts, strict=True))
     except ValueError:
         return NOTHING
 
 
 def _part_types(hint: Any, count: int) -> tuple[Any, ...]:
-    """The types of so many parts of a tuple; whatever they are where `hint` does not say."""
-    for kind in typing.get_args(hint) if is_union(hint) else (hint,):
-        parts = typing.get_args(kind)
-        if typing.get_origin(kind) is tuple and len(parts) == count:
-            return parts
-    return (Any,) * count
+    """The types of a tuple's parts, of `count` parts where the type is of any number of them."""
+    parts = typing.get_args(hint)
+    if hint is tuple:
+        return (Any,) * count
+    return parts[:1] * count if parts[1:] == (...,) else parts
 
 
 def _why(text: str, hint: Any) -> str:

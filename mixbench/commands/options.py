@@ -219,9 +219,9 @@ def hours(text: str) -> float:
         number = read_text(text, float, "it")
     except ValueError:
         number = 0.0
-    if not 0 < number <= 10**5:
+    if not 0.1 <= number <= 10**5:
         raise argparse.ArgumentTypeError(
-            f"must be hours above 0, at most 100000, not {shown(text)}"
+            f"must be hours, 0.1 or more and at most 100000, not {shown(text)}"
         )
     return number
 

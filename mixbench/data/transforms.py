@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from mixbench.data.draws import Draw
@@ -55,7 +56,8 @@ def loader_transform(recipe: Recipe) -> Compose | Draw:
 def _keep_one_bit(transform: Compose) -> None:
     """Let posterize keep a bit: timm's strongest level keeps none, which Pillow refuses."""
     for step in transform.transforms:
-        for op in getattr(step, "ops", ()):
+        pairs = getattr(step, "policy", ())  # AutoAugment's operations, two by two
+        for op in [*getattr(step, "ops", ()), *chain.from_iterable(pairs)]:
             if getattr(op, "name", "").startswith("Posterize"):
                 op.level_fn = _AtLeastOne(op.level_fn)
 

@@ -173,7 +173,7 @@ def test_the_time_is_told_before_training_and_a_long_run_is_warned_of(
     assert main(argv) == 0
     text = capsys.readouterr().out
     assert "training will take about 8.0 hours on this machine" in text
-    assert "that is long: lower --epochs" in text
+    assert "that is long: lower --epochs (and with it --warmup-epochs" in text
 
 
 @pytest.mark.parametrize(
@@ -203,15 +203,73 @@ def test_the_time_is_told_before_training_and_a_long_run_is_warned_of(
             "no class token",
         ),
         (["--profile", "--mode", "accuracy"], "belong to the speed part"),
-        (["--workers", "-1"], "0 or more, not -1"),
+        (["--workers", "-1"], "workers: must be a whole number of 0 or more"),
+        (["--workers", "10000000"], "workers: must be .* at most 1024"),
+        (["--rounds", "\u00b2"], "--rounds: must be a whole number above 0"),
+        (["--limit-train", "1e3"], "--limit-train: must be a whole number above 0"),
+        (["--limit-val", "9" * 5000], "--limit-val: must be a whole number"),
+        (["--seeds", "0,00"], "different whole numbers such as 0,1,2, not '0,00'"),
+        (["--seeds", ","], "different whole numbers"),
+        (["--seeds", "0,"], "different whole numbers"),
+        (["--seeds", str(2**63)], r"below 2\*\*63, not 9223372036854775808"),
+        (["--seeds", "1:30"], "different whole numbers"),
+        (["--data="], "--data: must be a path, not ''"),
+        (["--config="], "--config: must be a path, not ''"),
+        (["--plugin", "a\0b"], "--plugin: must be a path"),
+        (["--device="], "--device must be auto"),
+        (["--epochs", "1:30"], "epochs must be a whole number, not '1:30'"),
+        (["--config", "deit_small", "--epochs", "10"], "take --warmup-epochs 1$"),
+        (["--config", "a/quick"], "recipe file not found: 'a/quick'"),
+        (["--opt", "nonsense"], "unknown optimizer 'nonsense'"),
+        (["--aa", "rand-x9"], "aa 'rand-x9' is not a policy of timm"),
+        (["--model", "vit_tiny_patch16_224.dino"], "take --model vit_tiny_patch16_224$"),
+        (["--model", "nonsense"], "unknown model 'nonsense'"),
+        (["--speed-model", "nonsense"], "unknown model 'nonsense'"),
+        (["--speed-image-size", "200"], "--speed-image-size 192 or 208"),
+        (["--model", "pvt_tiny", "--image-size", "48"], "--image-size 32 or 64"),
+        (["--batch-size", "1"], "mixes nothing"),
+        (["--mode", "x" * 10**5], "--mode: invalid choice"),
+        (["--" + "x" * 10**5], "unknown option '--xxx"),
+        (["--strategies", "x" * 10**5], "unknown strategy 'xxx"),
     ],
 )
 def test_mistakes_exit_with_2(argv, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main([*argv, "--out", str(tmp_path / "run")]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: ") and error.count("\n") == 1, error
-    assert re.search(message, error), error
+    assert error.startswith("error: ") and error.count("\n") == 1 and len(error) < 500, error
+    assert re.search(message, error.strip()), error
+
+
+@pytest.mark.parametrize(
+    ("argv", "line"),
+    [
+        (["--epochs", "010"], "epochs: 10"),
+        (["--batch-size", "064"], "batch_size: 64"),
+        (["--lr", "1e-3"], "lr: 0.001"),
+        (["--mean", "0.5,00,01"], "mean: [0.5, 0.0, 1.0]"),
+        (["--aa", "null"], "aa: null"),
+        (["--gradient-amp", "TRUE"], "gradient_amp: true"),
+    ],
+)
+def test_values_are_what_they_look_like(argv, line, capsys):
+    assert main([*argv, "--print-recipe"]) == 0
+    assert line in capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--opt", "nonsense"],
+        ["--model", "nonsense"],
+        ["--device", "nonsense"],
+        ["--model", "pvt_tiny", "--image-size", "48"],
+        ["--micro-batch", "1"],
+    ],
+)
+def test_a_dry_run_finds_what_a_run_would(argv, capsys, tmp_path):
+    assert main([*argv, "--dry-run", "--out", str(tmp_path / "run")]) == 2
+    assert capsys.readouterr().out == "" and not (tmp_path / "run").exists()
 
 
 def test_an_unknown_command_is_named(capsys):

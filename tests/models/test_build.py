@@ -6,7 +6,12 @@ import torch
 
 import mixbench  # noqa: F401  PVT
 from mixbench.mix import hashed_seed
-from mixbench.models.build import build_model, recipe_model
+from mixbench.models.build import (
+    build_model,
+    check_model,
+    check_recipe_model,
+    recipe_model,
+)
 from mixbench.recipe import Recipe
 
 VIT = "vit_tiny_patch16_224"
@@ -102,3 +107,68 @@ def test_what_cannot_be_built_is_explained(name, parts, message):
 def test_a_size_is_named_only_where_it_was_given():
     with pytest.raises(ValueError, match=r"cannot be built with \{'embed_dim': 25\}: "):
         build_model(VIT, embed_dim=25)
+
+
+@pytest.mark.parametrize(
+    ("name", "image_size"),
+    [
+        (VIT, 32),
+        ("deit_tiny_distilled_patch16_224", 224),
+        ("pvt_tiny", 96),
+        ("ca_swin_tiny", 224),
+        ("swin_tiny_patch4_window7_224", 200),  # windows are padded
+        ("xcit_nano_12_p8_224", 48),
+        ("cait_xxs24_224", 64),
+        ("resnet18", 97),
+        ("convnext_atto", 100),
+        ("efficientnet_b0", 99),
+        ("crossvit_9_240", 240),
+        ("twins_svt_small", 96),
+    ],
+)
+def test_what_sees_every_pixel_is_right(name, image_size):
+    check_model("model", name, image_size)
+
+
+@pytest.mark.parametrize(
+    ("name", "image_size", "message"),
+    [
+        (VIT, 200, "^image_size 200 must be a multiple of the patches' 16 px, or 8 px .* 192 or 2"),
+        ("cait_xxs24_224", 200, "--image-size 192 or 208"),
+        ("pvt_tiny", 48, "a multiple of the patches' 32 px, or 16 px .*--image-size 32 or 64"),
+        ("ca_swin_tiny", 226, "--image-size 224 or 228|cannot be built"),
+        ("convnext_atto", 98, "--image-size 96 or 100"),
+        ("mobilenetv5_300m_enc", 64, "gives no logits of classes: choose a classifier"),
+        ("resnet5", 32, "^unknown model 'resnet5'"),
+        ("x" * 10**5, 32, "^unknown model 'xxx"),
+        ("hf_hub:timm/resnet18", 32, "^unknown model"),
+    ],
+)
+def test_what_cannot_be_trained_is_found_before(name, image_size, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        check_model("model", name, image_size)
+    assert len(str(caught.value)) < 500 and "\n" not in str(caught.value)
+
+
+def test_the_timed_model_is_named():
+    with pytest.raises(ValueError, match=r"^speed_image_size 200 .*--speed-image-size 192 or 208"):
+        check_model("speed_model", VIT, 200)
+
+
+def test_a_recipes_parts_are_tried_without_a_draw():
+    fields = dict(model=VIT, image_size=48, patch_size=8, embed_dim=24, depth=2, num_heads=3)
+    torch.manual_seed(0)
+    expected = torch.random.get_rng_state()
+    check_recipe_model(Recipe(**fields))
+    assert torch.equal(torch.random.get_rng_state(), expected)
+    with pytest.raises(ValueError, match=r"cannot be built with \{.*'embed_dim': 25"):
+        check_recipe_model(Recipe(**fields | {"embed_dim": 25, "num_heads": None}))
+
+
+def test_the_pixels_that_patches_leave_are_not_seen():
+    """The fault itself, by the gradient of a network that is built all the same."""
+    model = build_model(VIT, 3, 0, image_size=40).eval()
+    images = torch.ones(1, 3, 40, 40, requires_grad=True)
+    model(images).sum().backward()
+    seen = images.grad.abs().sum((0, 1)) > 0
+    assert seen[:32, :32].all() and not seen[32:].any() and not seen[:, 32:].any()
