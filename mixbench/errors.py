@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mixbench.files import WriteError, trouble
+from mixbench.visible import visible
 
 LONGEST = 500  # characters of a sentence
 STAYS = "what was written so far stays, --resume goes on from there"
@@ -66,7 +67,7 @@ def words(error: BaseException) -> str:
 def sentence(*parts: str) -> str:
     """One printable line of at most LONGEST characters; its end, the way out, stays."""
     line = "; ".join(" ".join(part.split()) for part in parts)
-    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    line = visible(line)
     if len(line) <= LONGEST:
         return line
     half = (LONGEST - 5) // 2

@@ -20,7 +20,7 @@ ROOMS = [  # from the highest to the lowest
     {"values"},
     {
         *("mix", "rules", "settings", "puzzle", "distributed"),
-        *("errors", "files", "published", "watch"),
+        *("errors", "files", "published", "visible", "watch"),
     },
 ]
 FLOOR = {room: -height for height, rooms in enumerate(ROOMS) for room in rooms}

@@ -128,6 +128,7 @@ def _row(
         seed=runtime.seed,
         compose=recipe.compose,
         dataset=data.name,
+        drawn=data.drawn,
         train_images=len(data.train.labels),
         num_classes=len(data.classes),
         model=recipe.model,
@@ -168,15 +169,16 @@ def _row(
             label_error=_label_error(learner, recipe, runtime) if data.drawn else None,
         )
         if runtime.first:
-            _write_samples(learner, learner.evaluation, runtime)
+            _write_samples(learner, learner.evaluation, data, runtime)
     return row
 
 
-def _write_samples(learner: Learner, evaluation: Evaluation, runtime: Runtime) -> None:
+def _write_samples(learner: Learner, evaluation: Evaluation, data: Data, runtime: Runtime) -> None:
     """Write which images were right, and a sample of A's shares in the last epoch."""
     assert runtime.out is not None
     folder = RunDirectory(runtime.out).seed(learner.spec, runtime.seed)
-    write_correct(folder.correct, evaluation.correct)
+    names = [data.val.image_name(index) for index in range(len(data.val.labels))]
+    write_correct(folder.correct, evaluation.correct, names)
     if learner.epoch.lam:  # not where a run was resumed after its last epoch
         area, lam = (
             torch.cat(shares)[:LAMS].cpu().numpy()

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from mixbench.visible import visible
+
 QUIET = 60  # seconds without a line after which a log gets one
 LOG_WIDTH = 150  # columns where the output is no terminal
 
@@ -40,7 +42,7 @@ class Screen:
         """Print a line."""
         if self._speaks:
             self._last = time.monotonic()
-            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+            self.console.print(visible(line), highlight=False, markup=False, soft_wrap=True)
 
     @contextmanager
     def counting(self, title: str, unit: str) -> Iterator[Callable[[int, int], None]]:

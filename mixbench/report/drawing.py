@@ -8,7 +8,10 @@ import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
+
+from mixbench.visible import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,6 +36,7 @@ STYLE = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
+    "text.parse_math": False,  # a name's $ is a letter
     "font.size": 10,
     "axes.labelsize": 10,
     "xtick.labelsize": 9,
@@ -57,13 +61,29 @@ def pyplot() -> Any:
     return plt
 
 
+@cache
+def letters() -> frozenset[str]:
+    """The characters that the diagrams' font has."""
+    from matplotlib.font_manager import findfont
+    from matplotlib.ft2font import FT2Font
+
+    return frozenset(map(chr, FT2Font(findfont("DejaVu Sans")).get_charmap()))
+
+
+def drawable(text: str) -> str:
+    """`text` on one line, characters that the diagrams' font lacks as escapes (`\\u4e2d`)."""
+    return "".join(
+        c if c in letters() else c.encode("unicode_escape").decode() for c in visible(text)
+    )
+
+
 def wrapped(name: str, width: int = 22) -> str:
     """Lines of about `width` characters, broken after an opening bracket or a comma.
 
     A part that is longer than two lines is shortened: else it would leave no room for the diagram.
     """
     lines = [""]
-    for part in filter(None, re.findall(r"[^(,]*[(,]?\s*", name)):
+    for part in filter(None, re.findall(r"[^(,]*[(,]?\s*", drawable(name))):
         if len(part) > 2 * width:
             part = f"{part[:width]}…{part[1 - width :]}"
         if lines[-1] and len(lines[-1] + part.rstrip()) > width:

@@ -15,7 +15,7 @@ from mixbench.data.normalisation import Normalisation
 from mixbench.files import replacing
 from mixbench.mix import MixedBatch, MixStrategy
 from mixbench.models.class_token import NoClassAttention
-from mixbench.report.drawing import pyplot, wrapped
+from mixbench.report.drawing import drawable, pyplot, wrapped
 from mixbench.runs.samples import GalleryEntry, write_gallery
 from mixbench.services.attention import ClassAttention
 from mixbench.services.context import make_context
@@ -25,6 +25,7 @@ from mixbench.training.guard import guarded
 
 THUMBNAIL = 128  # pixels; what the gallery's pictures are reduced to
 STEP = 2  # of training, whose draws are shown
+TITLE = 24  # characters of a class above a picture
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +61,8 @@ def mixed_grid(
         layout="constrained",
     )
     titles = [
-        f"A: {classes[int(labels[i])]}\nB: {classes[int(labels[-1 - i])]}" for i in range(columns)
+        f"A: {_short(classes[int(labels[i])])}\nB: {_short(classes[int(labels[-1 - i])])}"
+        for i in range(columns)
     ]
     _show_row(axes[0], normalisation.pixels(images[:columns]), titles, "image A")
     for row, strategy in zip(axes[1:], shown, strict=True):
@@ -76,12 +78,18 @@ def mixed_grid(
         plt.close(figure)
 
 
+def _short(name: str) -> str:
+    """A class's name above a picture."""
+    name = drawable(name)
+    return name if len(name) <= TITLE else f"{name[: TITLE - 1]}…"
+
+
 def _show_row(axes: Any, images: Tensor, titles: Sequence[str], name: str) -> None:
     """Images (n, 3, H, W) uint8 with a title each; the first axis has the row's name."""
     for axis, image, title in zip(axes, images, titles, strict=True):
         axis.imshow(image.permute(1, 2, 0).cpu().numpy())
-        axis.set_title(title, fontsize=8)
-        axis.set_ylabel(wrapped(name), fontsize=9)
+        axis.set_title(title, fontsize=8, parse_math=False)
+        axis.set_ylabel(wrapped(name), fontsize=9, parse_math=False)
         axis.set(xticks=[], yticks=[])
         name = ""
 

@@ -271,7 +271,7 @@ def render_report(data: ReportData) -> str:
         seeds=sorted({row.seed for row in rows}),
         commands=data.commands,
         comparison=comparison,
-        demonstration=DEMONSTRATION if any(row.dataset == "scenes" for row in rows) else "",
+        demonstration=DEMONSTRATION if any(row.of_scenes for row in rows) else "",
         failures=[*_failures(tables), *data.damaged],
         table8_header=TABLE8_HEADER,
         table8_paper=len(TABLE8_HEADER) - PAPER_CELLS,

@@ -171,7 +171,7 @@ def remarks(tables: Tables, correct: Correct | None = None) -> list[str]:
         )
     lines += loader_remark(tables.runs)
     lines.append(PAPER)
-    if any(row.dataset == "scenes" for row in tables.runs):
+    if any(row.of_scenes for row in tables.runs):
         lines.append(DEMONSTRATION)
     comparison = compare_runs(tables.runs, correct)
     if comparison:

@@ -21,6 +21,7 @@ from mixbench.recipe import Recipe, recipe_text
 from mixbench.runs.identity import Identity, data_difference, read_data, recipe_difference
 from mixbench.runs.places import check_places
 from mixbench.runs.rows import SCHEMA_VERSION, RunRow, plain, read_row
+from mixbench.visible import visible
 
 READABLE = 60  # characters of a strategy's name in its folder's
 
@@ -101,6 +102,11 @@ class RunDirectory:
     def environment(self) -> Path:
         """The command, the machine and the versions."""
         return self.path / "environment.json"
+
+    @property
+    def classes(self) -> Path:
+        """The classes, a line each, in the order of the labels; line breaks are escaped."""
+        return self.path / "classes.txt"
 
     @property
     def runs(self) -> Path:
@@ -282,6 +288,7 @@ class RunDirectory:
             unread = read_data(self.data).data.content is None
             if identity.data.content is None or not unread:
                 return
+        replace_file(self.classes, "".join(f"{visible(c)}\n" for c in identity.data.classes))
         replace_file(self.data, identity.data_text())
 
     def _check_schema(self) -> None:

@@ -11,6 +11,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
@@ -19,6 +20,11 @@ from typing import Any, TypeVar, get_type_hints
 from mixbench.files import replacing
 
 SCHEMA_VERSION = 3  # rises when a column goes or changes its meaning, not when one is added
+
+
+# A spreadsheet would run a text that begins so; an apostrophe before it makes it text again.
+FORMULA = re.compile(r"'*[=+\-@\t\r]")
+QUOTED = re.compile(r"'+[=+\-@\t\r]")
 
 
 def column(
@@ -78,6 +84,7 @@ class RunRow:
     status: str = column(STATUS, default="ok")
     compose: str | None = column(COMPOSE)
     dataset: str | None = column("name of the data set")
+    drawn: bool | None = column("whether its images are the scenes that mixbench draws")
     train_images: int | None = column("training images")
     num_classes: int | None = column("classes")
     model: str | None = column("the trained model, as timm names it")
@@ -108,6 +115,11 @@ class RunRow:
     versions: str | None = column(VERSIONS)
     date: str | None = column(DATE)
     schema_version: int = column(SCHEMA, default=SCHEMA_VERSION)
+
+    @property
+    def of_scenes(self) -> bool:
+        """Whether it was trained on drawn scenes; older rows say so by the data set's name."""
+        return self.dataset == "scenes" if self.drawn is None else self.drawn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,6 +285,9 @@ def _text(value: Any, digits: int | None) -> str:
         return ""
     if isinstance(value, float) and digits is not None:
         return "" if math.isnan(value) else str(round(value, digits))
+    if isinstance(value, str):
+        value = f"'{value}" if FORMULA.match(value) else value
+        return value.encode("utf-8", "backslashreplace").decode()
     return str(value)  # of a log, whose figures may be no numbers
 
 
@@ -292,6 +307,11 @@ def read_table(path: Path, kind: type[R]) -> list[R]:
         raise ValueError(f"{path} cannot be read: {error}") from None
 
 
+def _cell(text: Any) -> Any:
+    """A cell as it was before the apostrophe that keeps it from being a formula."""
+    return text[1:] if isinstance(text, str) and QUOTED.match(text) else text
+
+
 def _read_table(path: Path, kind: type[R]) -> list[R]:
     text = path.read_text(encoding="utf-8")
     if "\0" in text:
@@ -306,7 +326,7 @@ def _read_table(path: Path, kind: type[R]) -> list[R]:
         rows = []
         for number, cells in enumerate(reader, 2):
             try:
-                rows.append(row_of(kind, cells))
+                rows.append(row_of(kind, {name: _cell(text) for name, text in cells.items()}))
             except (TypeError, ValueError) as error:
                 raise ValueError(f"{path}, line {number}: {error}") from None
     if not text.endswith("\n"):

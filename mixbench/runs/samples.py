@@ -16,14 +16,29 @@ from mixbench.files import replace_file, replacing
 Correct = Mapping[tuple[str, int], np.ndarray]
 
 
-def write_correct(path: Path, correct: Iterable[bool] | np.ndarray) -> None:
+def write_correct(
+    path: Path, correct: Iterable[bool] | np.ndarray, names: Sequence[str] | None = None
+) -> None:
     """Write which validation images were right as a packed bitmap, whole or not at all.
 
-    correct (N,) is in the order of the data set; an image takes an eighth of a byte.
+    correct (N,) is in the order of the data set, as are the images' names; an image takes an eighth
+    of a byte, and what is left of its name.
     """
     flags = np.asarray(correct, bool)
+    arrays: dict[str, Any] = {"bits": np.packbits(flags), "count": np.int64(len(flags))}
+    if names is not None:
+        text = "\0".join(names).encode("utf-8", "surrogateescape")
+        arrays["names"] = np.frombuffer(text, np.uint8)
     with replacing(path) as partial, partial.open("wb") as file:
-        np.savez(file, bits=np.packbits(flags), count=np.int64(len(flags)))
+        np.savez_compressed(file, **arrays)
+
+
+def read_names(path: Path) -> list[str] | None:
+    """The names of the images of a bitmap, in its order; None where an older file has none."""
+    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+        if "names" not in file:
+            return None
+        return bytes(file["names"]).decode("utf-8", "surrogateescape").split("\0")
 
 
 def read_correct(path: Path) -> np.ndarray:

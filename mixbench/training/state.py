@@ -270,6 +270,7 @@ def write_weights(learner: Learner, recipe: Recipe, data: DataIdentity, runtime:
         "state_dict": learner.model.state_dict(),
         "epoch": recipe.total_epochs,
         "strategy": learner.spec,
+        "classes": list(data.classes),  # in the order of the logits
         "data": {name: value for name, value in asdict(data).items() if name != "classes"},
     }
     content |= model_record(
