@@ -43,6 +43,8 @@ def run(plan: Plan, data: Data | None = None) -> int:
         world.check_same(facts(plan, data))
         identity = plan.identity(data)
         directory.check_data(identity)
+        for remark in data.remarks:
+            runtime.say(remark)
         claim = directory.claimed(identity, resume=plan.resume)
         with claim if runtime.first else nullcontext(), screen.progress:
             return compare(plan, data, runtime, screen)

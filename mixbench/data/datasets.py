@@ -59,6 +59,12 @@ def open_data(
         from mixbench.data.scenes import open_scenes  # the command line reads DATASETS: no numpy
 
         opened = open_scenes(image_size)
+    for option, limit in (("--limit-train", limit_train), ("--limit-val", limit_val)):
+        if limit is not None and limit < len(opened.classes):
+            raise ValueError(
+                f"{option} {limit} leaves classes out, of which there are {len(opened.classes)}: "
+                f"take {len(opened.classes)} or more"
+            )
     return replace(
         opened, train=balanced(opened.train, limit_train), val=balanced(opened.val, limit_val)
     )

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import os
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from PIL import Image
 
+from mixbench.data.images import image_size, open_image
 from mixbench.data.sources import Data, Source, UnreadableImage
 
 SPLITS = ("train", "val")
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".webp", ".tif", ".tiff")
-
-T = TypeVar("T")
+EXTENSIONS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".ppm", ".pgm", ".pbm", ".pnm", ".bmp"),
+    *(".webp", ".tif", ".tiff", ".gif", ".avif", ".jp2", ".tga"),
+)
+# What systems put into folders; names that begin with a dot are no data either.
+SYSTEM = frozenset(
+    {"@eaDir", "__MACOSX", "$RECYCLE.BIN", "System Volume Information", "Thumbs.db", "desktop.ini"}
+)
 
 
 class FolderSource(Source):
@@ -27,23 +34,18 @@ class FolderSource(Source):
         listing = "\n".join(
             f"{path.relative_to(root).as_posix()} {path.stat().st_size}" for path in self.paths
         )
-        self.fingerprint = hashlib.sha256(listing.encode()).hexdigest()[:16]
+        self.fingerprint = hashlib.sha256(listing.encode("utf-8", "surrogateescape")).hexdigest()[
+            :16
+        ]
 
     def load(self, index: int) -> Image.Image:
-        return self._read(index, lambda image: image.convert("RGB"))
+        return open_image(self.paths[index])
 
     def size(self, index: int) -> tuple[int, int]:
-        return self._read(index, lambda image: image.size)  # its header alone
+        return image_size(self.paths[index])
 
     def image_name(self, index: int) -> str:
         return self.paths[index].relative_to(self.root).as_posix()
-
-    def _read(self, index: int, what: Callable[[Image.Image], T]) -> T:
-        try:
-            with Image.open(self.paths[index]) as image:
-                return what(image)
-        except (OSError, ValueError, SyntaxError) as error:
-            raise UnreadableImage(f"cannot read image {self.paths[index]}: {error}") from None
 
 
 def check_splits(root: Path) -> None:
@@ -66,7 +68,9 @@ def check_folder(root: Path) -> tuple[str, ...]:
     check_splits(root)
     names = {}
     for split in SPLITS:
-        names[split] = {path.name for path in (root / split).iterdir() if path.is_dir()}
+        names[split] = {
+            path.name for path in (root / split).iterdir() if is_data(path.name) and path.is_dir()
+        }
         if not names[split]:
             raise ValueError(
                 f"{root / split} has no class folders: put the images in {split}/<class>/"
@@ -77,25 +81,92 @@ def check_folder(root: Path) -> tuple[str, ...]:
         raise ValueError(
             f"train/ and val/ of {root} hold different classes: {lonely!r} is in {where}/ alone"
         )
+    if len(names["train"]) < 2:
+        raise ValueError(
+            f"{root} has one class folder, {min(names['train'])!r}: a classifier needs two or more"
+        )
     return tuple(sorted(names["train"]))
 
 
+def is_data(name: str) -> bool:
+    """Whether a file or folder of that name is the user's, not the system's."""
+    return not name.startswith(".") and name not in SYSTEM
+
+
 def open_folder(root: Path) -> Data:
-    """The data set of an image folder; ValueError for a class without images."""
+    """The data set of an image folder; ValueError for a class without images.
+
+    Classes and images are sorted by their names as text, so 10 comes before 2, as torchvision has
+    it. Differs: timm's reader sorts 2 before 10. Links are followed.
+    """
     classes = check_folder(root)
-    train, val = (FolderSource(_samples(root / split, classes), root) for split in SPLITS)
-    return Data(root.resolve().name, train, val, classes)
+    others: Counter[str] = Counter()
+    train, val = (FolderSource(_samples(root / split, classes, others), root) for split in SPLITS)
+    remarks = () if not others else (_left_out(others),)
+    return Data(root.resolve().name, train, val, classes, remarks=remarks)
 
 
-def _samples(split: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
-    """The images of a split with their labels, by class and then by path."""
+def _left_out(others: Counter[str]) -> str:
+    """How many files are no images, by their endings."""
+    endings = ", ".join(f"{count} {ending}" for ending, count in others.most_common(5))
+    more = ", ..." if len(others) > 5 else ""
+    return f"left out: {sum(others.values()):,} files that are no images by name ({endings}{more})"
+
+
+def _samples(split: Path, classes: Sequence[str], others: Counter[str]) -> list[tuple[Path, int]]:
+    """The images of a split with their labels, by class and then by path.
+
+    Other files are counted in `others` by their endings.
+    """
     samples = []
     for label, name in enumerate(classes):
-        paths = (split / name).rglob("*")
-        files = sorted(path for path in paths if path.suffix.lower() in EXTENSIONS)
+        files = _files(split / name, others)
         if not files:
             raise ValueError(
                 f"class folder {split / name} holds no images ({', '.join(EXTENSIONS)})"
             )
         samples += [(path, label) for path in files]
     return samples
+
+
+def _files(folder: Path, others: Counter[str]) -> list[Path]:
+    """The images below a folder, sorted part by part of their paths.
+
+    UnreadableImage for one that is no regular file, such as a link that leads nowhere.
+    """
+    names: list[str] = []
+    _walk(str(folder), "", frozenset(), names, others)
+    names.sort(key=lambda name: name.split("/"))
+    return [folder / name for name in names]
+
+
+def _walk(
+    folder: str,
+    prefix: str,
+    above: frozenset[tuple[int, int]],
+    names: list[str],
+    others: Counter[str],
+) -> None:
+    """Add the names of the images below `folder`; `above` are the folders that it lies in.
+
+    A link to one of those would never end, and is passed over.
+    """
+    place = os.stat(folder)
+    identity = (place.st_dev, place.st_ino)
+    if identity in above:
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not is_data(entry.name):
+                continue
+            if entry.is_dir():
+                _walk(entry.path, f"{prefix}{entry.name}/", above | {identity}, names, others)
+            elif not entry.name.lower().endswith(EXTENSIONS):
+                others[os.path.splitext(entry.name)[1].lower() or "without an ending"] += 1
+            elif entry.is_file():
+                names.append(prefix + entry.name)
+            else:
+                raise UnreadableImage(
+                    f"cannot read image {entry.path}: it is no regular file, or a link that leads "
+                    "nowhere; remove it"
+                )

@@ -74,6 +74,7 @@ class Data:
     val: Source
     classes: tuple[str, ...]
     drawn: bool = False  # the drawn scenes, whose object masks are known
+    remarks: tuple[str, ...] = ()  # what a user should hear of it, such as files left out
 
     @property
     def identity(self) -> DataIdentity:
