@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import shlex
 from importlib.util import find_spec
 from pathlib import Path
 
 from mixbench.commands.list import print_strategies
 from mixbench.commands.options import bench_parser, load_plugins
-from mixbench.comparison.plan import Plan, plan_data
-from mixbench.data.folders import check_splits
+from mixbench.comparison.plan import Plan, check_early, fitted, plan_data
 from mixbench.data.sources import Data
-from mixbench.recipe import load_recipe, recipe_hash, recipe_text
+from mixbench.recipe import load_recipe, recipe_text
 from mixbench.registry import BUILTIN
-from mixbench.runs.directory import RunDirectory, numbered
-from mixbench.runs.identity import digest
 from mixbench.spec import create_strategies, strategy_spec
 
 # the options that a plan takes as they are
@@ -37,13 +33,16 @@ def bench(argv: list[str]) -> int:
     if options.print_recipe:
         print(recipe_text(plan.recipe), end="")
         return 0
-    plan, data = ready(plan, options, resume=plan.resume)
+    check_early(plan)
     from mixbench.comparison.checks import check_machine, check_plan
 
     check_plan(plan)
     check_machine(plan)
-    if options.dry_run:
-        describe(plan, data or plan_data(plan))
+    data = plan_data(plan) if plan.opens_quickly or options.dry_run else None
+    if data is not None:
+        plan = fitted(plan, data)
+    if options.dry_run and data is not None:
+        describe(plan, data)
         return 0
     from mixbench.comparison.comparison import run
 
@@ -76,40 +75,11 @@ def plan_of(options: argparse.Namespace, argv: list[str]) -> Plan:
         strategies=strategies,
         recipe=recipe,
         seeds=options.seeds or (recipe.seed,),
-        out=options.out or Path(Path(config).stem),
+        out=options.out or Path("runs") / Path(config).stem,
+        named=options.out is not None,
         command=shlex.join(["python", "bench.py", *argv]),
         **{name: getattr(options, name) for name in PLAN_OPTIONS},
     )
-
-
-def ready(
-    plan: Plan, options: argparse.Namespace, *, resume: bool, ending: str = ""
-) -> tuple[Plan, Data | None]:
-    """The plan with its output directory, and its data; None where they need torch to be opened.
-
-    A directory that no option names has a name with `ending`. ValueError where it cannot take the
-    run; mistakes that need no data come first.
-    """
-    if plan.data is not None:
-        check_splits(plan.data)
-    if options.out is not None:
-        RunDirectory(plan.out).check(plan.recipe, files=plan.files, resume=resume)
-    data = plan_data(plan) if plan.opens_quickly else None
-    if options.out is None:
-        path = default_directory(plan, data, ending)
-        plan = dataclasses.replace(plan, out=numbered(path, resume=resume).path)
-        RunDirectory(plan.out).check(plan.recipe, files=plan.files, resume=resume)
-    if data is not None:
-        RunDirectory(plan.out).check_data(plan.identity(data))
-    return plan, data
-
-
-def default_directory(plan: Plan, data: Data | None, ending: str = "") -> Path:
-    """runs/<recipe>-<hash of the question>: the same data by another path have it too."""
-    named = plan.source, plan.limit_train, plan.limit_val
-    question = list(map(strategy_spec, plan.strategies)), plan.seeds, plan.mode, plan.rounds
-    digits = recipe_hash(plan.recipe, of=digest(data.identity) if data else named, asked=question)
-    return Path("runs") / f"{plan.out.name}-{digits}{ending}"
 
 
 def check_combinations(options: argparse.Namespace) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from importlib.util import find_spec
 
-from mixbench.commands.bench import plan_of, ready
+from mixbench.commands.bench import plan_of
 from mixbench.commands.options import Parser, bench_parser, count, hours, load_plugins, whole
-from mixbench.comparison.plan import plan_data
+from mixbench.comparison.plan import check_early, fitted, plan_data
 
 
 def sweep(argv: list[str]) -> int:
@@ -24,13 +25,15 @@ def sweep(argv: list[str]) -> int:
         )
     load_plugins(options)
     plan = plan_of(options, ["sweep", *argv])
-    # the same command again goes on
-    plan, data = ready(plan, options, resume=True, ending="-sweep")
+    plan = dataclasses.replace(plan, resume=True)  # the same command again goes on
+    check_early(plan)
     from mixbench.comparison.checks import check_plan
 
     check_plan(plan)
+    data = plan_data(plan)
+    plan = fitted(plan, data, ending="-sweep")
     job_argv = ["--mode", "accuracy", *_job_options(argv)]
-    return Sweep(plan, options, job_argv).run(plan.identity(data or plan_data(plan)))
+    return Sweep(plan, options, job_argv).run(plan.identity(data))
 
 
 def _job_options(argv: list[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -11,7 +12,7 @@ import torch
 from mixbench import distributed
 from mixbench.comparison.accuracy import train_seeds
 from mixbench.comparison.agreement import facts
-from mixbench.comparison.plan import Plan, plan_data
+from mixbench.comparison.plan import Plan, fitted, plan_data
 from mixbench.comparison.results import Results
 from mixbench.comparison.screen import Screen
 from mixbench.comparison.timing import look_closer, time_strategies
@@ -36,16 +37,15 @@ def run(plan: Plan, data: Data | None = None) -> int:
     world = distributed.join(device.type)
     device = prepare_device(device, plan.recipe, world)
     screen = Screen(speaks=world.rank == 0)
-    runtime = Runtime(device=device, world=world, out=plan.out, resume=plan.resume, say=screen.say)
-    directory = RunDirectory(plan.out)
+    runtime = Runtime(device=device, world=world, resume=plan.resume, say=screen.say)
     with distributed.together(world):
         data = data or open_together(plan, runtime)
         world.check_same(facts(plan, data))
-        identity = plan.identity(data)
-        directory.check_data(identity)
+        plan = fitted(plan, data)
+        runtime = dataclasses.replace(runtime, out=plan.out)
         for remark in data.remarks:
             runtime.say(remark)
-        claim = directory.claimed(identity, resume=plan.resume)
+        claim = RunDirectory(plan.out).claimed(plan.identity(data), resume=plan.resume)
         with claim if runtime.first else nullcontext(), screen.progress:
             return compare(plan, data, runtime, screen)
 

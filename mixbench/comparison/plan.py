@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mixbench.data.datasets import TORCHVISION, open_data
+from mixbench.data.folders import check_splits
 from mixbench.data.sources import Data
 from mixbench.mix import MixStrategy
-from mixbench.recipe import Recipe
-from mixbench.runs.identity import Identity
+from mixbench.recipe import Recipe, recipe_hash
+from mixbench.runs.directory import RunDirectory, numbered
+from mixbench.runs.identity import Identity, digest
+from mixbench.spec import strategy_spec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,8 +23,9 @@ class Plan:
     strategies: list[MixStrategy]
     recipe: Recipe
     seeds: tuple[int, ...]
-    out: Path
+    out: Path  # where it is not `named`, what the directory's name begins with
     command: str
+    named: bool = True
     data: Path | None = None
     dataset: str | None = None
     download: bool = False
@@ -49,8 +54,13 @@ class Plan:
 
     @property
     def opens_quickly(self) -> bool:
-        """Whether its data are opened without torch, and nothing is fetched for them."""
-        return self.data is not None or self.dataset not in TORCHVISION
+        """Whether its data can be opened before torch is imported.
+
+        What may be fetched waits for torch, and one of several processes for the others, which
+        hear of its end from then on.
+        """
+        alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+        return alone and (self.data is not None or self.dataset not in TORCHVISION)
 
     @property
     def trains(self) -> bool:
@@ -78,3 +88,28 @@ def plan_data(plan: Plan) -> Data:
         limit_train=plan.limit_train,
         limit_val=plan.limit_val,
     )
+
+
+def check_early(plan: Plan) -> None:
+    """ValueError for what is wrong with a plan's folders before its images are listed."""
+    if plan.data is not None:
+        check_splits(plan.data)
+    if plan.named:
+        RunDirectory(plan.out).check(plan.recipe, files=plan.files, resume=plan.resume)
+
+
+def fitted(plan: Plan, data: Data, *, ending: str = "") -> Plan:
+    """The plan with its output directory, which takes this run; ValueError where it cannot.
+
+    A directory that no option named is runs/<recipe>-<hash of the question> with `ending`: the same
+    for the same data by another path, and the next free number where it holds results.
+    """
+    if not plan.named:
+        specs = [strategy_spec(strategy) for strategy in plan.strategies]
+        question = specs, plan.seeds, plan.mode, plan.rounds
+        digits = recipe_hash(plan.recipe, of=digest(data.identity), asked=question)
+        path = plan.out.with_name(f"{plan.out.name}-{digits}{ending}")
+        plan = replace(plan, out=numbered(path, resume=plan.resume).path, named=True)
+        check_early(plan)
+    RunDirectory(plan.out).check_data(plan.identity(data))
+    return plan

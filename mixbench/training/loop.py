@@ -48,8 +48,8 @@ def train(
         for learner in learners:
             stack.enter_context(learner.network)
         for epoch in range(begun, recipe.total_epochs):
-            if not alive(learners):
-                break
+            if not due(learners, epoch):
+                continue  # those behind have failed
             train_epoch(learners, batches, epoch, runtime)
             evaluate_epoch(learners, batches, val, recipe, epoch, runtime)
             state.keep(learners, start, sizes, subject, runtime)

@@ -300,7 +300,7 @@ def test_bad_folders(photographs, tmp_path, capsys):
 def test_another_recipes_folder_is_refused(tmp_path, capsys):
     (tmp_path / "recipe.yaml").write_text("lr: 1\n")
     assert main(["--out", str(tmp_path)]) == 2
-    assert "another recipe" in capsys.readouterr().err
+    assert "lr is 0.001, this run was begun with 1 (" in capsys.readouterr().err
     assert (tmp_path / "recipe.yaml").read_text() == "lr: 1\n"
 
 

@@ -11,8 +11,9 @@ from mixbench.data.datasets import open_data
 from mixbench.recipe import load_recipe
 from mixbench.runs.directory import RunDirectory
 from mixbench.runs.rows import RunRow
-from mixbench.runtime import Runtime
+from mixbench.runtime import Failed, Runtime
 from mixbench.training import state
+from mixbench.training.learner import Learner
 from mixbench.training.loop import train
 
 SPECS = "none,cutmix"
@@ -217,6 +218,24 @@ def test_those_behind_catch_up(tiny, out, whole):
     logs, lines = go(longer, out)
     assert logs == go(longer, out.with_name("other"))[0]
     assert "resuming after epoch 1 (none), 3 (cutmix): those behind catch up first" in lines
+
+
+def test_one_behind_that_fails_leaves_the_other_alone(tiny, out, monkeypatch):
+    recipe, data = tiny
+    shutil.rmtree(out)
+    longer = replace(recipe, epochs=5), data
+    assert go(longer, out, stop_after=1)[0] is None
+    assert go(longer, out, "cutmix", stop_after=3)[0] is None
+    accumulate = Learner.accumulate
+
+    def failing(learner, micro):
+        if learner.spec == "none":
+            learner.trouble = Failed("no luck")
+        accumulate(learner, micro)
+
+    monkeypatch.setattr(Learner, "accumulate", failing)
+    logs, _ = go(longer, out)
+    assert (len(logs["cutmix"]), len(logs["none"])) == (5, 1)
 
 
 def test_more_strategies_are_refused_in_the_middle_of_a_seed(tiny, out, whole):
