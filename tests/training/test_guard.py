@@ -187,6 +187,8 @@ def test_a_broken_rule_is_its_strategys_row_alone(tiny, alone, case):
     assert sentence in reason and len(reason) < 400 and "\n" not in reason
     assert learners["cutmix"].failure is None
     assert torch.equal(weights(learners["cutmix"]), alone)
+    shared = learners["cutmix"].objective.normalisation.mean
+    assert shared.flatten().tolist() == pytest.approx(tiny[0].mean)
 
 
 def test_ctrl_c_still_interrupts(tiny):
