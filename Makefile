@@ -2,12 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: bench test lint results readme
+.PHONY: bench test fuzz lint results readme
 bench: .venv/installed
 	$(BIN)/python bench.py --strategies cutmix,transmix
 
 test: .venv/tested
 	$(BIN)/python -m pytest
+
+# Every generated case and every long series, about 25 minutes; `make test` runs a few of each.
+fuzz: .venv/tested
+	$(BIN)/python -m pytest -m fuzz --tb=short
 
 lint: .venv/tested
 	$(BIN)/ruff format --check .

@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Hashable, Mapping
+import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import Any, get_type_hints
 
-from mixbench.values import Option, coerce, did_you_mean, option, read_value
+from mixbench.policy import check_policy
+from mixbench.values import Option, coerce, did_you_mean, option, read_value, shortened, shown
+from mixbench.yaml_lines import yaml_lines
 
-if TYPE_CHECKING:
-    import yaml
-
+LARGEST_SIDE = 4096  # pixels
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MODEL_PARTS = ("patch_size", "embed_dim", "depth", "num_heads")
 
@@ -35,44 +37,49 @@ class Recipe:
         group="model",
         help="side of the square images that are trained and evaluated on, in pixels",
         above=0,
+        at_most=LARGEST_SIDE,
     )
     patch_size: int | None = option(
-        None, group="model", help="side of a patch in pixels; null is the model's own", above=0
+        None,
+        group="model",
+        help="side of a patch in pixels; null is the model's own",
+        above=0,
+        at_most=LARGEST_SIDE,
     )
     embed_dim: int | None = option(
         None,
         group="model",
         help="width of a transformer's tokens; null is the model's own",
         above=0,
+        at_most=2**16,
     )
     depth: int | None = option(
         None,
         group="model",
         help="number of a transformer's blocks; null is the model's own",
         above=0,
+        at_most=1000,
     )
     num_heads: int | None = option(
         None,
         group="model",
         help="number of a block's attention heads; null is the model's own",
         above=0,
+        at_most=1000,
     )
     drop_rate: float = option(
         0.0,
         group="model",
-        help="share of activations that are dropped before the classifier, below 1",
+        help="share of activations that are dropped before the classifier",
         at_least=0,
-        at_most=1,
+        below=1,
     )
     drop_path: float = option(
         0.1,
         group="model",
-        help=(
-            "share of images that skip the last block, less in earlier ones (stochastic depth), "
-            "below 1"
-        ),
+        help=("share of images that skip the last block, less in earlier ones (stochastic depth)"),
         at_least=0,
-        at_most=1,
+        below=1,
     )
 
     compose: str = option(
@@ -96,6 +103,7 @@ class Recipe:
         group="mixing",
         help="alpha of the Beta(alpha, alpha) of Mixup where compose is alternate",
         above=0,
+        at_most=1000,
     )
     mix_prob: float = option(
         1.0, group="mixing", help="share of batches that are mixed at all", at_least=0, at_most=1
@@ -103,9 +111,9 @@ class Recipe:
     smoothing: float = option(
         0.1,
         group="mixing",
-        help="share of each label that is spread over all classes, below 1",
+        help="share of each label that is spread over all classes",
         at_least=0,
-        at_most=1,
+        below=1,
     )
 
     batch_size: int = option(
@@ -113,6 +121,7 @@ class Recipe:
         group="optimization",
         help="images of one update of the weights, over all processes",
         above=0,
+        at_most=2**20,
     )
     micro_batch: int | str = option(
         "auto",
@@ -121,8 +130,9 @@ class Recipe:
             "images that go through the network at once, at most; auto is the mixing group, or "
             "where that is auto too at most 16, on a CPU, and what fits on a GPU"
         ),
-        above=0,
         choices=("auto",),
+        above=0,
+        at_most=2**20,
     )
     mix_group: int | str = option(
         128,
@@ -131,26 +141,41 @@ class Recipe:
             "images that share one draw of the mixing and are each other's partners; auto is the "
             "micro-batch, and then the draws depend on the machine"
         ),
-        above=1,
         choices=("auto",),
+        above=1,
+        at_most=2**20,
     )
     epochs: int = option(
-        300, group="optimization", help="epochs of the learning rate's schedule", above=0
+        300,
+        group="optimization",
+        help="epochs of the learning rate's schedule",
+        above=0,
+        at_most=10**6,
     )
     cooldown_epochs: int = option(
-        10, group="optimization", help="epochs at min_lr after the schedule", at_least=0
+        10,
+        group="optimization",
+        help="epochs at min_lr after the schedule",
+        at_least=0,
+        at_most=10**6,
     )
     opt: str = option("adamw", group="optimization", help="timm's name of the optimizer")
     lr: float = option(
         1e-3, group="optimization", help="highest learning rate, not scaled by the batch", above=0
     )
     opt_eps: float = option(
-        1e-8, group="optimization", help="the optimizer's epsilon, against division by 0", above=0
+        1e-8,
+        group="optimization",
+        help="the optimizer's epsilon, against division by 0",
+        above=0,
+        at_most=1,
     )
     opt_betas: tuple[float, float] = option(
         (0.9, 0.999),
         group="optimization",
         help="the optimizer's decay rates of the first and second moment",
+        at_least=0,
+        below=1,
     )
     opt_fused: bool = option(
         True,
@@ -168,6 +193,7 @@ class Recipe:
         group="optimization",
         help="epochs in which the rate rises from warmup_lr to its schedule",
         at_least=0,
+        at_most=10**6,
     )
     warmup_lr: float = option(
         1e-6, group="optimization", help="learning rate that the warm-up begins with", at_least=0
@@ -180,6 +206,7 @@ class Recipe:
         group="optimization",
         help="epochs by which the rate comes late: 1 in DeiT's code",
         at_least=0,
+        at_most=10**6,
     )
     sched_on_updates: bool = option(
         False,
@@ -208,7 +235,7 @@ class Recipe:
         group="optimization",
         help="share of the mean that one update keeps; it warms up",
         at_least=0,
-        at_most=1,
+        below=1,
     )
     headline: str = option(
         "ema",
@@ -229,6 +256,8 @@ class Recipe:
         0.4,
         group="augmentation",
         help="strength of timm's color jitter, of use with the 3a policies of aa alone",
+        at_least=0,
+        at_most=10,
     )
     reprob: float = option(
         0.0,
@@ -244,7 +273,11 @@ class Recipe:
         choices=("const", "rand", "pixel"),
     )
     recount: int = option(
-        1, group="augmentation", help="largest number of erased boxes of an image", at_least=1
+        1,
+        group="augmentation",
+        help="largest number of erased boxes of an image",
+        at_least=1,
+        at_most=100,
     )
     aug_repeats: int = option(
         0,
@@ -254,18 +287,21 @@ class Recipe:
             "different processes (DeiT: 3); of no effect with one process; 0 for no repetition"
         ),
         at_least=0,
+        at_most=100,
     )
     scale: tuple[float, float] = option(
         (0.08, 1.0),
         group="augmentation",
         help="least and largest share of the image's area that a random crop takes",
         above=0,
+        at_most=1,
     )
     ratio: tuple[float, float] = option(
         (3 / 4, 4 / 3),
         group="augmentation",
         help="least and largest width of the crop by its height",
-        above=0,
+        at_least=0.01,
+        at_most=100,
     )
     train_interpolation: str = option(
         "random",
@@ -297,19 +333,22 @@ class Recipe:
         0.9,
         group="augmentation",
         help="share of the resized validation image's side that the centre crop takes",
-        above=0,
+        at_least=0.1,
         at_most=1,
     )
     mean: tuple[float, float, float] = option(
         IMAGENET_MEAN,
         group="augmentation",
         help="mean of each channel that images are normalised by, in levels of 0 to 1",
+        at_least=0,
+        at_most=1,
     )
     std: tuple[float, float, float] = option(
         IMAGENET_STD,
         group="augmentation",
         help="standard deviation of each channel that images are normalised by",
-        above=0,
+        at_least=0.001,
+        at_most=1,
     )
 
     speed_model: str = option(
@@ -318,14 +357,19 @@ class Recipe:
         help="timm's name of the network that is timed",
     )
     speed_image_size: int = option(
-        224, group="speed part", help="side of the timed images, in pixels", above=0
+        224,
+        group="speed part",
+        help="side of the timed images, in pixels",
+        above=0,
+        at_most=LARGEST_SIDE,
     )
     speed_batch_size: int | str = option(
         "auto",
         group="speed part",
         help="images of a timed step; auto is 128 on a GPU and 8 on a CPU",
-        above=0,
         choices=("auto",),
+        above=0,
+        at_most=2**20,
     )
     speed_amp: bool = option(
         False, group="speed part", help="time the network in bfloat16 (autocast)"
@@ -336,21 +380,8 @@ class Recipe:
             value = getattr(self, name)
             coerce(value, HINTS[name], name)
             meaning.check(name, value)
-        if self.headline == "ema" and not self.model_ema:
-            raise ValueError("headline ema needs model_ema true: set model_ema, or headline raw")
-        aa = self.aa or "rand"
-        if self.augment_on == "device" and (aa.split("-")[0] != "rand" or "-t" in aa):
-            raise ValueError(
-                "augment_on device knows timm's RandAugment of 15 operations, "
-                f"not aa {aa!r}: use augment_on loader"
-            )
-        for name in ("smoothing", "drop_path", "drop_rate"):
-            if getattr(self, name) == 1:
-                raise ValueError(f"{name} must be below 1, or nothing is learnt")
-        for name in ("scale", "ratio"):
-            low, high = getattr(self, name)
-            if low > high:
-                raise ValueError(f"{name} must be two numbers in order, not {low}, {high}")
+        for check in (_check_models, _check_schedule, _check_averages, _check_augmentation):
+            check(self)
 
     @classmethod
     def options(cls) -> dict[str, Option]:
@@ -363,6 +394,94 @@ class Recipe:
         return self.epochs + self.cooldown_epochs
 
 
+def _check_models(recipe: Recipe) -> None:
+    """ValueError where a model's name or sizes cannot be, as far as names and sizes say."""
+    dim, heads = recipe.embed_dim, recipe.num_heads
+    if dim and heads and dim % heads:
+        raise ValueError(
+            f"embed_dim {dim} must be a multiple of num_heads {heads}: take --embed-dim "
+            f"{max(dim - dim % heads, heads)}"
+        )
+    for prefix in ("", "speed_"):
+        field, size = f"{prefix}model", f"{prefix}image_size"
+        name = getattr(recipe, field)
+        plain, dot, _ = name.partition(".")
+        if dot:
+            raise ValueError(
+                f"{field} {shown(name)} has a tag, which names pretrained weights, and nothing is "
+                f"pretrained: take --{field.replace('_', '-')} {shortened(plain)}"
+            )
+        named = re.search(r"(?:patch|_p)([1-9][0-9]{0,3})(?![0-9])", name)
+        patch = (None if prefix else recipe.patch_size) or (named and int(named[1]))
+        if patch:
+            check_multiple(size, getattr(recipe, size), patch)
+
+
+def check_multiple(field: str, side: int, patch: int) -> None:
+    """ValueError where patches do not divide an image's side: what is left would not be seen."""
+    if rest := side % patch:
+        sides = [size for size in (side - rest, side - rest + patch) if size > 0]
+        raise ValueError(
+            f"{field} {side} must be a multiple of the patches' {patch} px, or {rest} px of each "
+            f"row are never seen: take --{field.replace('_', '-')} {' or '.join(map(str, sides))}"
+        )
+
+
+def _check_schedule(recipe: Recipe) -> None:
+    """ValueError where the learning rate would not rise to `lr` and fall to `min_lr`."""
+    warmup, epochs, lag = recipe.warmup_epochs, recipe.epochs, recipe.lr_epoch_lag
+    steps = warmup if recipe.sched_on_updates else max(warmup, round(warmup))
+    if warmup and steps >= epochs:
+        raise ValueError(
+            f"warmup_epochs {warmup:g} must be below epochs {epochs}, or the rate only rises: "
+            f"take --warmup-epochs {warmup_for(epochs)}"
+        )
+    if lag and recipe.sched_on_updates:
+        raise ValueError(
+            f"lr_epoch_lag {lag} has no effect where sched_on_updates is true: take "
+            "--lr-epoch-lag 0 or --no-sched-on-updates"
+        )
+    if lag and steps + lag >= epochs:
+        raise ValueError(
+            f"lr_epoch_lag {lag} and warmup_epochs {warmup:g} must be below epochs {epochs} "
+            "together, or the rate only rises: take --lr-epoch-lag 0"
+        )
+    lowest = {"min_lr": recipe.min_lr, "warmup_lr": recipe.warmup_lr if warmup else 0.0}
+    for name, rate in lowest.items():
+        if rate > recipe.lr:
+            raise ValueError(
+                f"{name} {rate:g} must not be above lr {recipe.lr:g}: take "
+                f"--{name.replace('_', '-')} {recipe.lr / 100:g}"
+            )
+
+
+def warmup_for(epochs: int) -> int:
+    """Epochs of warm-up that suit a run of so many: a tenth, one at least, none of one epoch."""
+    return max(epochs // 10, 1) if epochs > 1 else 0
+
+
+def _check_averages(recipe: Recipe) -> None:
+    """ValueError where the weights that are reported are not kept."""
+    if recipe.headline == "ema" and not recipe.model_ema:
+        raise ValueError("headline ema needs model_ema true: set model_ema, or headline raw")
+
+
+def _check_augmentation(recipe: Recipe) -> None:
+    """ValueError where the augmentation cannot be drawn."""
+    if recipe.aa is not None:
+        check_policy(recipe.aa)
+    aa = recipe.aa or "rand"
+    if recipe.augment_on == "device" and (aa.split("-")[0] != "rand" or "-t" in aa):
+        raise ValueError(
+            "augment_on device knows timm's RandAugment of 15 operations, "
+            f"not aa {shown(aa)}: use augment_on loader"
+        )
+    for name in ("scale", "ratio"):
+        low, high = getattr(recipe, name)
+        if low > high:
+            raise ValueError(f"{name} must be two numbers in order, not {low:g}, {high:g}")
+
+
 HINTS: dict[str, Any] = get_type_hints(Recipe)
 
 
@@ -373,7 +492,7 @@ def config_dir() -> Path:
 
 
 def parse_value(name: str, value: Any) -> Any:
-    """YAML's value or a command line's text as field `name`'s type; ValueError says which it is."""
+    """What YAML or the command line says as field `name`'s type; ValueError names the field."""
     return read_value(value, HINTS[name], name)
 
 
@@ -386,54 +505,36 @@ def load_recipe(
     `overrides` names. ValueError for any mistake in it.
     """
     overrides = overrides or {}
-    values = _read_yaml(_find(Path(path))) if path is not None else {}
+    values = _read_file(_find(os.fspath(path))) if path is not None else {}
     if overrides.get("model", values.get("model")) != values.get("model"):
         values = {name: value for name, value in values.items() if name not in MODEL_PARTS}
     values |= overrides
     return Recipe(**{name: parse_value(name, value) for name, value in values.items()})
 
 
-def _find(path: Path) -> Path:
-    shipped = config_dir() / (path.name if path.suffix else f"{path.name}.yaml")
-    for candidate in (path, shipped):
-        if candidate.is_file():
-            return candidate
-    known = [file.stem for file in config_dir().glob("*.yaml")]
-    raise ValueError(f"recipe file not found: {path}; {did_you_mean(path.stem, known)}")
-
-
-def _unique_keys(path: Path) -> type[yaml.SafeLoader]:
-    """YAML's safe loader, but for a key that stands twice: there the last would win silently."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        def construct_mapping(
-            self, node: yaml.MappingNode, deep: bool = False
-        ) -> dict[Hashable, Any]:
-            keys = [self.construct_object(key) for key, _ in node.value]
-            for key in keys:
-                if keys.count(key) > 1:
-                    raise ValueError(f"recipe {path} gives {key} twice")
-            return super().construct_mapping(node, deep)
-
-    return Loader
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    import yaml
-
+def _find(name: str) -> Path:
+    """The file of that path; for a name without a folder also the shipped recipe so called."""
+    path = Path(name)
+    bare = name not in ("", ".", "..") and not {"/", os.sep} & set(name)
+    candidates = [path, config_dir() / (name if path.suffix else f"{name}.yaml")][: 1 + bare]
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_unique_keys(path)) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"cannot read recipe {path}: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"recipe {path} must be a list of `name: value` lines")
-    values = {}
-    for key, value in content.items():
-        name = str(key).replace("-", "_")
+        for candidate in candidates:
+            if candidate.exists() and not (bare and candidate.is_dir()):
+                return candidate
+    except (OSError, ValueError):  # a name that is too long, a loop of links, a NUL
+        pass
+    known = [file.stem for file in config_dir().glob("*.yaml")]
+    raise ValueError(f"recipe file not found: {shown(name)}; {did_you_mean(path.stem, known)}")
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    """The fields of a recipe's file, as the texts that stand there."""
+    values: dict[str, Any] = {}
+    for key, value in yaml_lines(path):
+        name = key.replace("-", "_")
         if name not in HINTS:
             raise ValueError(
-                f"recipe {path} has an unknown key {key!r}: {did_you_mean(name, HINTS)}"
+                f"recipe {path} has an unknown key {shown(key)}: {did_you_mean(name, HINTS)}"
             )
         if name in values:
             raise ValueError(f"recipe {path} gives {name} twice")

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mixbench.values import did_you_mean, error_text
+from mixbench.values import did_you_mean, error_text, shown
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -123,7 +123,9 @@ def strategy_class(name: str) -> type[MixStrategy]:
         elif name in _entry_points():
             _load_entry_point(name)
         else:
-            raise ValueError(f"unknown strategy {name!r}: {did_you_mean(name, list_strategies())}")
+            raise ValueError(
+                f"unknown strategy {shown(name)}: {did_you_mean(name, list_strategies())}"
+            )
     return _registered[name]
 
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import re
 import typing
 from keyword import iskeyword
 from typing import TYPE_CHECKING, Any
 
 from mixbench.registry import list_strategies, registered_name, strategy_class
 from mixbench.rules import BrokenRule, declared_clean_weight, declared_needs, require
+from mixbench.spec_syntax import Call, Quoted, Several, Value, Word, read_list, written
 from mixbench.values import (
-    bare_word,
     coerce,
     did_you_mean,
     error_text,
     is_strategy,
+    read_value,
+    shown,
     type_name,
 )
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from mixbench.mix import MixStrategy
 
 PLAIN = "numbers, true or false, text, None, tuples of these, or strategies"
-_BARE_WORD = re.compile(r"[A-Za-z_][\w./-]*")
 
 
 def field_types(cls: type) -> dict[str, Any]:
@@ -39,73 +38,62 @@ def field_types(cls: type) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in dataclasses.fields(cls) if field.init}
 
 
-def _value(node: ast.expr, hint: Any, what: str, text: str) -> Any:
+def _value(value: Value, hint: Any, what: str) -> Any:
+    """A parameter's value as its type; quotes make a text of whatever they hold."""
     if is_strategy(hint):
-        return _strategy(node, text)
-    source = ast.get_source_segment(text, node) or ""
-    try:
-        value = ast.literal_eval(node)
-    except (ValueError, TypeError, RecursionError, MemoryError):
-        if not _BARE_WORD.fullmatch(source):
-            raise ValueError(f"{what} must be {type_name(hint)}, not {source!r}") from None
-        value = bare_word(source, hint)
-    return coerce(value, hint, what)
+        if isinstance(value, Call) or (isinstance(value, Word) and value.text.isidentifier()):
+            return _strategy(value)
+        raise ValueError(f"{what} must be a strategy, not {shown(written(value))}")
+    if isinstance(value, Word):
+        return read_value(value.text, hint, what)
+    if isinstance(value, Call):
+        raise ValueError(f"{what} must be {type_name(hint)}, not {shown(written(value))}")
+    return coerce(_python(value), hint, what)
 
 
-def _strategy(node: ast.expr, text: str) -> MixStrategy:
-    name, keywords = node, []
-    segment = ast.get_source_segment(text, node)
-    if isinstance(node, ast.Call):
-        name, keywords = node.func, node.keywords
-        if node.args:
-            given = ast.get_source_segment(text, node.args[0])
-            raise ValueError(
-                f"write parameters as name=value: {given!r} in {segment!r} has no name"
-            )
-    if not isinstance(name, ast.Name):
-        raise ValueError(f"a strategy is written name or name(key=value, ...), not {segment!r}")
-    cls = strategy_class(name.id)
-    values = _parameters(name.id, keywords, field_types(cls), text)
+def _python(value: Value) -> Any:
+    """A value whose type nothing says."""
+    if isinstance(value, Quoted):
+        return value.text
+    if isinstance(value, Several):
+        parts = [_python(part) for part in value.values]
+        return tuple(parts) if value.tuple else parts
+    return read_value(written(value), Any, "a value")
+
+
+def _strategy(value: Value) -> MixStrategy:
+    if not isinstance(value, (Word, Call)):
+        raise ValueError(
+            f"a strategy is written name or name(key=value, ...), not {shown(written(value))}"
+        )
+    call = value if isinstance(value, Call) else Call(value.text, ())
+    cls = strategy_class(call.name)
+    values = _parameters(call, field_types(cls))
     try:
         strategy = cls(**values)
         declared_needs(strategy)
         declared_clean_weight(strategy)
         return strategy
     except BrokenRule as error:
-        raise ValueError(f"strategy {name.id} cannot be used: {error}") from error
+        raise ValueError(f"strategy {call.name} cannot be used: {error}") from error
     except TypeError as error:  # a plug-in's parameter without a default
-        raise ValueError(f"{name.id}: {error_text(error)}") from None
+        raise ValueError(f"{call.name}: {error_text(error)}") from None
     except (ValueError, KeyboardInterrupt):
         raise
     except BaseException as error:  # a plug-in may raise anything
-        raise ValueError(f"strategy {name.id} cannot be used: {error_text(error)}") from error
+        raise ValueError(f"strategy {call.name} cannot be used: {error_text(error)}") from error
 
 
-def _parameters(
-    name: str, keywords: list[ast.keyword], hints: dict[str, Any], text: str
-) -> dict[str, Any]:
+def _parameters(call: Call, hints: dict[str, Any]) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    for keyword in keywords:
-        if keyword.arg is None:
-            raise ValueError(f"write parameters as name=value: ** cannot be used in {text!r}")
-        if keyword.arg not in hints:
-            known = did_you_mean(keyword.arg, hints) if hints else "it has none"
-            raise ValueError(f"{name} has no parameter {keyword.arg!r}: {known}")
-        if keyword.arg in values:
-            raise ValueError(f"{name} {keyword.arg} is given twice")
-        what = f"{name} {keyword.arg}"
-        values[keyword.arg] = _value(keyword.value, hints[keyword.arg], what, text)
+    for key, value in call.parameters:
+        if key not in hints:
+            known = did_you_mean(key, hints) if hints else "it has none"
+            raise ValueError(f"{call.name} has no parameter {shown(key)}: {known}")
+        if key in values:
+            raise ValueError(f"{call.name} {key} is given twice")
+        values[key] = _value(value, hints[key], f"{call.name} {key}")
     return values
-
-
-def _parse(text: str) -> ast.expr:
-    try:
-        return ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        reason = error.msg if isinstance(error, SyntaxError) else str(error)
-        raise ValueError(
-            f"cannot read strategy {text!r} ({reason}): write name or name(key=value, ...)"
-        ) from None
 
 
 def create_strategy(text: str) -> MixStrategy:
@@ -113,30 +101,35 @@ def create_strategy(text: str) -> MixStrategy:
 
     The text is never evaluated as code. ValueError for a mistake in it.
     """
-    if not text.strip():
-        raise ValueError(f"no strategy named: known: {', '.join(list_strategies())}")
     return _checked(read_strategy(text))
 
 
 def read_strategy(text: str) -> MixStrategy:
     """The strategy of a spec text as its class makes it; create_strategy also tries it out."""
-    return _strategy(_parse(text), text.strip())
+    [value, *others] = _values(text)
+    if others:
+        raise ValueError(f"one strategy is expected, not {shown(text)}")
+    return _strategy(value)
 
 
 def create_strategies(text: str) -> list[MixStrategy]:
     """The strategies of a comma-separated list of spec texts; ValueError where two are equal."""
-    listed = f"[{text.strip().rstrip(',')}]"
-    parsed = _parse(listed)
-    if not isinstance(parsed, ast.List):
-        raise ValueError(f"cannot read strategies {text!r}: write a list such as cutmix,transmix")
-    if not parsed.elts:
+    strategies: dict[str, MixStrategy] = {}
+    for value in _values(text):
+        strategy = _checked(_strategy(value))
+        spec = strategy_spec(strategy)
+        if spec in strategies:
+            raise ValueError(f"strategy {shown(spec)} is listed twice")
+        strategies[spec] = strategy
+    return list(strategies.values())
+
+
+def _values(text: str) -> list[Value]:
+    """The parts of a list of spec texts, which is not empty."""
+    values = read_list(text)
+    if not values:
         raise ValueError(f"no strategy named: known: {', '.join(list_strategies())}")
-    strategies = [_checked(_strategy(node, listed)) for node in parsed.elts]
-    specs = [strategy_spec(strategy) for strategy in strategies]
-    for i, spec in enumerate(specs):
-        if spec in specs[:i]:
-            raise ValueError(f"strategy {spec!r} is listed twice")
-    return strategies
+    return values
 
 
 def _checked(strategy: MixStrategy) -> MixStrategy:
@@ -198,7 +191,10 @@ def _text(value: Any, hint: Any) -> str:
     if is_strategy(type(value)):
         return strategy_spec(value)
     value = coerce(value, hint, "value")
-    bare = (
-        isinstance(value, str) and value.isidentifier() and value.isascii() and not iskeyword(value)
-    )
-    return value if bare else repr(value)
+    return value if isinstance(value, str) and _stands_bare(value, hint) else repr(value)
+
+
+def _stands_bare(text: str, hint: Any) -> bool:
+    """Whether a text is read as that text where no quotes are around it."""
+    word = text.isidentifier() and text.isascii() and not iskeyword(text)
+    return word and read_value(text, hint, "value") == text

@@ -1,38 +1,74 @@
-"""Values as a user writes them: in YAML, on the command line and in spec text."""
+"""Values as a user writes them: in YAML, on the command line and in spec text.
+
+One reader, `read_text`, gives a text its meaning by the type that is expected; no notation of YAML
+or Python reads it before: `010` is 10, and `1:30`, `0x10` and `1_000` are no numbers.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
 import math
+import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 MANY = 100  # known names; beyond these a sentence lists the nearest few, not all
+LONGEST = 60  # characters of a value in a sentence; of a longer one both ends are shown
+DIGITS = 30  # of a whole number; more are no size or count of anything
 WORDS = {
     float: "a number",
     int: "a whole number",
     bool: "true or false",
     str: "text",
-    type(None): "nothing",
+    type(None): "null",
 }
-BARE = {"true": True, "false": False, "null": None}  # as YAML spells them
+BARE = {"true": True, "false": False, "null": None, "none": None}  # in any case
+WHOLE = re.compile(r"[+-]?[0-9]+")
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
+BRACKETS = {"[": "]", "(": ")"}
+
+
+def shown(value: Any) -> str:
+    """A value as a sentence shows it: as Python writes it, in LONGEST characters or little more."""
+    if isinstance(value, str):
+        return repr(shortened(value))
+    if isinstance(value, int) and abs(value) >= 10**DIGITS:
+        return f"a number of more than {DIGITS} digits"
+    if isinstance(value, (tuple, list)):
+        brackets = "[]" if isinstance(value, list) else "()"
+        return shortened(", ".join(map(shown, value[:LONGEST]))).join(brackets)
+    return shortened(repr(value))
+
+
+def shortened(text: str, longest: int = LONGEST) -> str:
+    """A text of at most so many characters: of a longer one the beginning and the end."""
+    if len(text) <= longest:
+        return text
+    half = (longest - 5) // 2
+    return f"{text[:half]} ... {text[-half:]}"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A sentence that names the nearest of `known`, and all of them where none is near."""
-    known = sorted(known)
+    name, known = shortened(name), sorted(known)
     if len(known) > MANY:  # timm's models
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         if near:
             return f"did you mean {', '.join(map(repr, near))}?"
         return f"none of {len(known)} names is like it"
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+    return f"did you mean {near[0]!r}?" if near else f"known: {_listed(known)}"
+
+
+def _listed(names: list[str]) -> str:
+    """Names in a row, the first of them where all would be longer than a sentence."""
+    text = ", ".join(names)
+    return text if len(text) <= 300 else f"{text[:300].rpartition(', ')[0]}, ..."
 
 
 def error_text(error: BaseException, length: int = 300) -> str:
@@ -98,46 +134,120 @@ def coerce(value: Any, hint: Any, what: str) -> Any:
     elif origin is tuple and isinstance(value, (list, tuple)) and len(value) == len(parts):
         return tuple(coerce(each, part, what) for each, part in zip(value, parts, strict=True))
     elif hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            pass
     elif (
         isinstance(hint, type)
         and isinstance(value, hint)
         and (hint is bool or not isinstance(value, bool))
     ):
         return value
-    raise ValueError(f"{what} must be {type_name(hint)}, not {value!r}")
+    raise ValueError(f"{what} must be {type_name(hint)}, not {shown(value)}")
 
 
 def read_value(value: Any, hint: Any, what: str) -> Any:
-    """YAML's value, or a command line's text, as the type `hint`; ValueError names `what`."""
-    import yaml
-
-    if isinstance(value, str) and hint is not str:
-        text = value
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            value = text
-        if isinstance(value, str):
-            value = _number(value)
-            if isinstance(value, str) and "," in text and "tuple" in str(hint):
-                value = text.split(",")
-    if isinstance(value, list):
-        value = tuple(_number(part) for part in value)
+    """A text, a list of texts, or a Python value as the type `hint`; ValueError names `what`."""
+    if isinstance(value, str):
+        return read_text(value, hint, what)
+    if isinstance(value, (list, tuple)):
+        parts = _part_types(hint, len(value))
+        value = tuple(read_value(each, part, what) for each, part in zip(value, parts, strict=True))
     return coerce(value, hint, what)
 
 
-def _number(value: Any) -> Any:
-    """Text that Python reads as a number, as that number: PyYAML leaves 1e-3 text."""
+def read_text(text: str, hint: Any, what: str) -> Any:
+    """What a text means where the type `hint` is expected; ValueError names `what` and the type.
+
+    Blanks around it do not count. A number is decimal, with ASCII digits; true, false, null and
+    none may be in any case; several numbers stand between commas, with or without brackets.
+    """
+    text = text.strip()
+    if not text:
+        way_out = (
+            ", or write null" if is_union(hint) and type(None) in typing.get_args(hint) else ""
+        )
+        raise ValueError(f"{what} must be {type_name(hint)}, not empty: give a value{way_out}")
+    for kind in _kinds(hint):
+        meaning = _meaning(text, kind, what)
+        if meaning is not NOTHING:
+            return coerce(meaning, hint, what)
+    raise ValueError(f"{what} must be {type_name(hint)}, not {shown(text)}{_why(text, hint)}")
+
+
+class _Nothing:
+    """What a text means that is not of a kind."""
+
+
+NOTHING = _Nothing()
+
+
+def _kinds(hint: Any) -> list[Any]:
+    """The types that a text may be of, null first and text last: whatever is a text."""
+    kinds = list(typing.get_args(hint)) if is_union(hint) else [hint]
+    if hint is Any:
+        kinds = [type(None), bool, int, float, str]
+    return sorted(kinds, key=lambda kind: (kind is not type(None)) + (kind is str))
+
+
+def _meaning(text: str, kind: Any, what: str) -> Any:
+    """The text as one type; NOTHING where it is not of it."""
+    if kind is str:
+        return text
+    if kind in (bool, type(None)):
+        value = BARE.get(text.lower(), NOTHING)
+        return value if isinstance(value, kind) else NOTHING
+    if kind is int and WHOLE.fullmatch(text):
+        if len(text.lstrip("+-0")) > DIGITS:
+            raise ValueError(f"{what} must have at most {DIGITS} digits, not {shown(text)}")
+        return int(text)
+    if kind is float and NUMBER.fullmatch(text):
+        return _float(text)
+    if typing.get_origin(kind) is typing.Literal:
+        return next((value for value in typing.get_args(kind) if str(value) == text), NOTHING)
+    if typing.get_origin(kind) is tuple or kind is tuple:
+        return _several(text, kind, what)
+    return NOTHING
+
+
+def _float(text: str) -> float | _Nothing:
+    """A decimal number; NOTHING where it is beyond what a float holds, or would become 0."""
+    number = float(text)
+    vanished = not number and re.search("[1-9]", text.lower().partition("e")[0])
+    return NOTHING if math.isinf(number) or vanished else number
+
+
+def _several(text: str, kind: Any, what: str) -> Any:
+    """The parts of a text such as `0.9,0.95` or `[0.9, 0.95]`, each of its type."""
+    if BRACKETS.get(text[0]) == text[-1]:
+        text = text[1:-1]
+    texts = text.split(",")
     try:
-        return float(value) if isinstance(value, str) else value
+        parts = _part_types(kind, len(texts))
+        return tuple(read_text(part, hint, what) for part, hint in zip(texts, parts, strict=True))
     except ValueError:
-        return value
+        return NOTHING
 
 
-def bare_word(word: str, hint: Any) -> Any:
-    """What a word without quotes means in spec text: true, false and null as in YAML, else text."""
-    return word if hint is str else BARE.get(word, word)
+def _part_types(hint: Any, count: int) -> tuple[Any, ...]:
+    """The types of so many parts of a tuple; whatever they are where `hint` does not say."""
+    for kind in typing.get_args(hint) if is_union(hint) else (hint,):
+        parts = typing.get_args(kind)
+        if typing.get_origin(kind) is tuple and len(parts) == count:
+            return parts
+    return (Any,) * count
+
+
+def _why(text: str, hint: Any) -> str:
+    """What is wrong with a text that looks like a number and is none of the expected type."""
+    kinds = _kinds(hint)
+    if float in kinds and NUMBER.fullmatch(text):
+        return ": beyond what a float holds"
+    odd = re.fullmatch(r"[+-]?[\w.:+-]*", text) and not NUMBER.fullmatch(text)
+    if (int in kinds or float in kinds) and odd and any(map(str.isnumeric, text)):
+        return ": write decimal digits"
+    return ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -159,41 +269,52 @@ class Option:
         parts = value if isinstance(value, tuple) else (value,)
         numbers = [part for part in parts if isinstance(part, (int, float))]
         if self.choices and not numbers:
-            raise ValueError(f"{name} must be {self.bounds}, not {value!r}")
+            raise ValueError(f"{name} must be {self.bounds}, not {shown(value)}")
         for number in numbers:  # a whole number may be too large for isfinite
-            finite = isinstance(number, int) or math.isfinite(number)
-            if self.at_most is None and not finite:
+            if not isinstance(number, int) and not math.isfinite(number):
                 raise ValueError(f"{name} must be finite, not {number}")
-        for words, holds in self._rules():
-            if not all(map(holds, numbers)):
-                raise ValueError(f"{name} must be {words}, not {value}")
+        if not all(map(self._holds, numbers)):
+            raise ValueError(f"{name} must be {self.bounds}, not {shown(value)}")
 
     @property
     def bounds(self) -> str:
         """The values it takes, in words: 'above 0', 'one of raw, ema'; '' where any will do."""
-        if self.choices and self.above is None:
+        low, high = self._low, self._high
+        if self.choices and not low:
             return f"one of {', '.join(self.choices)}"
-        return ", ".join(words for words, _ in self._rules())
+        if self.at_least is not None and self.at_most is not None:
+            words = f"between {_bound(self.at_least)} and {_bound(self.at_most)}"
+        else:
+            words = " and ".join(filter(None, [low, high]))
+        return "".join(f"{choice!r} or a whole number " for choice in self.choices) + words
 
-    def _rules(self) -> Iterator[tuple[str, Callable[[float], bool]]]:
-        """Each rule in words, and whether a number keeps it."""
-        above, at_least, at_most, below = self.above, self.at_least, self.at_most, self.below
-        low = (above if at_least is None else at_least) or 0
-        auto = "".join(f"{choice!r} or a whole number " for choice in self.choices)
-        if at_most is not None:
-            yield f"between {low:g} and {at_most:g}", lambda number: low <= number <= at_most
-        elif below is not None:
-            words = f"{low:g} or more and below {_bound(below)}"
-            yield words, lambda number: low <= number < below
-        elif at_least is not None:
-            yield f"{at_least:g} or more", lambda number: number >= at_least
-        if above is not None:
-            yield f"{auto}above {above:g}", lambda number: number > above
+    @property
+    def _low(self) -> str:
+        if self.at_least is not None:
+            return f"{_bound(self.at_least)} or more"
+        return "" if self.above is None else f"above {_bound(self.above)}"
+
+    @property
+    def _high(self) -> str:
+        if self.at_most is not None:
+            return f"at most {_bound(self.at_most)}"
+        return "" if self.below is None else f"below {_bound(self.below)}"
+
+    def _holds(self, number: float) -> bool:
+        """Whether a number keeps the bounds."""
+        return (
+            (self.above is None or number > self.above)
+            and (self.at_least is None or number >= self.at_least)
+            and (self.at_most is None or number <= self.at_most)
+            and (self.below is None or number < self.below)
+        )
 
 
 def _bound(number: float) -> str:
     """A number, or the power of two that a large integer is."""
-    return f"2**{int(number).bit_length() - 1}" if number > 2**53 else f"{number:g}"
+    if isinstance(number, int) and number >= 2**16 and number & (number - 1) == 0:
+        return f"2**{number.bit_length() - 1}"
+    return str(number) if isinstance(number, int) else f"{number:g}"
 
 
 def option(

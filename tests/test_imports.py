@@ -16,8 +16,12 @@ ROOMS = [  # from the highest to the lowest
     {"services"},
     {"data", "models"},
     {"recipe", "spec"},
-    {"registry", "runtime", "values"},
-    {"mix", "rules", "settings", "puzzle", "distributed", "files", "published"},
+    {"registry", "runtime", "spec_syntax", "yaml_lines", "policy"},
+    {"values"},
+    {
+        *("mix", "rules", "settings", "puzzle", "distributed"),
+        *("errors", "files", "published", "watch"),
+    },
 ]
 FLOOR = {room: -height for height, rooms in enumerate(ROOMS) for room in rooms}
 

@@ -10,11 +10,13 @@ from pathlib import Path
 
 from mixbench.commands.list import print_strategies
 from mixbench.commands.options import bench_parser, load_plugins
-from mixbench.comparison.plan import Plan
+from mixbench.comparison.plan import Plan, plan_data
 from mixbench.data.folders import check_splits
+from mixbench.data.sources import Data
 from mixbench.recipe import load_recipe, recipe_hash, recipe_text
 from mixbench.registry import BUILTIN
 from mixbench.runs.directory import RunDirectory, numbered
+from mixbench.runs.identity import digest
 from mixbench.spec import create_strategies, strategy_spec
 
 # the options that a plan takes as they are
@@ -35,15 +37,17 @@ def bench(argv: list[str]) -> int:
     if options.print_recipe:
         print(recipe_text(plan.recipe), end="")
         return 0
-    if plan.data is not None:
-        check_splits(plan.data)
-    RunDirectory(plan.out).check(plan.identity, files=plan.files, resume=plan.resume)
+    plan, data = ready(plan, options, resume=plan.resume)
+    from mixbench.comparison.checks import check_machine, check_plan
+
+    check_plan(plan)
+    check_machine(plan)
     if options.dry_run:
-        describe(plan)
+        describe(plan, data or plan_data(plan))
         return 0
     from mixbench.comparison.comparison import run
 
-    return run(plan)
+    return run(plan, data)
 
 
 def train(argv: list[str]) -> int:
@@ -68,21 +72,44 @@ def plan_of(options: argparse.Namespace, argv: list[str]) -> Plan:
         if key.startswith("recipe.")
     }
     recipe = load_recipe(config, overrides)
-    plan = Plan(
+    return Plan(
         strategies=strategies,
         recipe=recipe,
         seeds=options.seeds or (recipe.seed,),
-        out=options.out or Path(),
+        out=options.out or Path(Path(config).stem),
         command=shlex.join(["python", "bench.py", *argv]),
         **{name: getattr(options, name) for name in PLAN_OPTIONS},
     )
+
+
+def ready(
+    plan: Plan, options: argparse.Namespace, *, resume: bool, ending: str = ""
+) -> tuple[Plan, Data | None]:
+    """The plan with its output directory, and its data; None where they need torch to be opened.
+
+    A directory that no option names has a name with `ending`. ValueError where it cannot take the
+    run; mistakes that need no data come first.
+    """
+    if plan.data is not None:
+        check_splits(plan.data)
     if options.out is not None:
-        return plan
-    specs = [strategy_spec(strategy) for strategy in strategies]
-    question = specs, plan.seeds, plan.mode, plan.rounds
-    digits = recipe_hash(recipe, of=plan.identity.text(), asked=question)
-    directory = numbered(Path("runs") / f"{Path(config).stem}-{digits}", resume=plan.resume)
-    return dataclasses.replace(plan, out=directory.path)
+        RunDirectory(plan.out).check(plan.recipe, files=plan.files, resume=resume)
+    data = plan_data(plan) if plan.opens_quickly else None
+    if options.out is None:
+        path = default_directory(plan, data, ending)
+        plan = dataclasses.replace(plan, out=numbered(path, resume=resume).path)
+        RunDirectory(plan.out).check(plan.recipe, files=plan.files, resume=resume)
+    if data is not None:
+        RunDirectory(plan.out).check_data(plan.identity(data))
+    return plan, data
+
+
+def default_directory(plan: Plan, data: Data | None, ending: str = "") -> Path:
+    """runs/<recipe>-<hash of the question>: the same data by another path have it too."""
+    named = plan.source, plan.limit_train, plan.limit_val
+    question = list(map(strategy_spec, plan.strategies)), plan.seeds, plan.mode, plan.rounds
+    digits = recipe_hash(plan.recipe, of=digest(data.identity) if data else named, asked=question)
+    return Path("runs") / f"{plan.out.name}-{digits}{ending}"
 
 
 def check_combinations(options: argparse.Namespace) -> None:
@@ -97,11 +124,9 @@ def check_combinations(options: argparse.Namespace) -> None:
         raise ValueError("--log tensorboard needs TensorBoard: pip install tensorboard")
     if options.peers and not find_spec("baselines"):
         raise ValueError("--peers needs the folder baselines/ of a checkout: run it there")
-    if options.workers is not None and options.workers < 0:
-        raise ValueError(f"--workers must be 0 or more, not {options.workers}")
 
 
-def describe(plan: Plan) -> None:
+def describe(plan: Plan, data: Data) -> None:
     """Print what a plan would run, and what is known of its cost."""
     from mixbench.comparison.cost import training_cost
 
@@ -116,7 +141,7 @@ def describe(plan: Plan) -> None:
             f"training    {recipe.total_epochs} epochs x {len(plan.strategies)} strategies x "
             f"{len(plan.seeds)} seeds, batch {recipe.batch_size}"
         )
-        print(f"cost        {training_cost(plan)}")
+        print(f"cost        {training_cost(plan, data)}")
     if plan.times:
         print(
             f"timing      {recipe.speed_model} at {recipe.speed_image_size} px, {plan.rounds} "

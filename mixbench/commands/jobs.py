@@ -28,7 +28,8 @@ from mixbench.files import replace_file
 from mixbench.report.files import write_comparison
 from mixbench.report.tables import print_tables
 from mixbench.runs.directory import RunDirectory, folder_name
-from mixbench.runs.merge import Tables, merge
+from mixbench.runs.identity import Identity
+from mixbench.runs.merge import Tables, merge, read_tables
 from mixbench.runs.rows import RunRow, SpeedRow
 from mixbench.spec import strategy_spec
 
@@ -119,18 +120,18 @@ class Sweep:
                 name = "together" if self.options.together else folder_name(part[0])
                 yield Job(part, seed, self.directory.job(f"{name}-seed{seed}"))
 
-    def run(self) -> int:
+    def run(self, identity: Identity) -> int:
         """Send what is missing, wait and collect; the exit status, 1 where a job failed."""
         if self.options.dry_run:
             for job in self.jobs:
                 state = "finished" if job.finished else "would run"
                 print(f"{state:<10}  {shlex.join(['mixbench', *self._argv(job)])}")
             return 0
-        with self.directory.claimed(self.plan.identity, resume=True):
-            if self.directory.jobs.is_file():
-                self.sent = json.loads(self.directory.jobs.read_text(encoding="utf-8"))
+        with self.directory.claimed(identity, resume=True):
+            self.sent = read_sent(self.directory.jobs)
             for job in self.jobs:
-                job.directory.check(self.plan.identity, resume=True)
+                job.directory.check(self.plan.recipe, resume=True)
+                job.directory.check_data(identity)
             left = [job for job in self.jobs if not job.finished]
             going = self._going(left)
             missing = [job for job in left if job not in going]
@@ -284,8 +285,11 @@ class Sweep:
 
     def _collect(self, going: Sequence[Job]) -> int:
         """Write and print the rows that are there; the exit status."""
-        written = [job.directory for job in self.jobs if job.directory.comparison.is_file()]
-        tables = merge([directory.path for directory in written], mixed_machines=True)
+        written = [job.directory.path for job in self.jobs if job.directory.comparison.exists()]
+        written = [path for path in written if _readable(path)]
+        tables = merge(written, mixed_machines=True)
+        for sentence in tables.damaged:
+            _say(sentence)
         tables = Tables(self._with_missing(tables.runs, going), tables.speed)
         write_comparison(tables, self.directory, self.plan.command, csv=self.plan.csv)
         if written:
@@ -314,6 +318,32 @@ class Sweep:
                     row = dataclasses.replace(row, status=f"{row.status}; {missing.place}")
                 complete[spec, job.seed] = row
         return list(complete.values())
+
+
+def _readable(directory: Path) -> bool:
+    """Whether a job's tables can be read; else why not is told."""
+    try:
+        read_tables(directory)
+    except ValueError as error:
+        _say(f"left out: {error}")
+        return False
+    return True
+
+
+def read_sent(path: Path) -> dict[str, str]:
+    """The number under which each job was sent last; ValueError where the file is damaged."""
+    if not path.exists():
+        return {}
+    try:
+        sent = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        sent = error
+    if isinstance(sent, dict) and all(isinstance(number, str) for number in sent.values()):
+        return sent
+    raise ValueError(
+        f"{path} is damaged, and says which jobs were sent: cancel those that still run, remove "
+        "the file, and give the same command again"
+    )
 
 
 def _say(line: str) -> None:

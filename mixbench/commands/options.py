@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 from mixbench.commands.recipe_options import add_recipe_options
 from mixbench.data.datasets import DATASETS
 from mixbench.registry import load_plugin
-from mixbench.values import did_you_mean
+from mixbench.values import did_you_mean, read_text, shortened, shown
 
 ROUNDS = 5
+MOST_WORKERS = 1024
 COMMANDS = {  # name -> what it does
     "bench": "compare strategies: measure what the options ask for (the command without a name)",
     "train": "train strategies and model by any recipe: bench --mode accuracy",
@@ -37,7 +39,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise the mistake as a ValueError."""
-        raise ValueError(message)
+        raise ValueError(shortened(message, 400))
 
     def parse(self, argv: list[str]) -> argparse.Namespace:
         """The options; ValueError with the nearest one for an unknown option."""
@@ -49,7 +51,7 @@ class Parser(argparse.ArgumentParser):
             if name.startswith("-"):
                 nearest = did_you_mean(name, known)
                 hint = nearest if "did you" in nearest else hint
-            raise ValueError(f"unknown option {unknown[0]!r}: {hint}")
+            raise ValueError(f"unknown option {shown(unknown[0])}: {hint}")
         return options
 
 
@@ -84,6 +86,7 @@ def _add_what(parser: Parser) -> None:
     add_plugin_option(parser)
     add(
         "--config",
+        type=path_or_name,
         metavar="FILE",
         help="recipe, a YAML file or a shipped one's name (default: quick; deit_small with data)",
     )
@@ -99,6 +102,7 @@ def add_plugin_option(parser: Parser) -> None:
     """Add --plugin, which `load_plugins` reads."""
     parser.add_argument(
         "--plugin",
+        type=path,
         action="append",
         default=[],
         metavar="FILE",
@@ -114,7 +118,7 @@ def load_plugins(options: argparse.Namespace) -> None:
 
 def _add_data(parser: Parser) -> None:
     add = parser.add_argument_group("data").add_argument
-    add("--data", type=Path, metavar="DIR", help="image folder with train/ and val/")
+    add("--data", type=path, metavar="DIR", help="image folder with train/ and val/")
     add(
         "--dataset",
         choices=DATASETS,
@@ -123,7 +127,12 @@ def _add_data(parser: Parser) -> None:
     add("--download", action="store_true", help="fetch the --dataset")
     add("--limit-train", type=count, metavar="N", help="train on a class-balanced subset")
     add("--limit-val", type=count, metavar="N", help="validate on a class-balanced subset")
-    add("--workers", type=int, metavar="N", help="loader processes (default: by data and cores)")
+    add(
+        "--workers",
+        type=whole(0, MOST_WORKERS),
+        metavar="N",
+        help="loader processes (default: by data and cores)",
+    )
     add(
         "--cache",
         choices=("ram",),
@@ -163,12 +172,12 @@ def _add_output(parser: Parser) -> None:
     add = parser.add_argument_group("output").add_argument
     add(
         "--out",
-        type=Path,
+        type=path,
         metavar="DIR",
         help="output directory (default: runs/<recipe>-<hash of what was asked>)",
     )
-    add("--csv", type=Path, metavar="FILE", help="also write comparison.csv here")
-    add("--json", type=Path, metavar="FILE", help="also write every table here, as one document")
+    add("--csv", type=path, metavar="FILE", help="also write comparison.csv here")
+    add("--json", type=path, metavar="FILE", help="also write every table here, as one document")
     add(
         "--log",
         choices=("tensorboard",),
@@ -183,21 +192,63 @@ def _add_output(parser: Parser) -> None:
     add("--print-recipe", action="store_true", help="print the resolved recipe and stop")
 
 
-def count(text: str) -> int:
-    """A whole number above 0."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number above 0, not {text!r}")
-    return int(text)
+def whole(low: int, high: int = 10**9) -> Callable[[str], int]:
+    """A reader of whole numbers from `low` to `high`, for argparse."""
+
+    def read(text: str) -> int:
+        try:
+            number = read_text(text, int, "it")
+        except ValueError:
+            number = low - 1
+        if not low <= number <= high:
+            least = f"above {low - 1}" if low == 1 else f"of {low} or more"
+            raise argparse.ArgumentTypeError(
+                f"must be a whole number {least}, at most {high}, not {shown(text)}"
+            )
+        return number
+
+    return read
+
+
+count = whole(1)
+
+
+def hours(text: str) -> float:
+    """A number of hours, for argparse."""
+    try:
+        number = read_text(text, float, "it")
+    except ValueError:
+        number = 0.0
+    if not 0 < number <= 10**5:
+        raise argparse.ArgumentTypeError(
+            f"must be hours above 0, at most 100000, not {shown(text)}"
+        )
+    return number
+
+
+def path(text: str) -> Path:
+    """A path, which is not empty, for argparse."""
+    if not text or "\0" in text:
+        raise argparse.ArgumentTypeError(f"must be a path, not {shown(text)}")
+    return Path(text)
+
+
+def path_or_name(text: str) -> str:
+    """The text of a path or of a shipped recipe's name: `./quick` is a path, `quick` a name."""
+    path(text)
+    return text
 
 
 def seeds(text: str) -> tuple[int, ...]:
     """Different whole numbers, comma-separated."""
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() for part in parts) or len(set(parts)) < len(parts):
+    try:
+        numbers = tuple(read_text(part, int, "it") for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if not numbers or len(set(numbers)) < len(numbers) or min(numbers) < 0:
         raise argparse.ArgumentTypeError(
-            f"must be different whole numbers such as 0,1,2, not {text!r}"
+            f"must be different whole numbers such as 0,1,2, not {shown(text)}"
         )
-    largest = max(map(int, parts))
-    if largest >= 2**63:
-        raise argparse.ArgumentTypeError(f"must be below 2**63, not {largest}")
-    return tuple(int(part) for part in parts)
+    if max(numbers) >= 2**63:
+        raise argparse.ArgumentTypeError(f"must be below 2**63, not {shown(max(numbers))}")
+    return numbers

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from mixbench.commands.options import Parser
+from mixbench.commands.options import Parser, path
+from mixbench.runs.directory import RunDirectory
+from mixbench.runs.places import check_page, check_places
 
 
 def report(argv: list[str]) -> int:
     """Write report.html, of several runs also their merged tables; the exit status."""
     parser = Parser("report")
     parser.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUN", help="a directory that the command wrote"
+        "runs", nargs="+", type=path, metavar="RUN", help="a directory that the command wrote"
     )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=path,
         metavar="DIR",
         help="where page and tables go (default: the page alone, in the one run's directory)",
     )
@@ -25,8 +25,11 @@ def report(argv: list[str]) -> int:
         help="list speeds of different machines, models, sizes or precisions in one table",
     )
     options = parser.parse(argv)
+    if options.out is not None:
+        check_places(options.out, {})
+    check_page(RunDirectory(options.out or options.runs[0]).report)
     from mixbench.report.page import report_runs
 
-    page = report_runs(options.runs, options.out, mixed_machines=options.mixed_machines)
+    page = report_runs(options.runs, options.out, mixed_machines=options.mixed_machines, say=print)
     print(f"wrote {page}")
     return 0

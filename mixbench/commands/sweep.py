@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from importlib.util import find_spec
 
-from mixbench.commands.bench import plan_of
-from mixbench.commands.options import Parser, bench_parser, count, load_plugins
-from mixbench.data.folders import check_splits
-from mixbench.runs.directory import RunDirectory
+from mixbench.commands.bench import plan_of, ready
+from mixbench.commands.options import Parser, bench_parser, count, hours, load_plugins, whole
+from mixbench.comparison.plan import plan_data
 
 
 def sweep(argv: list[str]) -> int:
@@ -26,13 +24,13 @@ def sweep(argv: list[str]) -> int:
         )
     load_plugins(options)
     plan = plan_of(options, ["sweep", *argv])
-    if plan.data is not None:
-        check_splits(plan.data)
-    if options.out is None:
-        plan = dataclasses.replace(plan, out=plan.out.with_name(f"{plan.out.name}-sweep"))
     # the same command again goes on
-    RunDirectory(plan.out).check(plan.identity, files=plan.files, resume=True)
-    return Sweep(plan, options, ["--mode", "accuracy", *_job_options(argv)]).run()
+    plan, data = ready(plan, options, resume=True, ending="-sweep")
+    from mixbench.comparison.checks import check_plan
+
+    check_plan(plan)
+    job_argv = ["--mode", "accuracy", *_job_options(argv)]
+    return Sweep(plan, options, job_argv).run(plan.identity(data or plan_data(plan)))
 
 
 def _job_options(argv: list[str]) -> list[str]:
@@ -74,7 +72,7 @@ def add_sweep_options(parser: Parser) -> None:
     )
     add(
         "--gpus",
-        type=int,
+        type=whole(0, 1024),
         default=1,
         metavar="N",
         help="GPUs a job, one process each (default: %(default)s; 0: CPU)",
@@ -88,7 +86,7 @@ def add_sweep_options(parser: Parser) -> None:
     )
     add(
         "--hours",
-        type=float,
+        type=hours,
         default=24.0,
         metavar="H",
         help="time limit of a job; it is queued again and goes on (default: %(default)g)",

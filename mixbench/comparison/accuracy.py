@@ -18,6 +18,7 @@ from mixbench.data.scenes import Scene, draw_scene
 from mixbench.data.sources import Data
 from mixbench.data.transforms import eval_transform
 from mixbench.evaluations.label_error import label_error
+from mixbench.files import WriteError
 from mixbench.mix import MixStrategy, hashed_seed
 from mixbench.recipe import Recipe
 from mixbench.report.gallery import Shown, draw_gallery, mixed_grid
@@ -32,6 +33,7 @@ from mixbench.training.evaluate import Evaluation
 from mixbench.training.forward import Network
 from mixbench.training.learner import LAMS, Learner, extra_params_m
 from mixbench.training.loop import train
+from mixbench.training.state import clear as clear_state
 
 LONG = 3600  # seconds after which a run deserves a warning
 SCENES = 500  # drawn to measure the label error
@@ -58,8 +60,7 @@ def train_seeds(
             show = seed == plan.seeds[0] and not rows
             for row in _train_seed(missing, plan, data, recipe_hash, seeded, screen, show=show):
                 rows[row.strategy] = row
-        if runtime.first:
-            RunDirectory(plan.out).clear_state(seed)
+        clear_state(specs, seeded)
         yield [rows[spec] for spec in specs]
 
 
@@ -81,8 +82,11 @@ def _announce(strategies: Sequence[MixStrategy], plan: Plan, data: Data, runtime
     seconds = estimate_seconds(strategies, plan.recipe, data, runtime) * len(plan.seeds)
     runtime.say(f"training will take about {duration(seconds)} on this machine")
     if seconds > LONG:
+        fewer = "--epochs"
+        if plan.recipe.warmup_epochs:  # it must stay below
+            fewer = "--epochs (and with it --warmup-epochs, to a tenth of it)"
         runtime.say(
-            "that is long: lower --epochs or --limit-train, take --config quick, or use a GPU "
+            f"that is long: lower {fewer} or --limit-train, take --config quick, or use a GPU "
             "(--device cuda)"
         )
 
@@ -223,6 +227,8 @@ def _draw(
             normalisation = Normalisation.of(recipe.mean, recipe.std, runtime.device)
             mixed_grid(shown, images, labels, data.classes, normalisation, directory.mixed)
             draw_gallery(shown, images, labels, data.classes, normalisation, directory.gallery)
+    except WriteError:
+        raise
     except Exception as error:  # a plug-in may raise anything
         runtime.say(f"no picture of the mixed images: {explain(error).reason}")
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import torch
 
 from mixbench import distributed
 from mixbench.comparison.accuracy import train_seeds
-from mixbench.comparison.cost import plan_data
-from mixbench.comparison.plan import Plan
+from mixbench.comparison.agreement import facts
+from mixbench.comparison.plan import Plan, plan_data
 from mixbench.comparison.results import Results
 from mixbench.comparison.screen import Screen
 from mixbench.comparison.timing import look_closer, time_strategies
 from mixbench.data.loaders import check_batch
 from mixbench.data.memory import keep_in_memory
 from mixbench.data.sources import Data
+from mixbench.errors import STAYS
 from mixbench.models.build import recipe_model
 from mixbench.recipe import Recipe, recipe_hash
 from mixbench.runs.directory import RunDirectory
@@ -25,24 +27,30 @@ from mixbench.services.attention import attention_tap
 from mixbench.training.guard import needs_of
 
 
-def run(plan: Plan) -> int:
-    """Measure, train and write what a plan asks for; the exit status, 1 where a strategy failed."""
+def run(plan: Plan, data: Data | None = None) -> int:
+    """Measure, train and write what a plan asks for; the exit status, 1 where a strategy failed.
+
+    The plan's data may be open already. ValueError where the directory is of others.
+    """
     device = choose_device(plan.device)
     world = distributed.join(device.type)
     device = prepare_device(device, plan.recipe, world)
     screen = Screen(speaks=world.rank == 0)
     runtime = Runtime(device=device, world=world, out=plan.out, resume=plan.resume, say=screen.say)
-    claim = RunDirectory(plan.out).claimed(plan.identity, resume=plan.resume)
-    try:
+    directory = RunDirectory(plan.out)
+    with distributed.together(world):
+        data = data or open_together(plan, runtime)
+        world.check_same(facts(plan, data))
+        identity = plan.identity(data)
+        directory.check_data(identity)
+        claim = directory.claimed(identity, resume=plan.resume)
         with claim if runtime.first else nullcontext(), screen.progress:
-            return compare(plan, runtime, screen)
-    finally:
-        distributed.leave(world)
+            return compare(plan, data, runtime, screen)
 
 
-def compare(plan: Plan, runtime: Runtime, screen: Screen) -> int:
+def compare(plan: Plan, data: Data, runtime: Runtime, screen: Screen) -> int:
     """The comparison itself: speed, then training seed by seed, written as it comes."""
-    data = open_together(plan, runtime)
+    world = runtime.world
     digits = recipe_hash(plan.recipe, train=data.train.fingerprint, val=data.val.fingerprint)
     if plan.trains:
         check_batch(plan.recipe, data)
@@ -52,7 +60,21 @@ def compare(plan: Plan, runtime: Runtime, screen: Screen) -> int:
             data = keep_in_memory(data, runtime.say, copies)
     results = Results(plan, digits)
     if runtime.first:
-        results.describe(runtime)
+        results.begin(runtime)
+    world.agree(None)  # rows of damaged files are where all look for them
+    world.check_same({"what --out holds": str(sorted(results.directory.results(digits)))})
+    with begun():
+        measure(plan, data, digits, results, runtime, screen)
+    if runtime.first:
+        results.show(runtime, screen)
+    world.agree(None)  # a process that ended with status 1 would have the others stopped
+    return 0 if results.good else 1
+
+
+def measure(
+    plan: Plan, data: Data, digits: str, results: Results, runtime: Runtime, screen: Screen
+) -> None:
+    """Fill the results: speed, then training; they are written as they come."""
     try:
         if plan.times:
             results.speed = time_strategies(plan, runtime, screen)
@@ -68,10 +90,18 @@ def compare(plan: Plan, runtime: Runtime, screen: Screen) -> int:
     finally:
         if runtime.first and results:  # what an earlier run wrote stays where this wrote nothing
             results.write()
-    if runtime.first:
-        results.show(runtime, screen)
-    runtime.world.agree(None)  # a process that ended with status 1 would have the others stopped
-    return 0 if results.good else 1
+
+
+@contextmanager
+def begun() -> Iterator[None]:
+    """What ends the command in here is noted to leave what was written, but a user's mistake."""
+    try:
+        yield
+    except ValueError:
+        raise
+    except BaseException as error:
+        error.add_note(STAYS)
+        raise
 
 
 def open_together(plan: Plan, runtime: Runtime) -> Data:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 
 from mixbench.comparison.plan import Plan
-from mixbench.data.datasets import open_data
 from mixbench.data.sources import Data
 from mixbench.models.build import recipe_model
 from mixbench.models.zoo import count
@@ -21,21 +20,9 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} seconds"
 
 
-def plan_data(plan: Plan) -> Data:
-    """The data that a plan names."""
-    return open_data(
-        data=plan.data,
-        dataset=plan.dataset,
-        download=plan.download,
-        image_size=plan.recipe.image_size,
-        limit_train=plan.limit_train,
-        limit_val=plan.limit_val,
-    )
-
-
-def training_cost(plan: Plan) -> str:
+def training_cost(plan: Plan, data: Data) -> str:
     """What is known before anything is measured: images, and the network's arithmetic."""
-    data, recipe = plan_data(plan), plan.recipe
+    recipe = plan.recipe
     with torch.device("meta"):
         params, macs = count(recipe_model(recipe, len(data.classes), 0), recipe.image_size)
     steps = len(data.train.labels) // recipe.batch_size

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from mixbench.data.datasets import TORCHVISION, open_data
+from mixbench.data.sources import Data
 from mixbench.mix import MixStrategy
 from mixbench.recipe import Recipe
-from mixbench.runs.directory import Identity
+from mixbench.runs.identity import Identity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +39,18 @@ class Plan:
     log: str | None = None
 
     @property
-    def identity(self) -> Identity:
+    def source(self) -> str:
+        """Where the data are, or what they are called."""
+        return str(self.data or self.dataset or "scenes")
+
+    def identity(self, data: Data) -> Identity:
         """What the output directory is of."""
-        source = str(self.data or self.dataset or "scenes")
-        return Identity(self.recipe, source, self.limit_train, self.limit_val)
+        return Identity(self.recipe, data.identity, self.source, self.limit_train, self.limit_val)
+
+    @property
+    def opens_quickly(self) -> bool:
+        """Whether its data are opened without torch, and nothing is fetched for them."""
+        return self.data is not None or self.dataset not in TORCHVISION
 
     @property
     def trains(self) -> bool:
@@ -56,3 +66,15 @@ class Plan:
     def files(self) -> dict[str, Path | None]:
         """The files outside the output directory, by option."""
         return {"--csv": self.csv, "--json": self.json}
+
+
+def plan_data(plan: Plan) -> Data:
+    """The data that a plan names; ValueError says what is wrong with them."""
+    return open_data(
+        data=plan.data,
+        dataset=plan.dataset,
+        download=plan.download,
+        image_size=plan.recipe.image_size,
+        limit_train=plan.limit_train,
+        limit_val=plan.limit_val,
+    )

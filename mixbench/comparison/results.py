@@ -11,6 +11,7 @@ from mixbench.files import replace_file
 from mixbench.report.files import write_comparison
 from mixbench.report.page import report_runs
 from mixbench.report.tables import document, print_tables
+from mixbench.runs.damage import mend
 from mixbench.runs.directory import RunDirectory
 from mixbench.runs.environment import environment
 from mixbench.runs.merge import Tables
@@ -67,7 +68,15 @@ class Results:
             return read_table(self.directory.speed, SpeedRow)
         return []
 
-    def describe(self, runtime: Runtime) -> None:
+    def begin(self, runtime: Runtime) -> None:
+        """Make ready for rows: damaged files are named, and what repeats the run is written."""
+        if self.plan.resume and not self.directory.holds_results:
+            runtime.say(f"nothing to resume in {self.plan.out}: the run begins")
+        for sentence in mend(self.directory, self.recipe_hash):
+            runtime.say(sentence)
+        self._describe(runtime)
+
+    def _describe(self, runtime: Runtime) -> None:
         """Write what a reader needs to repeat the run."""
         about = environment(runtime.device) | {
             "schema_version": SCHEMA_VERSION,
@@ -95,7 +104,7 @@ class Results:
         """Print the tables of this command's strategies, and write the page."""
         correct = self.correct(self.tables())
         print_tables(Tables(self.runs, self.speed), screen.console, correct)
-        page = report_runs([self.plan.out], mixed_machines=True)
+        page = report_runs([self.plan.out], mixed_machines=True, say=runtime.say)
         files = (self.directory.runs, self.directory.speed, self.directory.markdown)
         names = ", ".join(file.name for file in files if file.is_file())
         runtime.say(f"wrote {self.directory.comparison}, {names} and {page.name}")

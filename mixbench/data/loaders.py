@@ -22,6 +22,7 @@ from mixbench.recipe import Recipe
 
 Key = tuple[int, int, int]  # epoch, sample, how often the sample came before in this epoch
 B = TypeVar("B")
+CAUGHT = "Caught "  # how the message of an error in a worker process begins
 
 
 class TrainSet(Dataset[tuple[Any, int]]):
@@ -167,12 +168,33 @@ def set_epoch(loader: DataLoader[tuple[Any, int]], epoch: int) -> None:
 
 
 def readable(loader: Iterable[B]) -> Iterator[B]:
-    """A loader's batches; UnreadableImage says so in one sentence, from a worker process too."""
+    """A loader's batches; what goes wrong in a worker process is said in one sentence.
+
+    UnreadableImage where an image cannot be read, MemoryError and OSError as in this process.
+    """
     try:
         yield from loader
-    except UnreadableImage as error:  # a worker's holds its traceback
-        last = str(error).strip().splitlines()[-1]
-        raise UnreadableImage(last.partition("UnreadableImage: ")[2] or str(error)) from None
+    except UnreadableImage as error:
+        raise UnreadableImage(_last_words(error, UnreadableImage)) from None
+    except MemoryError:
+        raise MemoryError from None
+    except OSError as error:
+        if not str(error).startswith(CAUGHT):
+            raise
+        raise OSError(_last_words(error, type(error))) from None
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error) or str(error).startswith(CAUGHT):
+            raise
+        raise ChildProcessError(
+            f"a loader process died ({str(error).splitlines()[0]}): lower --workers, for it may "
+            "have lacked memory"
+        ) from None
+
+
+def _last_words(error: Exception, kind: type[Exception]) -> str:
+    """The message of an error without the traceback that a worker process puts before it."""
+    last = str(error).strip().splitlines()[-1]
+    return last.partition(f"{kind.__name__}: ")[2] or str(error)
 
 
 def eval_loader(

@@ -70,6 +70,8 @@ def _machine_memory() -> int:
     """Bytes that are free on the machine; all that it has where the system does not say."""
     meminfo = Path("/proc/meminfo")
     if not meminfo.is_file():
+        if not hasattr(os, "sysconf"):
+            raise ValueError("--cache ram: this system does not say how much memory is free")
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     lines = dict(line.split(":") for line in meminfo.read_text().splitlines())
     return int(lines["MemAvailable"].split()[0]) * 1024

@@ -62,6 +62,7 @@ class DataIdentity:
     val_images: int
     train: str  # the splits' fingerprints
     val: str
+    content: str | None = None  # of all bytes, where they were read
 
 
 @dataclass(frozen=True)

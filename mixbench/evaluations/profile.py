@@ -8,6 +8,7 @@ from torch.profiler import ProfilerActivity
 from torch.profiler import profile as record
 
 from mixbench.evaluations.speed import WARM_UP, ResidentBatch, timed_strategies
+from mixbench.files import replacing
 from mixbench.mix import MixStrategy
 from mixbench.recipe import Recipe
 from mixbench.runs.directory import RunDirectory
@@ -36,7 +37,8 @@ def profile(strategies: Sequence[MixStrategy], recipe: Recipe, runtime: Runtime)
             with record(activities=activities) as recorded:
                 strategy.step(batch.micro(WARM_UP))
             trace = RunDirectory(runtime.out).trace(number)
-            recorded.export_chrome_trace(str(trace))
+            with replacing(trace) as partial:
+                recorded.export_chrome_trace(str(partial))
             operators = recorded.key_averages()
             table = operators.table(sort_by=key, row_limit=LISTED, max_name_column_width=40)
             texts.append(f"{name}: {trace}\n{table}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,8 +10,10 @@ import torch
 from torch import nn
 
 from mixbench.mix import hashed_seed
-from mixbench.recipe import Recipe
-from mixbench.values import did_you_mean
+from mixbench.recipe import MODEL_PARTS, Recipe, check_multiple
+from mixbench.values import did_you_mean, shortened, shown
+
+CHECKED_CLASSES = 3
 
 
 def check_name(name: str, noun: str = "model", also: Iterable[str] = ()) -> None:
@@ -28,7 +31,7 @@ def check_name(name: str, noun: str = "model", also: Iterable[str] = ()) -> None
             known = timm.list_pretrained()
     else:
         known = [*timm.list_models(), *also]
-    raise ValueError(f"unknown {noun} {name!r}: {did_you_mean(name, known)}")
+    raise ValueError(f"unknown {noun} {shown(name)}: {did_you_mean(name, known)}")
 
 
 def build_model(
@@ -63,26 +66,87 @@ def build_model(
             return create(image_size)
         except TypeError:  # convolutional networks take any size and no img_size
             return create(None)
-    except AssertionError as error:
-        size = f" at {image_size} px" if image_size else ""
-        raise ValueError(f"{name} cannot be built with {given}{size}: {error}") from None
     except TypeError as error:
         raise ValueError(
-            f"{name} does not take all of {', '.join(given)} ({error}): set what it lacks to null"
+            f"{name} does not take all of {', '.join(given)} ({_reason(error)}): set what it lacks "
+            "to null"
         ) from None
+    except Exception as error:  # whatever a network finds wrong with its parts
+        size = f" at {image_size} px" if image_size else ""
+        raise ValueError(f"{name} cannot be built with {given}{size}: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    """What an exception says, on one line that is not long."""
+    return shortened(" ".join(str(error).split()), 150) or type(error).__name__
+
+
+def check_model(field: str, name: str, image_size: int, **parts: Any) -> None:
+    """ValueError where the recipe's `field` names a network that cannot be trained so.
+
+    It is built without memory for its weights and takes images without pixels: no logits, an image
+    size that its patches do not divide, and parts that do not fit are found at once.
+    """
+    check_name(name)
+    images = torch.empty(2, 3, image_size, image_size, device="meta")
+    with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.no_grad():
+        model = build_model(name, CHECKED_CLASSES, image_size=image_size, **parts).train()
+        patches = _watch_patches(model)
+        try:
+            logits = model(images)
+        except Exception as error:
+            if isinstance(error, NotImplementedError) or "meta" in str(error).lower():
+                return  # it reads numbers on its way, and nothing more is known
+            raise ValueError(
+                f"{field} {name} cannot take images of {image_size} px ({_reason(error)}): "
+                f"choose another size, or another model"
+            ) from None
+    _check_patches(f"{field.removesuffix('model')}image_size", image_size, patches)
+    if not isinstance(logits, torch.Tensor) or logits.shape != (2, CHECKED_CLASSES):
+        raise ValueError(f"{field} {name} gives no logits of classes: choose a classifier")
+
+
+def _watch_patches(model: nn.Module) -> list[tuple[int, int, int]]:
+    """Have a network list, on its way, its convolutions that cut patches of images or tokens.
+
+    Each is the number of its input channels, the side of what it cuts, and a patch's side.
+    """
+    patches: list[tuple[int, int, int]] = []
+
+    def note(module: nn.Conv2d, inputs: tuple[torch.Tensor, ...]) -> None:
+        patches.append((module.in_channels, inputs[0].shape[-1], int(module.stride[0])))
+
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.Conv2d) or module.padding not in (0, (0, 0)):
+            continue
+        cuts = module.kernel_size == module.stride and module.stride[0] > 1
+        if cuts and (module.in_channels == 3 or "patch_embed" in name):
+            module.register_forward_pre_hook(note)
+    return patches
+
+
+def _check_patches(field: str, image_size: int, patches: list[tuple[int, int, int]]) -> None:
+    """ValueError where patches do not divide what they are cut of."""
+    if not any(side % patch for _, side, patch in patches):
+        return
+    whole = math.lcm(*(patch for channels, _, patch in patches if channels == 3))
+    deeper = math.prod(patch for channels, _, patch in patches if channels != 3)
+    check_multiple(field, image_size, whole * deeper)
 
 
 def recipe_model(recipe: Recipe, num_classes: int, seed: int) -> nn.Module:
     """The recipe's model with its initial weights, the same for the same seed."""
     return build_model(
-        recipe.model,
-        num_classes,
-        seed,
-        image_size=recipe.image_size,
-        patch_size=recipe.patch_size,
-        embed_dim=recipe.embed_dim,
-        depth=recipe.depth,
-        num_heads=recipe.num_heads,
-        drop_rate=recipe.drop_rate,
-        drop_path_rate=recipe.drop_path,
+        recipe.model, num_classes, seed, image_size=recipe.image_size, **_parts(recipe)
     )
+
+
+def check_recipe_model(recipe: Recipe) -> None:
+    """ValueError where the recipe's model cannot be trained."""
+    check_model("model", recipe.model, recipe.image_size, **_parts(recipe))
+
+
+def _parts(recipe: Recipe) -> dict[str, Any]:
+    """What the recipe says of its model's parts, by timm's names."""
+    parts = {name: getattr(recipe, name) for name in MODEL_PARTS}
+    return parts | {"drop_rate": recipe.drop_rate, "drop_path_rate": recipe.drop_path}

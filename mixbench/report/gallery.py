@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mixbench.data.normalisation import Normalisation
+from mixbench.files import replacing
 from mixbench.mix import MixedBatch, MixStrategy
 from mixbench.models.class_token import NoClassAttention
 from mixbench.report.drawing import pyplot, wrapped
@@ -68,9 +69,11 @@ def mixed_grid(
         titles = [f"A by area {area[i]:.2f}\nA in label {lam[i]:.2f}" for i in range(columns)]
         pixels = normalisation.pixels(result.mixed.images[:columns])
         _show_row(row, pixels, titles, strategy.spec)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    try:
+        with replacing(path) as partial:
+            figure.savefig(partial, dpi=110, format="png")
+    finally:
+        plt.close(figure)
 
 
 def _show_row(axes: Any, images: Tensor, titles: Sequence[str], name: str) -> None:
@@ -208,4 +211,5 @@ def _save_png(pixels: np.ndarray, path: Path) -> None:
     if longest > THUMBNAIL:
         width, height = (round(side * THUMBNAIL / longest) for side in image.size)
         image = image.resize((width, height), Image.Resampling.LANCZOS)
-    image.save(path, optimize=True)
+    with replacing(path) as partial:
+        image.save(partial, format="PNG", optimize=True)

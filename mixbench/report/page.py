@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +73,15 @@ SCORES_DIGITS = (2, 2, 3, 2, 1)
 
 
 def report_runs(
-    directories: Sequence[Path], out: Path | None = None, *, mixed_machines: bool = False
+    directories: Sequence[Path],
+    out: Path | None = None,
+    *,
+    mixed_machines: bool = False,
+    say: Callable[[str], None] | None = None,
 ) -> Path:
     """Write report.html into the run's directory or `out`; the page's path.
+
+    A damaged file is left out, and `say` is told of it.
 
     The tables and their Markdown page are written too where `out` is another directory: of several
     runs merged, of an older run with today's columns. ValueError as `merge` says, and where several
@@ -87,6 +93,9 @@ def report_runs(
     if len(directories) > 1 and inside:
         raise ValueError("several runs are merged into a directory of their own: give --out DIR")
     data = read_runs(directories, mixed_machines=mixed_machines)
+    if say is not None:
+        for sentence in data.damaged:
+            say(sentence)
     places = RunDirectory(out or directories[0])
     if not inside:
         write_comparison(data.tables, places, "; ".join(data.commands), correct=data.correct)
@@ -263,7 +272,7 @@ def render_report(data: ReportData) -> str:
         commands=data.commands,
         comparison=comparison,
         demonstration=DEMONSTRATION if any(row.dataset == "scenes" for row in rows) else "",
-        failures=_failures(tables),
+        failures=[*_failures(tables), *data.damaged],
         table8_header=TABLE8_HEADER,
         table8_paper=len(TABLE8_HEADER) - PAPER_CELLS,
         table8=_table8(tables, comparison),

@@ -6,7 +6,6 @@ hash of its spec text, so that no two strategies meet and no name is too long.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -15,10 +14,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import IO
 
-from mixbench.files import replace_file
+from mixbench.files import WriteError, replace_file, trouble
 from mixbench.recipe import Recipe, recipe_text
-from mixbench.runs.rows import SCHEMA_VERSION, RunRow, plain, row_of
+from mixbench.runs.identity import Identity, data_difference, read_data, recipe_difference
+from mixbench.runs.places import check_places
+from mixbench.runs.rows import SCHEMA_VERSION, RunRow, plain, read_row
 
 READABLE = 60  # characters of a strategy's name in its folder's
 
@@ -34,19 +36,17 @@ def folder_name(spec: str) -> str:
     return f"{readable(spec)}-{hashlib.sha256(spec.encode()).hexdigest()[:8]}"
 
 
-@dataclass(frozen=True)
-class Identity:
-    """What a directory is of: a recipe and its data. Rows of others would not be comparable."""
+_locks: set[IO[str]] = set()  # of the directories that this process holds
 
-    recipe: Recipe
-    data: str
-    limit_train: int | None = None
-    limit_val: int | None = None
 
-    def text(self) -> str:
-        """The content of recipe.yaml: the recipe, headed by a comment that names the data."""
-        source = {"data": self.data, "limit_train": self.limit_train, "limit_val": self.limit_val}
-        return f"# data: {json.dumps(source)}\n{recipe_text(self.recipe)}"
+def _let_go() -> None:
+    """In a child process: a lock is its holder's alone, or a killed one's workers would keep it."""
+    while _locks:
+        _locks.pop().close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,13 @@ class RunDirectory:
 
     @property
     def recipe(self) -> Path:
-        """The recipe and the data that the directory is of."""
+        """The recipe that the directory is of."""
         return self.path / "recipe.yaml"
+
+    @property
+    def data(self) -> Path:
+        """What the data are that the directory is of."""
+        return self.path / "data.json"
 
     @property
     def environment(self) -> Path:
@@ -162,9 +167,13 @@ class RunDirectory:
         """The state before it, for when it is damaged."""
         return self.path / f"state-seed{seed}-previous.pt"
 
+    def states(self, seed: int) -> tuple[Path, Path]:
+        """The state of a seed, and the one before it."""
+        return self.state(seed), self.previous_state(seed)
+
     def clear_state(self, seed: int) -> None:
         """Remove the state of a seed whose figures are written."""
-        for file in (self.state(seed), self.previous_state(seed)):
+        for file in self.states(seed):
             file.unlink(missing_ok=True)
 
     @property
@@ -187,17 +196,31 @@ class RunDirectory:
         """Write the row of a strategy and seed that are done."""
         replace_file(self.seed(row.strategy, row.seed).result, json.dumps(plain(row), indent=1))
 
+    def result_files(self) -> list[Path]:
+        """The files of finished rows, whole or damaged."""
+        return sorted(self.path.glob("*/seed*/result.json"))
+
+    def result(self, file: Path) -> RunRow:
+        """The finished row in one of `result_files`; ValueError says how it is damaged."""
+        row = read_row(file, RunRow, ("recipe_hash", "top1"))
+        if self.seed(row.strategy, row.seed).result != file:
+            raise ValueError(f"{file} is of {row.strategy} with seed {row.seed}")
+        return row
+
     def results(self, recipe_hash: str | None = None) -> dict[tuple[str, int], RunRow]:
-        """The finished rows by strategy and seed, of one recipe and data where a hash is given."""
-        rows = [
-            row_of(RunRow, json.loads(file.read_text(encoding="utf-8")))
-            for file in sorted(self.path.glob("*/seed*/result.json"))
-        ]
-        return {
-            (row.strategy, row.seed): row
-            for row in rows
-            if recipe_hash is None or row.recipe_hash == recipe_hash
-        }
+        """The finished rows by strategy and seed, of one recipe and data where a hash is given.
+
+        A damaged file is as if it were not there: `mend` of runs/damage.py names it.
+        """
+        rows = {}
+        for file in self.result_files():
+            try:
+                row = self.result(file)
+            except ValueError:
+                continue
+            if recipe_hash is None or row.recipe_hash == recipe_hash:
+                rows[row.strategy, row.seed] = row
+        return rows
 
     @property
     def holds_results(self) -> bool:
@@ -208,23 +231,23 @@ class RunDirectory:
 
     def check(
         self,
-        identity: Identity,
+        recipe: Recipe,
         *,
         files: Mapping[str, Path | None] | None = None,
         resume: bool = False,
     ) -> None:
         """ValueError where the directory, or one of the files by option, cannot take this run.
 
-        That is so where results would be lost, where it holds another recipe's or data's, where an
-        older mixbench wrote it, and where it is not writable.
+        That is so where results would be lost, where it holds another recipe's, where an older
+        mixbench wrote it, and where it is not writable. `check_data` asks for the data.
         """
         out = self.path
         if out.exists() and not out.is_dir():
             raise ValueError(f"--out {out} is a file: name a directory")
-        if self.recipe.is_file() and self.recipe.read_text(encoding="utf-8") != identity.text():
-            raise ValueError(
-                f"{out} holds a run of another recipe or other data: choose another --out"
-            )
+        check_places(out, files or {})
+        difference = recipe_difference(self.recipe, recipe) if self.recipe.exists() else None
+        if difference:
+            raise ValueError(f"{difference}: choose another --out")
         if self.holds_results and not resume:
             raise ValueError(
                 f"{out} holds results of this recipe: add --resume to keep them and go on, or "
@@ -232,26 +255,40 @@ class RunDirectory:
             )
         if resume:
             self._check_schema()
-        places = {"--out": out}
-        for option, file in (files or {}).items():
-            if file is not None and file.is_dir():
-                raise ValueError(f"{option} {file} is a directory: name a file")
-            if file is not None:
-                places[option] = file.parent
-        for option, path in places.items():
-            parent = next(place for place in (path, *path.absolute().parents) if place.exists())
-            if not parent.is_dir() or not os.access(parent, os.W_OK):
-                raise ValueError(
-                    f"cannot write to {path}: {parent} is not writable; choose another {option}"
-                )
+
+    def check_data(self, identity: Identity) -> None:
+        """ValueError where the directory is of other data, and says how they differ."""
+        if self.data.exists():
+            difference = data_difference(read_data(self.data), identity)
+            if difference:
+                raise ValueError(f"{difference}: choose another --out")
+        elif self.recipe.exists() and self.holds_results:
+            raise ValueError(
+                f"{self.data} is missing, as in runs of an older mixbench, and says what data a "
+                "run is of: choose another --out"
+            )
+
+    def _check_all(self, identity: Identity, *, resume: bool) -> None:
+        self.check(identity.recipe, resume=resume)
+        self.check_data(identity)
+
+    def _write_identity(self, identity: Identity) -> None:
+        """Write what the directory is of; of its data once, and again where bytes are first read.
+
+        The data's path stays that of the beginning.
+        """
+        replace_file(self.recipe, recipe_text(identity.recipe))
+        if self.data.exists():
+            unread = read_data(self.data).data.content is None
+            if identity.data.content is None or not unread:
+                return
+        replace_file(self.data, identity.data_text())
 
     def _check_schema(self) -> None:
         """ValueError where another version's command wrote the directory."""
-        for file in (self.environment, *sorted(self.path.glob("*/seed*/result.json"))):
-            if not file.is_file():
-                continue
-            version = json.loads(file.read_text(encoding="utf-8")).get("schema_version", 2)
-            if version != SCHEMA_VERSION:
+        for file in (self.environment, *self.result_files()):
+            version = _schema_version(file)
+            if version is not None and version != SCHEMA_VERSION:
                 raise ValueError(
                     f"{self.path} was begun by a mixbench with schema_version {version}, this one "
                     f"has {SCHEMA_VERSION}: `mixbench report` still reads it; to train, choose "
@@ -264,21 +301,26 @@ class RunDirectory:
 
         ValueError where that cannot be.
         """
-        self.check(identity, resume=resume)
+        self._check_all(identity, resume=resume)
         with ExitStack() as stack:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
                 lock = stack.enter_context((self.path / ".lock").open("w"))
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                replace_file(self.recipe, identity.text())
+                _lock(lock)
+                _locks.add(lock)
+                stack.callback(_locks.discard, lock)
+                self._check_all(identity, resume=resume)  # another may have held it until now
+                self._write_identity(identity)
             except BlockingIOError:
                 raise ValueError(
                     f"{self.path} is in use by another process: wait for it, or choose another "
                     "--out"
                 ) from None
+            except WriteError:
+                raise
             except OSError as error:
                 raise ValueError(
-                    f"cannot write to {self.path}: {error.strerror}; choose another --out"
+                    f"cannot write to {self.path}: {trouble(error)}; choose another --out"
                 ) from None
             yield
 
@@ -290,10 +332,34 @@ class RunDirectory:
             return False
         with lock.open() as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                _lock(file, shared=True)
             except BlockingIOError:
                 return True
         return False
+
+
+def _lock(file: IO[str], *, shared: bool = False) -> None:
+    """Lock an open file until it is closed; BlockingIOError where another process holds it.
+
+    ValueError where the system has no such locks, as Windows.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        raise ValueError(
+            "this system has no file locks (fcntl), which keep two runs apart: measure on Linux, "
+            "macOS or in WSL; --help, --dry-run, list, zoo and report work here"
+        ) from None
+    fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+
+
+def _schema_version(file: Path) -> object:
+    """The version that wrote a JSON file of a run; None where it cannot be read."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content.get("schema_version", 2) if isinstance(content, dict) else None
 
 
 def numbered(path: Path, *, resume: bool) -> RunDirectory:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from mixbench.runs.directory import RunDirectory, SeedFolder
 from mixbench.runs.rows import EpochRow, RunRow, SpeedRow, read_table
 from mixbench.runs.samples import GalleryEntry, read_correct, read_gallery, read_lam
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Tables:
@@ -21,6 +24,7 @@ class Tables:
 
     runs: list[RunRow]
     speed: list[SpeedRow]
+    damaged: list[str] = field(default_factory=list)  # a sentence for each file left out
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,8 @@ class ReportData:
     correct: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
     # by the folder of the pictures
     gallery: dict[Path, list[GalleryEntry]] = field(default_factory=dict)
+    # a sentence for each file that is left out
+    damaged: list[str] = field(default_factory=list)
 
 
 def trained(runs: Iterable[RunRow]) -> list[RunRow]:
@@ -46,19 +52,36 @@ def trained(runs: Iterable[RunRow]) -> list[RunRow]:
 def read_tables(directory: Path) -> Tables:
     """The rows of a run's directory, also of one that an older mixbench wrote.
 
-    ValueError where it has none.
+    A damaged table is left out, and runs.csv stands in the finished rows' own files. ValueError
+    where there are no rows.
     """
     places = RunDirectory(directory)
-    if places.runs.is_file() or places.speed.is_file():
-        return Tables(
-            read_table(places.runs, RunRow) if places.runs.is_file() else [],
-            read_table(places.speed, SpeedRow) if places.speed.is_file() else [],
-        )
-    if places.comparison.is_file():
+    if places.runs.exists() or places.speed.exists():
+        damaged: list[str] = []
+        runs = _read(lambda path: read_table(path, RunRow), places.runs, damaged)
+        if damaged:
+            runs = list(places.results().values())
+            damaged[-1] += f"; {len(runs)} of its rows are in result.json"
+        speed = _read(lambda path: read_table(path, SpeedRow), places.speed, damaged)
+        if damaged and not (runs or speed):
+            raise ValueError(damaged[0])
+        return Tables(runs or [], speed or [], damaged)
+    if places.comparison.exists():
         return Tables(*schema2.read(directory))
     raise ValueError(
         f"{places.runs} and {places.speed.name} not found: name the directory of a finished run"
     )
+
+
+def _read(read: Callable[[Path], T], path: Path, damaged: list[str]) -> T | None:
+    """What `read` makes of a file; None without one, or with a sentence where it is damaged."""
+    if not path.exists():
+        return None
+    try:
+        return read(path)
+    except ValueError as error:
+        damaged.append(f"left out: {error}")
+        return None
 
 
 def merge(directories: Sequence[Path], *, mixed_machines: bool = False) -> Tables:
@@ -84,6 +107,7 @@ def merge(directories: Sequence[Path], *, mixed_machines: bool = False) -> Table
             recipes.setdefault(row.recipe_hash, directory)
         merged.runs.extend(tables.runs)
         merged.speed.extend(tables.speed)
+        merged.damaged.extend(tables.damaged)
     if len(recipes) > 1:
         runs = ", ".join(f"{directory} ({recipe})" for recipe, directory in recipes.items())
         raise ValueError(
@@ -110,24 +134,42 @@ def _check_speeds(speed: Sequence[SpeedRow]) -> None:
         )
 
 
+def read_command(path: Path) -> str | None:
+    """The command that environment.json names, if any; ValueError where the file is damaged."""
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+    if not isinstance(about, dict) or not isinstance(about.get("command"), str | None):
+        raise ValueError(f"{path} is no description of a run")
+    return about.get("command")
+
+
 def read_runs(directories: Sequence[Path], *, mixed_machines: bool = False) -> ReportData:
     """What the report shows of one or several run directories; ValueError as `merge` says."""
     data = ReportData(merge(directories, mixed_machines=mixed_machines))
+    data.damaged.extend(data.tables.damaged)
     for directory in directories:
         places = RunDirectory(directory)
-        if places.environment.is_file():
-            about = json.loads(places.environment.read_text(encoding="utf-8"))
-            data.commands.extend([about["command"]] if about.get("command") else [])
-        data.gallery[places.gallery] = read_gallery(places.gallery)
+        command = _read(read_command, places.environment, data.damaged)
+        data.commands.extend([command] if command else [])
+        data.gallery[places.gallery] = _read(read_gallery, places.gallery, data.damaged) or []
         for row in trained(read_tables(directory).runs):
-            key, folder = (row.strategy, row.seed), _seed_folder(places, row)
-            if folder.log.is_file():
-                data.logs[key] = read_table(folder.log, EpochRow)
-            if folder.lam.is_file():
-                data.lam[key] = read_lam(folder.lam)
-            if folder.correct.is_file():
-                data.correct[key] = read_correct(folder.correct)
+            _read_samples(_seed_folder(places, row), (row.strategy, row.seed), data)
     return data
+
+
+def _read_samples(folder: SeedFolder, key: tuple[str, int], data: ReportData) -> None:
+    """Add to `data` what a strategy and seed left beside their row."""
+    log = _read(lambda path: read_table(path, EpochRow), folder.log, data.damaged)
+    lam = _read(read_lam, folder.lam, data.damaged)
+    correct = _read(read_correct, folder.correct, data.damaged)
+    if log:
+        data.logs[key] = log
+    if lam is not None:
+        data.lam[key] = lam
+    if correct is not None:
+        data.correct[key] = correct
 
 
 def _seed_folder(places: RunDirectory, row: RunRow) -> SeedFolder:

@@ -8,8 +8,10 @@ strategy, `comparison.csv` a `ComparisonRow` for each strategy, and a seed's `lo
 from __future__ import annotations
 
 import csv
+import io
+import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -277,12 +279,24 @@ def _text(value: Any, digits: int | None) -> str:
 def read_table(path: Path, kind: type[R]) -> list[R]:
     """The rows of a table; an empty cell is None, a column of a later version is passed over.
 
-    ValueError where there is no such file, it lacks a column that every row has, or a cell cannot
-    be read.
+    ValueError where there is no such file, it lacks a column that every row has, or a cell or the
+    file cannot be read.
     """
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(f"{path} not found: name the directory of a finished run")
-    with path.open(newline="", encoding="utf-8") as file:
+    if not path.is_file():
+        raise ValueError(f"{path} is no file")
+    try:
+        return _read_table(path, kind)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+
+
+def _read_table(path: Path, kind: type[R]) -> list[R]:
+    text = path.read_text(encoding="utf-8")
+    if "\0" in text:
+        raise ValueError(f"{path} is no table: it holds a NUL character")
+    with io.StringIO(text, newline="") as file:
         reader = csv.DictReader(file)
         names = reader.fieldnames or ()
         always = [field.name for field in fields(kind) if field.default is MISSING]
@@ -295,11 +309,42 @@ def read_table(path: Path, kind: type[R]) -> list[R]:
                 rows.append(row_of(kind, cells))
             except (TypeError, ValueError) as error:
                 raise ValueError(f"{path}, line {number}: {error}") from None
+    if not text.endswith("\n"):
+        raise ValueError(f"{path} breaks off in its last line")
     return rows
 
 
-def row_of(kind: type[R], cells: dict[str, Any]) -> R:
-    """A row from text or plain values by column; ValueError names a cell that cannot be read."""
+def read_row(path: Path, kind: type[R], needed: Sequence[str] = ()) -> R:
+    """The row that a JSON file holds, in which `needed` columns must stand.
+
+    ValueError where there is none.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is no file")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is no row of mixbench: it is a {type(content).__name__}")
+    lacking = [name for name in needed if name not in content]
+    if lacking:
+        raise ValueError(f"{path} is no row of mixbench: it lacks {', '.join(lacking)}")
+    try:
+        return row_of(kind, content)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def row_of(kind: type[R], cells: Mapping[str, Any]) -> R:
+    """A row from text or plain values by column.
+
+    ValueError names a cell that cannot be read, or a column that the row must have.
+    """
+    always = [field.name for field in fields(kind) if field.default is MISSING]
+    lacking = [name for name in always if cells.get(name) in (None, "")]
+    if lacking:
+        raise ValueError(f"{', '.join(lacking)} is missing")
     values = {}
     for name, hint in HINTS[kind.__name__].items():
         cell = cells.get(name)
@@ -315,9 +360,21 @@ def _value(name: str, cell: Any, hint: Any) -> Any:
     try:
         if kind is bool:
             return {"True": True, "False": False}[str(cell)]
-        return int(float(cell)) if kind is int else kind(cell)
+        if isinstance(cell, list | dict) or (isinstance(cell, bool) and kind is not str):
+            raise ValueError
+        if kind is int:
+            return _whole(cell)
+        return kind(cell)
     except (KeyError, ValueError, OverflowError):
-        raise ValueError(f"{name} cannot be {cell!r}") from None
+        raise ValueError(f"{name} cannot be {str(cell)[:60]!r}") from None
+
+
+def _whole(cell: Any) -> int:
+    """A whole number; a float in between would lose digits of a large seed."""
+    try:
+        return int(cell) if isinstance(cell, int | str) else int(float(cell))
+    except ValueError:
+        return int(float(cell))  # 3.0 in a table that another program wrote
 
 
 def plain(row: Row) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, get_type_hints
 
 import numpy as np
 
@@ -28,10 +29,14 @@ def write_correct(path: Path, correct: Iterable[bool] | np.ndarray) -> None:
 def read_correct(path: Path) -> np.ndarray:
     """Which validation images were right, (N,) bool; ValueError where the file is no bitmap."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return np.unpackbits(file["bits"], count=int(file["count"])).astype(bool)
-    except (KeyError, ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is not a bitmap of right images: {error}") from None
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            bits, count = file["bits"], int(file["count"])
+            if not 0 <= 8 * len(bits) - count < 8:
+                raise ValueError(f"{len(bits)} bytes are not {count} images")
+            return np.unpackbits(bits, count=count).astype(bool)
+    except Exception as error:  # numpy and zipfile raise many kinds for a damaged file
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path} is not a bitmap of right images: {reason[:100]}") from None
 
 
 def write_lam(path: Path, area: np.ndarray, used: np.ndarray) -> None:
@@ -44,9 +49,17 @@ def write_lam(path: Path, area: np.ndarray, used: np.ndarray) -> None:
 
 
 def read_lam(path: Path) -> np.ndarray:
-    """A sample of A's share by area and in the label, (N, 2)."""
-    lines = path.read_text(encoding="utf-8").splitlines()[1:]
-    return np.array([line.split(",") for line in lines], float).reshape(-1, 2)
+    """A sample of A's share by area and in the label, (N, 2); ValueError where there is none."""
+    try:
+        header, *lines = path.read_text(encoding="utf-8").splitlines() or [""]
+        if header != "area,used":
+            raise ValueError("it does not begin with area,used")
+        shares = np.array([line.split(",") for line in lines], float)
+        if len(shares) and (shares.shape[1:] != (2,) or not np.isfinite(shares).all()):
+            raise ValueError("a line is not two numbers")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is no sample of shares: {error}") from None
+    return shares.reshape(-1, 2)
 
 
 @dataclass(frozen=True)
@@ -72,8 +85,30 @@ def write_gallery(folder: Path, entries: Sequence[GalleryEntry]) -> None:
 
 
 def read_gallery(folder: Path) -> list[GalleryEntry]:
-    """The entries of a gallery's index.json; none where there is no such file."""
+    """The entries of a gallery's index.json, none where there is no such file.
+
+    ValueError where it is damaged, or a picture of it is not there.
+    """
     index = folder / "index.json"
-    if not index.is_file():
+    if not index.exists():
         return []
-    return [GalleryEntry(**entry) for entry in json.loads(index.read_text(encoding="utf-8"))]
+    try:
+        entries = json.loads(index.read_text(encoding="utf-8"))
+        return [_entry(folder, fields) for fields in entries]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise ValueError(f"{index} is no index of a gallery: {reason}") from None
+
+
+def _entry(folder: Path, fields: Mapping[str, Any]) -> GalleryEntry:
+    """An entry of the index; ValueError or TypeError where it is none."""
+    for name, hint in get_type_hints(GalleryEntry).items():
+        if hint is float and isinstance(fields[name], float | int):
+            continue
+        if not isinstance(fields[name], hint):
+            raise ValueError(f"{name} cannot be {fields[name]!r}")
+    entry = GalleryEntry(**fields)
+    for picture in (entry.image_a, entry.image_b, entry.mixed, entry.mask, entry.map):
+        if Path(picture).name != picture or not (folder / picture).is_file():
+            raise ValueError(f"there is no picture {picture[:60]!r} beside it")
+    return entry

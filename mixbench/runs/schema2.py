@@ -35,6 +35,13 @@ def read(directory: Path) -> tuple[list[RunRow], list[SpeedRow]]:
     path = directory / "comparison.csv"
     if not path.is_file():
         raise ValueError(f"{path} not found: name the directory of a finished run")
+    try:
+        return _read(path)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+
+
+def _read(path: Path) -> tuple[list[RunRow], list[SpeedRow]]:
     runs: list[RunRow] = []
     speeds: dict[tuple[object, ...], SpeedRow] = {}
     with path.open(newline="", encoding="utf-8") as file:
@@ -51,7 +58,7 @@ def read(directory: Path) -> tuple[list[RunRow], list[SpeedRow]]:
                 if _has_speed(cells):
                     speed = _speed(cells)
                     speeds.setdefault(_measurement(speed), speed)
-            except (TypeError, ValueError) as error:
+            except (KeyError, TypeError, ValueError) as error:
                 raise ValueError(f"{path}, line {number}: {error}") from None
     return runs, list(speeds.values())
 

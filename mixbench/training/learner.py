@@ -121,6 +121,11 @@ class Learner:
         )
 
     @property
+    def epochs(self) -> int:
+        """How many epochs are done."""
+        return len(self.log)
+
+    @property
     def model(self) -> nn.Module:
         """The raw weights."""
         return self.network.model
@@ -258,6 +263,11 @@ class Learner:
 def alive(learners: Iterable[Learner]) -> list[Learner]:
     """The learners that have not failed."""
     return [learner for learner in learners if learner.failure is None]
+
+
+def due(learners: Iterable[Learner], epoch: int) -> list[Learner]:
+    """The learners that have an epoch before them; after a resume some may be ahead of others."""
+    return [learner for learner in alive(learners) if learner.epochs <= epoch]
 
 
 def in_turn(learners: Sequence[Learner], step: int) -> Iterator[Learner]:

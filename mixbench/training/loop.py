@@ -17,7 +17,7 @@ from mixbench.runtime import Failed, Runtime
 from mixbench.training import state
 from mixbench.training.batches import Batches, agreed_sizes, check_groups
 from mixbench.training.evaluate import evaluate
-from mixbench.training.learner import Learner, alive, in_turn, prepare
+from mixbench.training.learner import Learner, alive, due, in_turn, prepare
 
 
 def train(
@@ -31,8 +31,10 @@ def train(
     """
     steps = len(data.train.labels) // recipe.batch_size
     learners = prepare(strategies, recipe, len(data.classes), runtime, max(steps, 1))
-    start = state.restore(learners, recipe, runtime)
-    before = {learner.spec: learner.seconds for learner in learners}
+    subject = state.Subject.of(recipe, data)
+    start = state.restore(learners, recipe, subject, runtime)
+    begun = min((learner.epochs for learner in alive(learners)), default=recipe.total_epochs)
+    before = {learner.spec: (learner.epochs, learner.seconds) for learner in learners}
     sizes = start.sizes or agreed_sizes(learners[0].model, recipe, runtime)
     check_groups(strategies, recipe, sizes)
     batches = Batches(data, recipe, sizes, runtime)
@@ -45,13 +47,13 @@ def train(
     with ExitStack() as stack:
         for learner in learners:
             stack.enter_context(learner.network)
-        for epoch in range(start.epochs, recipe.total_epochs):
+        for epoch in range(begun, recipe.total_epochs):
             if not alive(learners):
                 break
             train_epoch(learners, batches, epoch, runtime)
             evaluate_epoch(learners, batches, val, recipe, epoch, runtime)
-            state.keep(learners, epoch + 1, sizes, runtime)
-    waiting, trained = batches.waiting, (recipe.total_epochs - start.epochs) * batches.steps
+            state.keep(learners, start, sizes, subject, runtime)
+    waiting, trained = batches.waiting, (recipe.total_epochs - begun) * batches.steps
     if waiting.total:
         cached = isinstance(data.train, MemorySource)
         sentence = waiting.sentence(recipe, cached=cached, device=runtime.device)
@@ -59,10 +61,11 @@ def train(
     for learner in learners:
         learner.loading_share = waiting.share
         learner.mix_group = sizes.mix_group
-        if waiting.total and learner.failure is None:
-            seconds = learner.seconds - before[learner.spec] + waiting.waited
+        epochs, seconds = before[learner.spec]
+        if waiting.total and learner.failure is None and epochs == begun:
+            seconds = learner.seconds - seconds + waiting.waited
             learner.train_im_per_sec = trained * recipe.batch_size / seconds
-        _finish(learner, val, recipe, runtime)
+        _finish(learner, val, recipe, data, runtime)
     return learners
 
 
@@ -74,7 +77,7 @@ def train_epoch(
     An exception ends its learner alone, and the failure of one process is everyone's before any
     exchange of gradients.
     """
-    running = [learner.begin(epoch) for learner in alive(learners)]
+    running = [learner.begin(epoch) for learner in due(learners, epoch)]
     for micro in batches.of(epoch):
         for learner in in_turn(running, micro.step):
             learner.accumulate(micro)
@@ -91,7 +94,7 @@ def evaluate_epoch(
     runtime: Runtime,
 ) -> None:
     """Evaluate every learner that is alive, write its log and say how it did."""
-    running = [learner for learner in alive(learners) if runtime.agree(learner)]
+    running = [learner for learner in due(learners, epoch) if runtime.agree(learner)]
     models = [model for learner in running for model in learner.models]
     results = iter(evaluate(models, val, recipe.amp, runtime))
     last_step = (epoch + 1) * batches.steps - 1
@@ -113,7 +116,11 @@ def evaluate_epoch(
 
 
 def _finish(
-    learner: Learner, val: Iterable[tuple[Tensor, Tensor]], recipe: Recipe, runtime: Runtime
+    learner: Learner,
+    val: Iterable[tuple[Tensor, Tensor]],
+    recipe: Recipe,
+    data: Data,
+    runtime: Runtime,
 ) -> None:
     """Evaluate a learner that was resumed after its last epoch, and write its weights."""
     if learner.failure is None and learner.evaluation is None and learner.log:
@@ -123,4 +130,4 @@ def _finish(
         else:
             learner.evaluation = result
     if learner.failure is None:
-        state.write_weights(learner, recipe, runtime)
+        state.write_weights(learner, recipe, data.identity, runtime)

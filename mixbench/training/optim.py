@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 import logging
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from mixbench.recipe import Recipe
+from mixbench.values import did_you_mean, shortened, shown
 
 if TYPE_CHECKING:
     from timm.scheduler.scheduler import Scheduler
@@ -33,6 +35,31 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         betas=recipe.opt_betas,
         **fused,
     )
+
+
+def check_optimizer(recipe: Recipe) -> None:
+    """ValueError where timm has no such optimizer, or it cannot take a step as training does."""
+    from timm.optim import list_optimizers
+
+    known = [str(name) for name in list_optimizers()]
+    if recipe.opt.lower().removeprefix("lookahead_").replace("_", "") not in known:
+        raise ValueError(
+            f"unknown optimizer {shown(recipe.opt)}: {did_you_mean(recipe.opt, known)}"
+        )
+    with torch.random.fork_rng(devices=[]):
+        model = nn.Sequential(nn.Conv2d(3, 4, 2), nn.Flatten(), nn.LayerNorm(4), nn.Linear(4, 2))
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                optimizer = build_optimizer(model, recipe)
+                model(torch.ones(2, 3, 2, 2)).sin().sum().backward()
+                optimizer.step()
+        except Exception as error:  # it asks for other arguments, a package, second derivatives ...
+            reason = shortened(" ".join(str(error).split()), 150) or type(error).__name__
+            raise ValueError(
+                f"opt {recipe.opt} cannot train here ({reason}): choose another, such as adamw, "
+                "sgd or lamb"
+            ) from None
 
 
 def build_scheduler(

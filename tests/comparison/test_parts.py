@@ -4,8 +4,8 @@ import pytest
 
 from mixbench import create_strategies
 from mixbench.comparison import accuracy
-from mixbench.comparison.cost import duration, plan_data, training_cost
-from mixbench.comparison.plan import Plan
+from mixbench.comparison.cost import duration, training_cost
+from mixbench.comparison.plan import Plan, plan_data
 from mixbench.comparison.screen import Screen
 from mixbench.recipe import load_recipe
 
@@ -43,7 +43,8 @@ def test_the_cost_is_counted_by_hand(tmp_path):
     """
     fields = {"batch_size": 16, "epochs": 2, "cooldown_epochs": 0, "warmup_epochs": 0}
     recipe = load_recipe("deit_small", fields)
-    text = training_cost(plan(tmp_path, recipe=recipe, limit_train=50, seeds=(0,)))
+    limited = plan(tmp_path, recipe=recipe, limit_train=50, seeds=(0,))
+    text = training_cost(limited, plan_data(limited))
     assert text.startswith("96 images for each strategy and seed; 21.67M")
     flops = float(text.partition("parameters; ")[2].partition(" PFLOP")[0])
     assert flops == pytest.approx(6 * 4.6e9 * 96 * 2 / 1e15, rel=0.01)
@@ -78,6 +79,8 @@ def test_a_log_that_was_quiet_gets_a_line(capsys, monkeypatch):
 
 
 def test_the_identity_is_of_recipe_data_and_limits(tmp_path):
-    assert plan(tmp_path).identity.data == "scenes"
-    limited = plan(tmp_path, limit_val=7).identity
-    assert limited != plan(tmp_path).identity and '"limit_val": 7' in limited.text()
+    whole, limited = plan(tmp_path), plan(tmp_path, limit_val=7)
+    identity = limited.identity(plan_data(limited))
+    assert (identity.source, identity.limit_train, identity.limit_val) == ("scenes", None, 7)
+    assert identity.data.val_images == 7 and identity.data.train_images == 3000
+    assert identity.data != whole.identity(plan_data(whole)).data

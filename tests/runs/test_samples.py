@@ -47,4 +47,8 @@ def test_the_gallerys_index_survives_the_disk(tmp_path):
     texts = {name: f"{name}.png" for name in names}
     entry = GalleryEntry(strategy="cutmix", lam_area=0.25, lam_used=0.5, **texts)
     write_gallery(tmp_path, [entry])
+    with pytest.raises(ValueError, match=r"there is no picture 'image_a.png' beside it"):
+        read_gallery(tmp_path)
+    for name in texts.values():
+        (tmp_path / name).touch()
     assert read_gallery(tmp_path) == [entry] and read_gallery(tmp_path / "empty") == []

@@ -41,6 +41,8 @@ def _command(argv, output):
     import torch
 
     torch.set_num_threads(1)
+    # as outside: a loader's processes come of this one, and end after it
+    multiprocessing.set_start_method("fork", force=True)
     from mixbench.cli import main
 
     sys.exit(main(argv))

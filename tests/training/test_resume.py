@@ -2,6 +2,8 @@
 
 import fcntl
 import json
+import random
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,10 +28,10 @@ def whole(tmp_path_factory):
     return kills.figures(out)
 
 
-def killed(out, code):
+def killed(out, code, *extra):
     plugin = out.parent / "killer.py"
     plugin.write_text(PLUGIN + code)
-    assert not kills.run(out, SPECS, "0,1", "--plugin", str(plugin))
+    assert not kills.run(out, SPECS, "0,1", "--plugin", str(plugin), *extra)
 
 
 def said(out):
@@ -44,6 +46,51 @@ def test_killed_and_resumed(where, tmp_path, whole):
     assert not list(out.glob("state*"))
     assert kills.figures(out) == whole
     assert not list(out.glob("*.pt")) and not list(out.rglob("*.partial"))
+
+
+def test_loader_processes_do_not_hold_the_directory_of_a_killed_run(tmp_path, whole):
+    """They outlive it by seconds; it is resumed at once."""
+    out, workers = tmp_path / "run", ("--workers", "2")
+    for moment in ("30", "60"):
+        killed(out, KILLERS["in a step"].replace("50", moment), *workers)
+    assert kills.run(out, SPECS, "0,1", *workers)
+    assert kills.figures(out) == whole
+
+
+@pytest.mark.fuzz
+def test_twenty_kills_at_random_moments(tmp_path):
+    specs, seeds, workers = "none,mixup,cutmix,transmix", "0,1", ("--workers", "2")
+    begin = time.monotonic()
+    assert kills.run(tmp_path / "whole", specs, seeds, *workers)
+    seconds = time.monotonic() - begin
+    moments, count, number = random.Random(0), 0, 0
+    while count < 20:
+        out, ended = tmp_path / f"run{number}", False
+        while count < 20 and not ended:
+            moment = moments.uniform(0.2, seconds)
+            ended = kills.run(out, specs, seeds, *workers, kill_after=moment)
+            count += not ended
+        assert kills.run(out, specs, seeds, *workers)
+        assert kills.figures(out) == kills.figures(tmp_path / "whole")
+        number += 1
+
+
+def test_fewer_strategies_go_on_and_the_others_after_them(tmp_path, whole):
+    out = tmp_path / "run"
+    killed(out, KILLERS["in a step"])
+    assert kills.run(out, "cutmix", "0") and list(out.glob("state-seed0*.pt"))
+    with pytest.raises(RuntimeError, match="in the middle of training transmix, and none cannot"):
+        kills.run(out, "none,transmix", "0")
+    assert kills.run(out, SPECS, "0,1")
+    assert said(out).count("resuming after epoch 2") == 2 and not list(out.glob("*.pt"))
+    assert sorted(kills.figures(out), key=str) == sorted(whole, key=str)
+
+
+def test_finished_seeds_are_extended(tmp_path, whole):
+    out = tmp_path / "run"
+    assert kills.run(out, "cutmix", "0,1") and kills.run(out, SPECS, "0,1")
+    assert said(out).count("cutmix  loss") == 8
+    assert kills.figures(out) == whole
 
 
 def test_a_damaged_state_is_found_and_the_one_before_it_used(tmp_path, whole):

@@ -1,0 +1,49 @@
+"""What all processes of a run must have in common, so that no exchange waits for one of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import sys
+from pathlib import Path
+
+from mixbench.comparison.plan import Plan
+from mixbench.data.sources import Data
+from mixbench.mix import MixStrategy
+from mixbench.runs.environment import versions
+from mixbench.spec import strategy_spec
+
+
+def facts(plan: Plan, data: Data) -> dict[str, str]:
+    """What must be the same in all processes of a run, in words by name."""
+    identity = data.identity
+    return {
+        "the strategies": ", ".join(map(strategy_spec, plan.strategies)),
+        "the plug-ins' code": " ".join(sorted(set(map(code_of, plan.strategies)))),
+        **{f"the recipe's {name}": str(v) for name, v in dataclasses.asdict(plan.recipe).items()},
+        "the seeds": str(plan.seeds),
+        "the part to measure": f"{plan.mode}, {plan.rounds} rounds",
+        "--resume": str(plan.resume),
+        "the versions": versions(),
+        "the number of classes": str(len(identity.classes)),
+        "the number of training images": str(identity.train_images),
+        "the number of validation images": str(identity.val_images),
+        "the list of classes": _digest("\n".join(identity.classes)),
+        "the list of training images": identity.train,
+        "the list of validation images": identity.val,
+    }
+
+
+def code_of(strategy: MixStrategy) -> str:
+    """A digest of the file that a strategy, and each that it is made of, was written in."""
+    file = getattr(sys.modules.get(type(strategy).__module__), "__file__", None)
+    parts = [_digest(Path(file).read_text(encoding="utf-8")) if file else ""]
+    for field in dataclasses.fields(strategy):  # type: ignore[arg-type]
+        value = getattr(strategy, field.name)
+        if isinstance(value, MixStrategy):
+            parts.append(code_of(value))
+    return " ".join(parts)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]
