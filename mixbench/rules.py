@@ -229,8 +229,13 @@ def shapes_of_mixed(mixed: MixedBatch, images: Tensor, labels: Tensor) -> None:
 
 def images_are_finite(mixed: MixedBatch, images: Tensor) -> None:
     """A mix of finite images is finite."""
-    if bool(images.isfinite().all()):
-        require(mixed.images.isfinite().all(), "images must be finite where the batch is")
+    if _all_finite(images):
+        require(_all_finite(mixed.images), "images must be finite where the batch is")
+
+
+def _all_finite(images: Tensor) -> bool:
+    """Whether all are; a sum that is finite says so many times faster than a look at each."""
+    return bool(images.sum().isfinite()) or bool(images.isfinite().all())
 
 
 def labels_are_those_of_a(mixed: MixedBatch, labels: Tensor) -> None:

@@ -222,6 +222,20 @@ def test_a_plugin_file_that_fails_is_a_sentence_and_leaves_nothing(tmp_path, tex
     assert not [name for name in set(sys.modules) - modules if "mine" in name and text != "x = 1"]
 
 
+def test_a_plugin_that_fails_when_it_is_loaded_again_leaves_the_first(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(GOOD)
+    load_plugin(path)
+    first = registry.strategy_class("good")
+    path.write_text(
+        GOOD.replace("class Good(CutMix): ...", "class Good(CutMix): n: int = 0\n1 / 0")
+    )
+    with pytest.raises(ValueError, match="ZeroDivisionError"):
+        load_plugin(path)
+    assert registry.strategy_class("good") is first
+    assert sys.modules[first.__module__].Good is first
+
+
 def test_ctrl_c_in_a_plugin_interrupts(tmp_path):
     (tmp_path / "mine.py").write_text("raise KeyboardInterrupt")
     with pytest.raises(KeyboardInterrupt):

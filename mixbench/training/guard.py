@@ -21,7 +21,7 @@ from mixbench.values import error_text
 
 LOOKS = 3  # mixed batches whose numbers are looked at where that makes a device wait
 
-_warned: set[tuple[str, str]] = set()  # spec and method: a line each, not one a seed
+_warned: set[tuple[str, str]] = set()  # spec and method: a line each, not one for every seed
 
 
 class _Memo(NamedTuple):
@@ -31,10 +31,10 @@ class _Memo(NamedTuple):
     sound: Tensor | None  # (B,) bool
 
 
-def is_outside(strategy: MixStrategy) -> bool:
-    """Whether a strategy, or one in its fields, is another than those of mixbench itself."""
+def outsiders(strategy: MixStrategy) -> list[MixStrategy]:
+    """Of a strategy and those in its fields, the ones that are not mixbench's own."""
     parts = [strategy, *rules.field_values(strategy).values()]
-    return not all(is_builtin(type(part)) for part in parts if isinstance(part, MixStrategy))
+    return [part for part in parts if isinstance(part, MixStrategy) and not is_builtin(type(part))]
 
 
 def guarded(strategy: MixStrategy, say: Callable[[str], None] = silent_line) -> MixStrategy:
@@ -42,7 +42,7 @@ def guarded(strategy: MixStrategy, say: Callable[[str], None] = silent_line) -> 
 
     The kit holds mixbench's own to them, so that at run time they cost nothing.
     """
-    return Guarded(strategy, say) if is_outside(strategy) else strategy
+    return Guarded(strategy, say) if outsiders(strategy) else strategy
 
 
 def needs_of(strategy: MixStrategy) -> tuple[Needs, Failed | None]:
@@ -68,7 +68,7 @@ class Guarded(MixStrategy):
             self._needs = rules.declared_needs(strategy)
         with held("clean_weight"):
             self._clean_weight = rules.declared_clean_weight(strategy)
-        self._spec = strategy_spec(strategy)
+        self._name = " and ".join(map(strategy_spec, outsiders(strategy)))
         with held("a copy"):
             self._strategy = copy.deepcopy(strategy)
         self._fields = rules.field_values(self._strategy)
@@ -120,10 +120,10 @@ class Guarded(MixStrategy):
                 yield
         finally:
             drawn = settings.put_generators_back(before, device)
-        if drawn and (self._spec, method) not in _warned:
-            _warned.add((self._spec, method))
+        if drawn and (self._name, method) not in _warned:
+            _warned.add((self._name, method))
             self._say(
-                f"{self._spec}: {method} draws from {' and '.join(drawn)} global generator, which "
+                f"{self._name}: {method} draws from {' and '.join(drawn)} global generator, which "
                 "depends on who else takes part and on --resume: draw from ctx.rng"
             )
         rules.fields_stay(self._strategy, self._fields, method)

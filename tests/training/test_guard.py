@@ -1,5 +1,6 @@
 """Whatever a strategy from outside does, its row says which rule it broke and the others go on."""
 
+import functools
 import os
 import random
 from dataclasses import dataclass, field, fields, replace
@@ -17,7 +18,7 @@ from mixbench.runtime import Runtime
 from mixbench.settings import SETTINGS, settings
 from mixbench.strategies.cutmix import CutMix
 from mixbench.strategies.mixup import Mixup
-from mixbench.training.guard import LOOKS, Guarded, guarded, is_outside
+from mixbench.training.guard import LOOKS, Guarded, guarded, outsiders
 from mixbench.training.loop import train
 
 CPU = torch.device("cpu")
@@ -186,6 +187,8 @@ def test_a_broken_rule_is_its_strategys_row_alone(tiny, alone, case):
     assert sentence in reason and len(reason) < 400 and "\n" not in reason
     assert learners["cutmix"].failure is None
     assert torch.equal(weights(learners["cutmix"]), alone)
+    shared = learners["cutmix"].objective.normalisation.mean
+    assert shared.flatten().tolist() == pytest.approx(tiny[0].mean)
 
 
 def test_ctrl_c_still_interrupts(tiny):
@@ -279,6 +282,7 @@ def test_a_global_generator_is_warned_of_once_and_put_back(tiny, alone, draw, wh
     assert line.startswith(f"odd: mix draws from {whose} global generator")
     assert learners["odd"].failure is None
     assert np.array_equal(np.random.get_state()[1], states[0]) and random.getstate() == states[1]
+    learners = run(tiny, "transmix(base=odd),cutmix", say=lines.append, mix_prob=0.9)
     learners = run(tiny, "odd,cutmix", say=lines.append)
     assert len([line for line in lines if "generator" in line]) == 1
     assert torch.equal(weights(learners["cutmix"]), alone)
@@ -304,8 +308,9 @@ def test_inside_a_wrapper_it_is_from_outside_too(tiny, alone):
 def test_who_is_from_outside():
     registered(base=CutMix)
     outside = ["odd", "transmix(base=odd)", "alternate(second=transmix(base=odd))"]
-    assert all(is_outside(create_strategy(text)) for text in outside)
-    assert not any(is_outside(create_strategy(name)) for name in BUILTIN)
+    mine = create_strategy("odd")
+    assert all(outsiders(create_strategy(text)) == [mine] for text in outside)
+    assert not any(outsiders(create_strategy(name)) for name in BUILTIN)
     ours = create_strategy("transmix")
     assert guarded(ours) is ours
 
@@ -313,7 +318,7 @@ def test_who_is_from_outside():
         pass
 
     Passing.__module__, Passing.__qualname__ = "mixbench.strategies.cutmix", "CutMix"
-    assert is_outside(Passing())
+    assert outsiders(Passing()) == [Passing()]
 
 
 def declaring(**members):
@@ -501,3 +506,25 @@ def test_mixup_stays_without_copies(tiny):
     images, labels = torch.randn(2, 3, 4, 4), torch.arange(2)
     assert guarded(Mixup()).mix(images, labels, context()).labels is labels
     assert [field.name for field in fields(Mixup)] == ["alpha"]
+
+
+def test_with_compile_it_runs_as_it_is(tiny, monkeypatch):
+    """The network and the mix are compiled; what holds the strategy to the rules is not."""
+    backend = functools.partial(torch.compile, backend="eager", fullgraph=True)
+    monkeypatch.setattr(torch, "compile", backend)
+    torch._dynamo.reset()
+    registered(base=CutMix)
+    compiled = run(tiny, "odd,transmix(base=odd)", compile=True)
+    eager = run(tiny, "odd,transmix(base=odd)")
+    for spec, learner in compiled.items():
+        assert learner.failure is None
+        torch.testing.assert_close(weights(learner), weights(eager[spec]))
+
+
+def test_mixing_groups_are_held_one_by_one(tiny, alone):
+    registered(**BROKEN["lam above 1"][0])
+    learners = run(tiny, "odd,cutmix", mix_group=4, micro_batch=8)
+    assert "lam must lie in [0, 1]" in learners["odd"].failure.reason
+    registered("same", base=CutMix)
+    learners = run(tiny, "same,cutmix", mix_group=4, micro_batch=8)
+    assert torch.equal(weights(learners["same"]), weights(learners["cutmix"]))
