@@ -18,6 +18,7 @@ from mixbench.spec import create_strategies, strategy_spec
 # the options that a plan takes as they are
 PLAN_OPTIONS = (
     *("data", "dataset", "download", "limit_train", "limit_val", "workers", "cache"),
+    *("check_data", "skip_unreadable"),
     *("mode", "rounds", "profile", "peers", "device", "csv", "json", "log", "resume"),
 )
 

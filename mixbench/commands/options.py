@@ -134,6 +134,16 @@ def _add_data(parser: Parser) -> None:
         help="loader processes (default: by data and cores)",
     )
     add(
+        "--check-data",
+        action="store_true",
+        help="decode every image once before anything else, and keep the hash of their bytes",
+    )
+    add(
+        "--skip-unreadable",
+        action="store_true",
+        help="as --check-data, but leave out images that cannot be decoded",
+    )
+    add(
         "--cache",
         choices=("ram",),
         help="decode every image once and keep it in memory; changes no pixel",

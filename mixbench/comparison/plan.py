@@ -31,6 +31,8 @@ class Plan:
     download: bool = False
     limit_train: int | None = None
     limit_val: int | None = None
+    check_data: bool = False
+    skip_unreadable: bool = False
     mode: str = "both"  # 'accuracy', 'speed' or 'both'
     rounds: int = 5
     device: str = "auto"
@@ -80,7 +82,7 @@ class Plan:
 
 def plan_data(plan: Plan) -> Data:
     """The data that a plan names; ValueError says what is wrong with them."""
-    return open_data(
+    data = open_data(
         data=plan.data,
         dataset=plan.dataset,
         download=plan.download,
@@ -88,6 +90,11 @@ def plan_data(plan: Plan) -> Data:
         limit_train=plan.limit_train,
         limit_val=plan.limit_val,
     )
+    if not (plan.check_data or plan.skip_unreadable):
+        return data
+    from mixbench.data.check import check_images
+
+    return check_images(data, skip=plan.skip_unreadable)
 
 
 def check_early(plan: Plan) -> None:

@@ -44,6 +44,9 @@ class FolderSource(Source):
     def size(self, index: int) -> tuple[int, int]:
         return image_size(self.paths[index])
 
+    def content(self, index: int) -> bytes:
+        return self.paths[index].read_bytes()
+
     def image_name(self, index: int) -> str:
         return self.paths[index].relative_to(self.root).as_posix()
 
@@ -108,7 +111,8 @@ def open_folder(root: Path) -> Data:
 
 def _left_out(others: Counter[str]) -> str:
     """How many files are no images, by their endings."""
-    endings = ", ".join(f"{count} {ending}" for ending, count in others.most_common(5))
+    ranked = sorted(others.items(), key=lambda pair: (-pair[1], pair[0]))
+    endings = ", ".join(f"{count} {ending}" for ending, count in ranked[:5])
     more = ", ..." if len(others) > 5 else ""
     return f"left out: {sum(others.values()):,} files that are no images by name ({endings}{more})"
 

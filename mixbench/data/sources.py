@@ -30,6 +30,10 @@ class Source(ABC):
         """Width and height of image `index` in pixels."""
         return self.load(index).size
 
+    def content(self, index: int) -> bytes:
+        """The bytes that image `index` is of: its file's, else its pixels."""
+        return self.load(index).tobytes()
+
     def image_name(self, index: int) -> str:
         """What image `index` is called within its data set; its number where it has no name."""
         return str(index)
@@ -48,6 +52,9 @@ class Subset(Source):
 
     def size(self, index: int) -> tuple[int, int]:
         return self.source.size(self.indices[index])
+
+    def content(self, index: int) -> bytes:
+        return self.source.content(self.indices[index])
 
     def image_name(self, index: int) -> str:
         return self.source.image_name(self.indices[index])
@@ -74,6 +81,7 @@ class Data:
     val: Source
     classes: tuple[str, ...]
     drawn: bool = False  # the drawn scenes, whose object masks are known
+    content: str | None = None  # hash of all bytes, where they were read
     remarks: tuple[str, ...] = ()  # what a user should hear of it, such as files left out
 
     @property
@@ -85,6 +93,7 @@ class Data:
             len(self.val.labels),
             self.train.fingerprint,
             self.val.fingerprint,
+            self.content,
         )
 
 

@@ -1,0 +1,78 @@
+"""Every image of a data set opened once, before anything is trained."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+
+from mixbench.data.sources import Data, Source, Subset, UnreadableImage
+
+NAMED = 3  # unreadable images that a sentence names
+
+
+class Readable(Subset):
+    """The images of a source that can be decoded; what is left out changes the fingerprint."""
+
+    def __init__(self, source: Source, unreadable: set[int]):
+        count = len(source.labels)
+        super().__init__(source, [index for index in range(count) if index not in unreadable])
+        names = "\0".join(source.image_name(index) for index in sorted(unreadable))
+        left_out = hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+        self.fingerprint = f"{source.fingerprint}-{left_out}"
+
+
+def check_images(data: Data, *, skip: bool = False) -> Data:
+    """`data` with the hash of all its bytes, every image having been decoded once.
+
+    Where images cannot be decoded: ValueError names some of them, or with `skip` they are left out
+    and a remark says how many. ValueError where a class would lose its last image.
+    """
+    problems: list[str] = []
+    content = hashlib.sha256()
+    splits = []
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for split in (data.train, data.val):
+            unreadable: set[int] = set()
+            indices = range(len(split.labels))
+            for index, result in enumerate(pool.map(partial(_digest, split), indices)):
+                if isinstance(result, UnreadableImage):
+                    unreadable.add(index)
+                    problems.append(str(result))
+                else:
+                    name = split.image_name(index).encode("utf-8", "surrogateescape")
+                    content.update(name + b"\0" + result)
+            splits.append(Readable(split, unreadable) if unreadable else split)
+    train, val = splits
+    total = len(data.train.labels) + len(data.val.labels)
+    if problems and not skip:
+        more = f" and {len(problems) - NAMED} more" if len(problems) > NAMED else ""
+        raise UnreadableImage(
+            f"{len(problems)} of {total:,} images cannot be read: "
+            f"{'; '.join(problems[:NAMED])}{more}; mend or remove them, or add --skip-unreadable"
+        )
+    for split in splits:
+        if len(set(split.labels)) < len(data.classes):
+            lost = min(set(range(len(data.classes))) - set(split.labels))
+            raise ValueError(f"no image of class {data.classes[lost]!r} can be read: mend them")
+    remark = f"read all {total:,} images" + (
+        f", and left out {len(problems)} that cannot be read" if problems else ""
+    )
+    return replace(
+        data,
+        train=train,
+        val=val,
+        content=content.hexdigest()[:16],
+        remarks=(*data.remarks, remark),
+    )
+
+
+def _digest(source: Source, index: int) -> bytes | UnreadableImage:
+    """The hash of an image's bytes, or why it cannot be decoded."""
+    try:
+        source.load(index)
+        return hashlib.sha256(source.content(index)).digest()
+    except UnreadableImage as error:
+        return error
