@@ -113,6 +113,17 @@ def test_training_says_nothing_of_the_folders_place(tmp_path, command, monkeypat
     assert read_table(page.with_suffix(".csv"), RunRow) == rows
 
 
+def test_a_short_run_has_a_short_warm_up(tmp_path, command, monkeypatch):
+    """The recipe of a GPU warms up for 20 epochs."""
+    command.runs, command.speed = [run_row("cutmix")], []
+    for epochs, given in ((7, ["--warmup-epochs", "1"]), (200, [])):
+        monkeypatch.setattr(measure, "epochs_within", lambda *_, epochs=epochs: epochs)
+        argv = [str(tmp_path), "0", 60, torch.device("cuda"), tmp_path / f"{epochs}.md"]
+        assert measure.measure_top1(*argv) == 0
+        argv = command.calls[-1]
+        assert argv[argv.index("--epochs") + 2 :][2:4] == given
+
+
 def test_share_of_the_matrix_rate():
     """2,000 images a second of 27.8 GFLOP are 55.6 of 556 TFLOP/s."""
     page = measure.shares(556e12, {"bf16": 2000.0, "bf16-compiled": None})
