@@ -425,8 +425,8 @@ def check_multiple(field: str, side: int, patch: int, noun: str = "the patches' 
     if rest := side % patch:
         sides = [size for size in (side - rest, side - rest + patch) if size > 0]
         raise ValueError(
-            f"{field} {side} must be a multiple of {noun}{patch}, or {rest} px of each row are never "
-            f"seen: take --{field.replace('_', '-')} {' or '.join(map(str, sides))}"
+            f"{field} {side} must be a multiple of {noun}{patch}, or {rest} px of each row are "
+            f"never seen: take --{field.replace('_', '-')} {' or '.join(map(str, sides))}"
         )
 
 

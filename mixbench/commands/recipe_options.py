@@ -20,12 +20,12 @@ timm's.
 `--config deit_small` is a file of that name where the command runs, else the shipped recipe of that
 name; with a folder in it (`./deit_small`, `mine/deit_small.yaml`) it is that file alone.
 
-A value means what it looks like, in a file, as an option and in a strategy's text: `010` is 10, and
-`1:30`, `0x10`, `1_000`, `inf` and `nan` are no numbers. A switch is `true` or `false` and nothing is
-`null`, in any case; `yes`, `on`, `~` and an empty value are refused. Several numbers stand between
-commas. Anchors, tags and nesting are not read in a file. Values that contradict each other are
-refused with the way out: `--epochs 10` beside the 20 epochs of warm-up of `deit_small` asks for
-`--warmup-epochs 1` too.
+A value means what it looks like, in a file, as an option and in a strategy's text: `010` is 10,
+and `1:30`, `0x10`, `1_000`, `inf` and `nan` are no numbers. A switch is `true` or `false` and
+nothing is `null`, in any case; `yes`, `on`, `~` and an empty value are refused. Several numbers
+stand between commas. Anchors, tags and nesting are not read in a file. Values that contradict each
+other are refused with the way out: `--epochs 10` beside the 20 epochs of warm-up of `deit_small`
+asks for `--warmup-epochs 1` too.
 """
 
 
