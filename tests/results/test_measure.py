@@ -1,6 +1,7 @@
 """`make results`: its tables are commands, one after the other, and none is lost or done twice."""
 
 import shlex
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -121,8 +122,7 @@ def test_a_short_run_has_a_short_warm_up(tmp_path, command, monkeypatch):
         argv = [str(tmp_path), "0", 60, torch.device("cuda"), tmp_path / f"{epochs}.md"]
         assert measure.measure_top1(*argv) == 0
         argv = command.calls[-1]
-        pairs = zip(argv, argv[1:], strict=False)
-        assert [value for name, value in pairs if name == "--warmup-epochs"] == warmup
+        assert [value for name, value in pairwise(argv) if name == "--warmup-epochs"] == warmup
 
 
 def test_share_of_the_matrix_rate():
