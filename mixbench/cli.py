@@ -11,7 +11,7 @@ from mixbench.commands.report import report
 from mixbench.commands.status import status_of
 from mixbench.commands.sweep import sweep
 from mixbench.commands.zoo import zoo
-from mixbench.values import did_you_mean
+from mixbench.values import did_you_mean, shown
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "bench": bench,
@@ -33,5 +33,5 @@ def main(argv: list[str] | None = None) -> int:
 
 def _command(name: str) -> Callable[[list[str]], int]:
     if name not in COMMANDS:
-        raise ValueError(f"unknown command {name!r}: {did_you_mean(name, COMMANDS)}")
+        raise ValueError(f"unknown command {shown(name)}: {did_you_mean(name, COMMANDS)}")
     return COMMANDS[name]

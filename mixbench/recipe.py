@@ -187,6 +187,7 @@ class Recipe:
         group="optimization",
         help="weight decay; biases, norms and tokens have none",
         at_least=0,
+        at_most=1000,
     )
     warmup_epochs: float = option(
         20,
@@ -218,6 +219,7 @@ class Recipe:
         group="optimization",
         help="largest norm of the gradient; null leaves it as it is",
         above=0,
+        at_most=10**6,
     )
     amp: bool = option(False, group="run", help="run the network in bfloat16 (autocast)")
     tf32: bool = option(False, group="run", help="multiply float32 in TensorFloat-32, on a GPU")
@@ -412,18 +414,19 @@ def _check_models(recipe: Recipe) -> None:
                 f"pretrained: take --{field.replace('_', '-')} {shortened(plain)}"
             )
         named = re.search(r"(?:patch|_p)([1-9][0-9]{0,3})(?![0-9])", name)
-        patch = (None if prefix else recipe.patch_size) or (named and int(named[1]))
-        if patch:
-            check_multiple(size, getattr(recipe, size), patch)
+        if recipe.patch_size and not prefix:
+            check_multiple(size, getattr(recipe, size), recipe.patch_size, "patch_size ")
+        elif named:
+            check_multiple(size, getattr(recipe, size), int(named[1]))
 
 
-def check_multiple(field: str, side: int, patch: int) -> None:
+def check_multiple(field: str, side: int, patch: int, noun: str = "the patches' side ") -> None:
     """ValueError where patches do not divide an image's side: what is left would not be seen."""
     if rest := side % patch:
         sides = [size for size in (side - rest, side - rest + patch) if size > 0]
         raise ValueError(
-            f"{field} {side} must be a multiple of the patches' {patch} px, or {rest} px of each "
-            f"row are never seen: take --{field.replace('_', '-')} {' or '.join(map(str, sides))}"
+            f"{field} {side} must be a multiple of {noun}{patch}, or {rest} px of each row are "
+            f"never seen: take --{field.replace('_', '-')} {' or '.join(map(str, sides))}"
         )
 
 

@@ -214,10 +214,9 @@ def _meaning(text: str, kind: Any, what: str) -> Any:
 
 
 def _float(text: str) -> float | _Nothing:
-    """A decimal number; NOTHING where it is beyond what a float holds, or would become 0."""
+    """A decimal number; NOTHING where it is larger than what a float holds."""
     number = float(text)
-    vanished = not number and re.search("[1-9]", text.lower().partition("e")[0])
-    return NOTHING if math.isinf(number) or vanished else number
+    return NOTHING if math.isinf(number) else number
 
 
 def _several(text: str, kind: Any, what: str) -> Any:

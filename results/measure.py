@@ -25,7 +25,7 @@ from mixbench.cli import main as mixbench
 from mixbench.comparison.timing import peers
 from mixbench.data.datasets import open_data
 from mixbench.files import replace_file
-from mixbench.recipe import load_recipe
+from mixbench.recipe import load_recipe, warmup_for
 from mixbench.registry import list_strategies
 from mixbench.report.tables import write_markdown
 from mixbench.runs.directory import RunDirectory
@@ -169,6 +169,8 @@ def measure_top1(data: str, seeds: str, seconds: float, device: torch.device, pa
         "--epochs": str(epochs),
         "--cache": "ram",
     }
+    if epochs <= load_recipe(config).warmup_epochs:
+        options["--warmup-epochs"] = str(warmup_for(epochs))
     if limit is not None:
         options |= {"--hflip": "0.5", "--limit-train": str(limit), "--limit-val": str(2 * limit)}
     return bench(command(options), page, hidden={data: Path(data).name})

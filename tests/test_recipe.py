@@ -243,12 +243,12 @@ BOUNDS = [
     ("opt_eps", 2, "above 0 and at most 1, not 2.0"),
     ("opt_betas", [0.9, 2], "0 or more and below 1, not (0.9, 2.0)"),
     ("opt_betas", [1, 0.9], "0 or more and below 1, not (1.0, 0.9)"),
-    ("weight_decay", -0.5, "0 or more, not -0.5"),
+    ("weight_decay", -0.5, "between 0 and 1000, not -0.5"),
     ("warmup_epochs", -1, "between 0 and 1000000, not -1.0"),
     ("warmup_lr", -1, "0 or more, not -1.0"),
     ("min_lr", -1, "0 or more, not -1.0"),
     ("lr_epoch_lag", -1, "between 0 and 1000000, not -1"),
-    ("clip_grad", 0, "above 0, not 0.0"),
+    ("clip_grad", 0, "above 0 and at most 1000000, not 0.0"),
     ("model_ema_decay", 1, "0 or more and below 1, not 1.0"),
     ("headline", "best", "one of raw, ema, not 'best'"),
     ("seed", -1, "0 or more and below 2**63, not -1"),
@@ -343,11 +343,14 @@ RELATIONS = [
     ({"epochs": 21, "lr_epoch_lag": 1}, "must be below epochs 21 together"),
     (
         {"image_size": 200},
-        "image_size 200 must be a multiple of the patches' 16 px, or 8 px of each row are never "
+        "image_size 200 must be a multiple of the patches' side 16, or 8 px of each row are never "
         "seen: take --image-size 192 or 208",
     ),
     ({"image_size": 8}, "take --image-size 16"),
-    ({"image_size": 32, "patch_size": 5}, "take --image-size 30 or 35"),
+    (
+        {"image_size": 32, "patch_size": 5},
+        "a multiple of patch_size 5, .*take --image-size 30 or 35",
+    ),
     ({"model": "xcit_tiny_12_p16_224", "image_size": 200}, "take --image-size 192 or 208"),
     ({"speed_image_size": 200}, "speed_image_size 200 .*take --speed-image-size 192 or 208"),
     ({"speed_model": "vit_base_patch32_224", "speed_image_size": 208}, "192 or 224"),

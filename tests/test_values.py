@@ -57,7 +57,7 @@ MEANINGS = [
     (".nan", None, None, None, ".nan"),
     ("nan", None, None, None, "nan"),
     ("1e999", None, None, None, "1e999"),
-    ("1e-999", None, None, None, "1e-999"),
+    ("1e-999", None, 0.0, None, "1e-999"),
     ("0e-999", None, 0.0, None, "0e-999"),
     ("9" * 400, None, None, None, "9" * 400),
     ("true", None, None, True, "true"),

@@ -12,10 +12,20 @@ from mixbench.values import Option, type_name
 PAGE = """# The recipe
 
 Everything that changes a run's numbers, but the strategy, the data and the seeds. A recipe is a
-YAML file of `name: value` lines (`--config FILE`, or the name of one in `configs/`), and each field
-is an option of the command line too (`--lr 5e-4`, `--no-amp`): the command line stands over the
-file, the file over the defaults. `--print-recipe` shows what results. The defaults are the fixed
-DeiT-S recipe, `configs/deit_small.yaml`. Names and meanings are timm's.
+YAML file of `name: value` lines, and each field is an option of the command line too (`--lr 5e-4`,
+`--no-amp`): the command line stands over the file, the file over the defaults. `--print-recipe`
+shows what results. The defaults are the fixed DeiT-S recipe, `deit_small`. Names and meanings are
+timm's.
+
+`--config deit_small` is a file of that name where the command runs, else the shipped recipe of that
+name; with a folder in it (`./deit_small`, `mine/deit_small.yaml`) it is that file alone.
+
+A value means what it looks like, in a file, as an option and in a strategy's text: `010` is 10,
+and `1:30`, `0x10`, `1_000`, `inf` and `nan` are no numbers. A switch is `true` or `false` and
+nothing is `null`, in any case; `yes`, `on`, `~` and an empty value are refused. Several numbers
+stand between commas. Anchors, tags and nesting are not read in a file. Values that contradict each
+other are refused with the way out: `--epochs 10` beside the 20 epochs of warm-up of `deit_small`
+asks for `--warmup-epochs 1` too.
 """
 
 

@@ -275,6 +275,7 @@ def test_a_dry_run_finds_what_a_run_would(argv, capsys, tmp_path):
 def test_an_unknown_command_is_named(capsys):
     assert main(["reprot"]) == 2
     assert "unknown command 'reprot': did you mean 'report'?" in capsys.readouterr().err
+    assert main(["x" * 10**5]) == 2 and len(capsys.readouterr().err) < 500
 
 
 @pytest.mark.parametrize("option", ["--csv", "--json"])

@@ -133,9 +133,13 @@ def test_what_sees_every_pixel_is_right(name, image_size):
 @pytest.mark.parametrize(
     ("name", "image_size", "message"),
     [
-        (VIT, 200, "^image_size 200 must be a multiple of the patches' 16 px, or 8 px .* 192 or 2"),
+        (
+            VIT,
+            200,
+            "^image_size 200 must be a multiple of the patches' side 16, or 8 px .* 192 or 2",
+        ),
         ("cait_xxs24_224", 200, "--image-size 192 or 208"),
-        ("pvt_tiny", 48, "a multiple of the patches' 32 px, or 16 px .*--image-size 32 or 64"),
+        ("pvt_tiny", 48, "a multiple of the patches' side 32, or 16 px .*--image-size 32 or 64"),
         ("ca_swin_tiny", 226, "--image-size 224 or 228|cannot be built"),
         ("convnext_atto", 98, "--image-size 96 or 100"),
         ("mobilenetv5_300m_enc", 64, "gives no logits of classes: choose a classifier"),

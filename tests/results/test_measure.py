@@ -1,6 +1,7 @@
 """`make results`: its tables are commands, one after the other, and none is lost or done twice."""
 
 import shlex
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,17 @@ def test_training_says_nothing_of_the_folders_place(tmp_path, command, monkeypat
     assert "--data flowers --config quick" in text and "private" not in text
     assert "McNemar p" in text
     assert read_table(page.with_suffix(".csv"), RunRow) == rows
+
+
+def test_a_short_run_has_a_short_warm_up(tmp_path, command, monkeypatch):
+    """The recipe of a GPU warms up for 20 epochs."""
+    command.runs, command.speed = [run_row("cutmix")], []
+    for epochs, warmup in ((7, ["1"]), (200, [])):
+        monkeypatch.setattr(measure, "epochs_within", lambda *_, epochs=epochs: epochs)
+        argv = [str(tmp_path), "0", 60, torch.device("cuda"), tmp_path / f"{epochs}.md"]
+        assert measure.measure_top1(*argv) == 0
+        argv = command.calls[-1]
+        assert [value for name, value in pairwise(argv) if name == "--warmup-epochs"] == warmup
 
 
 def test_share_of_the_matrix_rate():
