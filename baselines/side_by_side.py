@@ -169,7 +169,7 @@ def measure(options: argparse.Namespace) -> Measured:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        few = open_data(data=options.data, limit_train=LOADED, limit_val=1)
+        few = open_data(data=options.data, limit_train=LOADED)
         rates = loader_rates(few, device)
     finally:
         torch.set_num_threads(threads)

@@ -202,7 +202,11 @@ def test_what_is_read(text, hint, value):
         ("1e999", float, "it must be a number, not '1e999': beyond what a float holds"),
         ("", float | None, "it must be a number or null, not empty: give a value, or write null"),
         ("1,2,3", PAIR, "it must be 2 numbers, not '1,2,3'"),
-        ("1,x", tuple[int, ...], "it must be numbers, not '1,x'"),
+        (
+            "1,x",
+            tuple[int, ...],
+            "it must be any number of values such as (1, 2), each a whole number, not '1,x'",
+        ),
         ("x", float | None, "it must be a number or null, not 'x'"),
         ("c", Literal["a", "b"], "it must be one of a, b, not 'c'"),
         (3, MixStrategy, "it must be a strategy, not 3"),

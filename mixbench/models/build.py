@@ -72,6 +72,8 @@ def build_model(
             "to null"
         ) from None
     except Exception as error:  # whatever a network finds wrong with its parts
+        if pretrained:  # timm's words for weights that cannot be had
+            raise
         size = f" at {image_size} px" if image_size else ""
         raise ValueError(f"{name} cannot be built with {given}{size}: {_reason(error)}") from None
 
