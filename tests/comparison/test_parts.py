@@ -79,8 +79,8 @@ def test_a_log_that_was_quiet_gets_a_line(capsys, monkeypatch):
 
 
 def test_the_identity_is_of_recipe_data_and_limits(tmp_path):
-    whole, limited = plan(tmp_path), plan(tmp_path, limit_val=7)
+    whole, limited = plan(tmp_path), plan(tmp_path, limit_val=20)
     identity = limited.identity(plan_data(limited))
-    assert (identity.source, identity.limit_train, identity.limit_val) == ("scenes", None, 7)
-    assert identity.data.val_images == 7 and identity.data.train_images == 3000
+    assert (identity.source, identity.limit_train, identity.limit_val) == ("scenes", None, 20)
+    assert identity.data.val_images == 20 and identity.data.train_images == 3000
     assert identity.data != whole.identity(plan_data(whole)).data

@@ -132,7 +132,7 @@ def test_one_processs_error_is_the_sentence_of_both(code, failing, status, words
 @pytest.mark.parametrize("wrong", [0, 1])
 def test_a_mistake_before_the_processes_meet_ends_both(wrong, tmp_path):
     argvs = commands(tmp_path)
-    argvs[wrong] += ["--data", str(tmp_path / "nowhere")]
+    argvs[wrong] += ["--config", "quick", "--data", str(tmp_path / "nowhere")]
     ends = ranks.run(tmp_path, argvs)
     assert [end.status for end in ends] == [2, 2], ends
     for end in ends:
