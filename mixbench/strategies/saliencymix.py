@@ -65,7 +65,9 @@ class SaliencyMix(MixStrategy):
 
     alpha: float = 1.0
     scope: str = "sample"  # Differs: the released code has one box a batch
-    source: str = "uint8"  # Differs: the released code's map is noise
+    # Differs: the released code's map is noise, of an image whose red and blue are exchanged: it
+    # hands RGB to a detector of BGR. With the right scale and its order, 138 of 256 boxes are ours
+    source: str = "uint8"
 
     def __post_init__(self) -> None:
         if not 0 < self.alpha < math.inf:

@@ -72,7 +72,8 @@ class Batches:
 
     def __init__(self, data: Data, recipe: Recipe, sizes: Sizes, runtime: Runtime):
         self.sizes = sizes
-        self.steps = len(data.train.labels) // recipe.batch_size  # an epoch
+        # An epoch. Differs: with accumulation timm also updates from what does not fill a batch
+        self.steps = len(data.train.labels) // recipe.batch_size
         self.parts = recipe.batch_size // (sizes.micro_batch * runtime.world.size)
         self.waiting = Waiting()
         self._recipe, self._runtime = recipe, runtime

@@ -137,7 +137,10 @@ class Learner:
 
     @property
     def headline(self) -> nn.Module:
-        """The weights that the recipe reports."""
+        """The weights that the recipe reports.
+
+        Differs: of the last epoch; TransMix's released code reports the best epoch of the EMA.
+        """
         if self._recipe.headline == "ema" and self.ema is not None:
             return self.ema.module
         return self.model
