@@ -22,10 +22,14 @@ RUN = (
 
 @dataclass(frozen=True)
 class Runs:
-    """Folders of one command: left half way, come to its end, and that end's figures."""
+    """Folders of one command: left half way, come to its end, and that end's figures.
+
+    `other` is of other seeds, so that a report can be of both.
+    """
 
     half: Path
     whole: Path
+    other: Path
     figures: list[dict[str, str]]
 
 
@@ -59,7 +63,11 @@ def make_runs(folder: Path) -> Runs:
     end = in_a_process(killed_half_way, RUN, folder=folder / "half", limit=120)
     half = folder / "half" / "run"
     assert end.status == -signal.SIGKILL and any(half.glob("state-seed1*.pt")), end
-    return Runs(half, folder / "whole" / "run", figures(folder / "whole" / "run"))
+    others = (*RUN, "--seeds", "2")
+    end = in_a_process(command, others, folder=folder / "other", limit=120)
+    assert end.status == 0, end.stderr
+    whole = folder / "whole" / "run"
+    return Runs(half, whole, folder / "other" / "run", figures(whole))
 
 
 Damage = Callable[[Path, random.Random], None]
@@ -161,11 +169,11 @@ def damaged_runs(runs: Runs, count: int) -> list[Damaged]:
 
 
 def copied(runs: Runs, case: Damaged, folder: Path) -> None:
-    """The run, damaged, as folder/run, and beside it the whole one as folder/other."""
+    """The run, damaged, as folder/run, and beside it one of other seeds as folder/other."""
     folder.mkdir()
     shutil.copytree(runs.whole if case.whole else runs.half, folder / "run", symlinks=True)
     if case.command == BOTH:
-        shutil.copytree(runs.whole, folder / "other", symlinks=True)
+        shutil.copytree(runs.other, folder / "other", symlinks=True)
     case.apply(folder / "run")
 
 
