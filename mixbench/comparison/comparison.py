@@ -16,6 +16,7 @@ from mixbench.comparison.plan import Plan, fitted, plan_data
 from mixbench.comparison.results import Results
 from mixbench.comparison.screen import Screen
 from mixbench.comparison.timing import look_closer, time_strategies
+from mixbench.data.check import check_headers
 from mixbench.data.loaders import check_batch
 from mixbench.data.memory import keep_in_memory
 from mixbench.data.sources import Data
@@ -56,6 +57,8 @@ def compare(plan: Plan, data: Data, runtime: Runtime, screen: Screen) -> int:
     digits = recipe_hash(plan.recipe, train=data.train.fingerprint, val=data.val.fingerprint)
     if plan.trains:
         check_batch(plan.recipe, data)
+        if runtime.first and not data.drawn:
+            check_headers(data.val)
         check_attention(plan, data, runtime)
         if plan.cache == "ram":
             copies = int(os.environ.get("LOCAL_WORLD_SIZE", runtime.world.size))

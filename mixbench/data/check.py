@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
 from mixbench.data.sources import Data, Source, Subset, UnreadableImage
 
+HEADERS = 5  # seconds for the headers of validation images
 NAMED = 3  # unreadable images that a sentence names
 
 
@@ -67,6 +69,18 @@ def check_images(data: Data, *, skip: bool = False) -> Data:
         content=content.hexdigest()[:16],
         remarks=(*data.remarks, remark),
     )
+
+
+def check_headers(source: Source, seconds: float = HEADERS) -> None:
+    """UnreadableImage where an image's header cannot be read, of as many as `seconds` allow.
+
+    A bad validation image would else be met first after an epoch of training.
+    """
+    end = time.monotonic() + seconds
+    for index in range(len(source.labels)):
+        source.size(index)
+        if time.monotonic() > end:
+            return
 
 
 def _digest(source: Source, index: int) -> bytes | UnreadableImage:

@@ -77,7 +77,7 @@ def _open_torchvision(name: str, download: bool) -> Data:
     kind = getattr(torchvision.datasets, TORCHVISION[name])
     try:
         train, val = (kind(root, train=split, download=download) for split in (True, False))
-    except RuntimeError as error:
+    except Exception as error:  # not there, or damaged: a pickle's reader raises anything
         raise ValueError(f"{name} is not in {root}: add --download to fetch it ({error})") from None
     return Data(
         name,

@@ -202,3 +202,14 @@ def test_every_image_is_checked_or_left_out(tmp_path):
     assert left.remarks == ("read all 12 images, and left out 1 that cannot be read",)
     Image.new("RGB", (4, 4), "red").save(root / "train/a/2.png")
     assert check_images(open_folder(root)).identity.content != first.content
+
+
+def test_headers_of_validation_images_are_read_before_training(tmp_path):
+    from mixbench.data.check import check_headers
+
+    root = tree(tmp_path / "set", ["1.png", "2.png"])
+    check_headers(open_folder(root).val)
+    (root / "val/b/2.png").write_bytes(b"no image")
+    with pytest.raises(UnreadableImage, match=r"val.b.2\.png"):
+        check_headers(open_folder(root).val)
+    check_headers(open_folder(root).val, seconds=0)  # the first alone
