@@ -108,4 +108,4 @@ def _failed(path: Path, error: OSError) -> WriteError:
 def replace_file(path: Path, text: str) -> None:
     """Write `text` to `path`, whole or not at all."""
     with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
