@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 
-from mixbench.errors import Ending, OtherEnded, ending
+from mixbench.errors import Ending, OtherEnded, ending, reason
+from mixbench.visible import shortened
 from mixbench.watch import PATIENCE, Watch, accept, connect, end_process
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 COMING = timedelta(minutes=30)  # for the others to come: they may list millions of images before
 LEAVING = timedelta(minutes=1)  # for the others to hear of a mistake
 EXCHANGE = timedelta(days=7)  # of the others' own work; `Watch` sees who is gone, not a clock
-SHOWN = 60  # characters of a value in a sentence
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class World:
                 if first[name] != other.get(name):
                     raise ValueError(
                         f"rank {rank} differs from rank 0 in {name}: "
-                        f"{_clipped(str(other.get(name)))}, not {_clipped(first[name])}; give "
+                        f"{shortened(str(other.get(name)))}, not {shortened(first[name])}; give "
                         "every process the same command, files, data and versions"
                     )
 
@@ -107,10 +107,6 @@ class World:
             torch.nn.utils.vector_to_parameters(
                 flat, [p.grad for p in model.parameters() if p.grad is not None]
             )
-
-
-def _clipped(text: str) -> str:
-    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
 
 
 @contextmanager
@@ -168,8 +164,9 @@ def _meet(patience: timedelta) -> tuple[dist.Store, int, int]:
     try:
         return next(dist.rendezvous("env://", timeout=patience))
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:100]
-        raise OSError(f"the other processes did not come ({reason}): look at their logs") from None
+        raise OSError(
+            f"the other processes did not come ({reason(error, 100)}): look at their logs"
+        ) from None
 
 
 def _greet(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mixbench.files import WriteError, trouble
-from mixbench.visible import visible
+from mixbench.visible import shortened, visible
 
 LONGEST = 500  # characters of a sentence
 STAYS = "what was written so far stays, --resume goes on from there"
@@ -64,11 +64,12 @@ def words(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
+def reason(error: BaseException, longest: int = 150) -> str:
+    """What an exception says, on one line of at most so many characters; else its class."""
+    return shortened(" ".join(str(error).split()), longest) or type(error).__name__
+
+
 def sentence(*parts: str) -> str:
     """One printable line of at most LONGEST characters; its end, the way out, stays."""
     line = "; ".join(" ".join(part.split()) for part in parts)
-    line = visible(line)
-    if len(line) <= LONGEST:
-        return line
-    half = (LONGEST - 5) // 2
-    return f"{line[:half]} ... {line[-half:]}"
+    return shortened(visible(line), LONGEST)

@@ -77,7 +77,7 @@ class Recipe:
     drop_path: float = option(
         0.1,
         group="model",
-        help=("share of images that skip the last block, less in earlier ones (stochastic depth)"),
+        help="share of images that skip the last block, less in earlier ones (stochastic depth)",
         at_least=0,
         below=1,
     )

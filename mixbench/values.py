@@ -15,10 +15,11 @@ import typing
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
+from mixbench.visible import LONGEST, shortened
+
 T = TypeVar("T")
 
 MANY = 100  # known names; beyond these a sentence lists the nearest few, not all
-LONGEST = 60  # characters of a value in a sentence; of a longer one both ends are shown
 DIGITS = 30  # of a whole number; more are no size or count of anything
 WORDS = {
     float: "a number",
@@ -43,14 +44,6 @@ def shown(value: Any) -> str:
         brackets = "[]" if isinstance(value, list) else "()"
         return shortened(", ".join(map(shown, value[:LONGEST]))).join(brackets)
     return shortened(repr(value))
-
-
-def shortened(text: str, longest: int = LONGEST) -> str:
-    """A text of at most so many characters: of a longer one the beginning and the end."""
-    if len(text) <= longest:
-        return text
-    half = (longest - 5) // 2
-    return f"{text[:half]} ... {text[-half:]}"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

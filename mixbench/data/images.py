@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from mixbench.data.sources import UnreadableImage
+from mixbench.errors import reason
 
 # None of these needs a helper program, as EPS does.
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "WEBP", "TIFF", "GIF", "AVIF", "JPEG2000", "TGA")
@@ -59,8 +60,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         with Image.open(path, formats=FORMATS) as image:
             yield image
     except (Exception, MemoryError) as error:  # decoders raise anything for a damaged file
-        words = " ".join(str(error).split()) or type(error).__name__
-        raise UnreadableImage(f"cannot read image {path}: {words[:REASON]}") from None
+        raise UnreadableImage(f"cannot read image {path}: {reason(error, REASON)}") from None
 
 
 def _orientation(image: Image.Image) -> int:

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from mixbench.errors import reason
 from mixbench.mix import hashed_seed
 from mixbench.recipe import MODEL_PARTS, Recipe, check_multiple
-from mixbench.values import did_you_mean, shortened, shown
+from mixbench.values import did_you_mean, shown
 
 CHECKED_CLASSES = 3
 
@@ -68,19 +69,14 @@ def build_model(
             return create(None)
     except TypeError as error:
         raise ValueError(
-            f"{name} does not take all of {', '.join(given)} ({_reason(error)}): set what it lacks "
+            f"{name} does not take all of {', '.join(given)} ({reason(error)}): set what it lacks "
             "to null"
         ) from None
     except Exception as error:  # whatever a network finds wrong with its parts
         if pretrained:  # timm's words for weights that cannot be had
             raise
         size = f" at {image_size} px" if image_size else ""
-        raise ValueError(f"{name} cannot be built with {given}{size}: {_reason(error)}") from None
-
-
-def _reason(error: Exception) -> str:
-    """What an exception says, on one line that is not long."""
-    return shortened(" ".join(str(error).split()), 150) or type(error).__name__
+        raise ValueError(f"{name} cannot be built with {given}{size}: {reason(error)}") from None
 
 
 def check_model(field: str, name: str, image_size: int, **parts: Any) -> None:
@@ -100,7 +96,7 @@ def check_model(field: str, name: str, image_size: int, **parts: Any) -> None:
             if isinstance(error, NotImplementedError) or "meta" in str(error).lower():
                 return  # it reads numbers on its way, and nothing more is known
             raise ValueError(
-                f"{field} {name} cannot take images of {image_size} px ({_reason(error)}): "
+                f"{field} {name} cannot take images of {image_size} px ({reason(error)}): "
                 f"choose another size, or another model"
             ) from None
     _check_patches(f"{field.removesuffix('model')}image_size", image_size, patches)

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mixbench.errors import reason
 from mixbench.models.build import build_model
 from mixbench.models.zoo import ZOO, blank_model
 
@@ -291,9 +292,8 @@ def _with_timms_weights(model: Any, name: str, num_classes: int | None) -> nn.Mo
     try:
         source: Any = build_model(name, num_classes, pretrained=True)
     except (RuntimeError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
         raise ValueError(
-            f"timm's weights of {name} cannot be had ({reason}): "
+            f"timm's weights of {name} cannot be had ({reason(error, 200)}): "
             "download them and give the checkpoint's path"
         ) from None
     model.load_state_dict(adapt(source.state_dict(), model))

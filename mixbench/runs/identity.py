@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from mixbench.data.sources import DataIdentity
+from mixbench.errors import reason
 from mixbench.recipe import Recipe, recipe_text
+from mixbench.values import shown
+from mixbench.visible import shortened
 
-LONGEST = 60  # characters of a value in a sentence
 SPLIT_FIELDS = {"train": "train_images", "val": "val_images"}
 
 
@@ -90,7 +92,7 @@ def _reason(error: Exception) -> str:
     """An exception in a few words."""
     if isinstance(error, KeyError):
         return f"it lacks {error}"
-    return " ".join(str(error).split())[:100] or type(error).__name__
+    return reason(error, 100)
 
 
 def digest(data: DataIdentity) -> str:
@@ -147,8 +149,7 @@ def _fields(text: str) -> dict[str, Any]:
 def _shown(value: Any) -> str:
     """A value as a sentence has it, not too long."""
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    text = text if text.isprintable() else repr(text)
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+    return shortened(text if text.isprintable() else repr(text))
 
 
 def _several(parts: Sequence[str]) -> str:
@@ -185,17 +186,13 @@ def _class_difference(before: Sequence[str], now: Sequence[str]) -> str:
     stored, current = set(before), set(now)
     new = [name for name in now if name not in stored]
     gone = [name for name in before if name not in current]
-    parts = [f"class {_quoted(name)} is new, this run was begun without it" for name in new]
-    parts += [f"class {_quoted(name)} is gone, this run was begun with it" for name in gone]
+    parts = [f"class {shown(name)} is new, this run was begun without it" for name in new]
+    parts += [f"class {shown(name)} is gone, this run was begun with it" for name in gone]
     if parts:
         return _several(parts)
     pairs = enumerate(zip(now, before, strict=False))
     label = next(label for label, (name, other) in pairs if name != other)
     return (
-        f"class {label} is {_quoted(now[label])}, this run was begun with {_quoted(before[label])}"
+        f"class {label} is {shown(now[label])}, this run was begun with {shown(before[label])}"
         " there: the classes are in another order"
     )
-
-
-def _quoted(name: str) -> str:
-    return repr(name) if len(name) <= LONGEST else f"{name[: LONGEST - 3]!r}..."

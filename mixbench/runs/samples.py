@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 
 import numpy as np
 
+from mixbench.errors import reason
 from mixbench.files import replace_file, replacing
 
 # by strategy and seed: (N,) bool, the validation images that were right
@@ -50,8 +51,7 @@ def read_correct(path: Path) -> np.ndarray:
                 raise ValueError(f"{len(bits)} bytes are not {count} images")
             return np.unpackbits(bits, count=count).astype(bool)
     except Exception as error:  # numpy and zipfile raise many kinds for a damaged file
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{path} is not a bitmap of right images: {reason[:100]}") from None
+        raise ValueError(f"{path} is not a bitmap of right images: {reason(error, 100)}") from None
 
 
 def write_lam(path: Path, area: np.ndarray, used: np.ndarray) -> None:
@@ -111,8 +111,7 @@ def read_gallery(folder: Path) -> list[GalleryEntry]:
         entries = json.loads(index.read_text(encoding="utf-8"))
         return [_entry(folder, fields) for fields in entries]
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:100]
-        raise ValueError(f"{index} is no index of a gallery: {reason}") from None
+        raise ValueError(f"{index} is no index of a gallery: {reason(error, 100)}") from None
 
 
 def _entry(folder: Path, fields: Mapping[str, Any]) -> GalleryEntry:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from mixbench.errors import reason
 from mixbench.recipe import Recipe
-from mixbench.values import did_you_mean, shortened, shown
+from mixbench.values import did_you_mean, shown
 
 if TYPE_CHECKING:
     from timm.scheduler.scheduler import Scheduler
@@ -55,10 +56,9 @@ def check_optimizer(recipe: Recipe) -> None:
                 model(torch.ones(2, 3, 2, 2)).sin().sum().backward()
                 optimizer.step()
         except Exception as error:  # it asks for other arguments, a package, second derivatives ...
-            reason = shortened(" ".join(str(error).split()), 150) or type(error).__name__
             raise ValueError(
-                f"opt {recipe.opt} cannot train here ({reason}): choose another, such as adamw, "
-                "sgd or lamb"
+                f"opt {recipe.opt} cannot train here ({reason(error)}): choose another, such as "
+                "adamw, sgd or lamb"
             ) from None
 
 

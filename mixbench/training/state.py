@@ -21,6 +21,7 @@ from mixbench.runs.rows import EpochRow, write_table
 from mixbench.runtime import Runtime
 from mixbench.training.batches import Sizes
 from mixbench.training.learner import Learner, State
+from mixbench.visible import shortened
 
 # At the end of the file, after what torch.save wrote: its own checksums leave out names and
 # headers, whose damage it would pass over or raise anything for.
@@ -165,7 +166,7 @@ def _check(
 
 def _some(names: Sequence[str]) -> str:
     """The first names of a list, short enough for a sentence."""
-    shown = ", ".join(name if len(name) <= 60 else f"{name[:57]}..." for name in names[:2])
+    shown = ", ".join(map(shortened, names[:2]))
     return shown if len(names) <= 2 else f"{shown} and {len(names) - 2} more"
 
 
