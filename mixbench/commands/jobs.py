@@ -24,7 +24,7 @@ from mixbench.commands.bench import bench
 from mixbench.commands.status import status_of
 from mixbench.comparison.plan import Plan
 from mixbench.comparison.screen import make_console
-from mixbench.files import replace_file
+from mixbench.files import read_json, replace_file
 from mixbench.report.files import write_comparison
 from mixbench.report.tables import print_tables
 from mixbench.runs.directory import RunDirectory, folder_name
@@ -335,8 +335,8 @@ def read_sent(path: Path) -> dict[str, str]:
     if not path.exists():
         return {}
     try:
-        sent = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        sent = read_json(path)
+    except ValueError as error:
         sent = error
     if isinstance(sent, dict) and all(isinstance(number, str) for number in sent.values()):
         return sent

@@ -16,7 +16,7 @@ from itertools import count
 from pathlib import Path
 from typing import IO
 
-from mixbench.files import WriteError, replace_file, trouble
+from mixbench.files import WriteError, read_json, replace_file, trouble
 from mixbench.recipe import Recipe, recipe_text
 from mixbench.runs.identity import Identity, data_difference, read_data, recipe_difference
 from mixbench.runs.places import check_places
@@ -363,8 +363,8 @@ def _lock(file: IO[str], *, shared: bool = False) -> None:
 def _schema_version(file: Path) -> object:
     """The version that wrote a JSON file of a run; None where it cannot be read."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        content = read_json(file)
+    except ValueError:
         return None
     return content.get("schema_version", 2) if isinstance(content, dict) else None
 

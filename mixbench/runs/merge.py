@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from mixbench.files import read_json
 from mixbench.runs import schema2
 from mixbench.runs.directory import RunDirectory, SeedFolder
 from mixbench.runs.rows import EpochRow, RunRow, SpeedRow, read_table
@@ -136,10 +136,7 @@ def _check_speeds(speed: Sequence[SpeedRow]) -> None:
 
 def read_command(path: Path) -> str | None:
     """The command that environment.json names, if any; ValueError where the file is damaged."""
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from None
+    about = read_json(path)
     if not isinstance(about, dict) or not isinstance(about.get("command"), str | None):
         raise ValueError(f"{path} is no description of a run")
     return about.get("command")

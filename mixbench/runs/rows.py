@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +16,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-from mixbench.files import replacing
+from mixbench.files import read_json, replacing
 
 SCHEMA_VERSION = 3  # rises when a column goes or changes its meaning, not when one is added
 
@@ -341,10 +340,7 @@ def read_row(path: Path, kind: type[R], needed: Sequence[str] = ()) -> R:
     """
     if path.exists() and not path.is_file():
         raise ValueError(f"{path} is no file")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from None
+    content = read_json(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path} is no row of mixbench: it is a {type(content).__name__}")
     lacking = [name for name in needed if name not in content]
