@@ -19,7 +19,7 @@ import torch.distributed as dist
 
 from mixbench.errors import Ending, OtherEnded, ending, reason
 from mixbench.visible import shortened
-from mixbench.watch import PATIENCE, Watch, accept, connect, end_process
+from mixbench.watch import PATIENCE, Watch, accept, connect, end_process, process_count
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -128,7 +128,7 @@ def join(device_type: str) -> World:
 
     OtherEnded where one of them made a mistake before.
     """
-    if _size() == 1:
+    if process_count() == 1:
         return World()
     if device_type == "cuda":
         _take_device()
@@ -149,14 +149,6 @@ def _take_device() -> None:
             "--nproc-per-node"
         )
     torch.cuda.set_device(number)
-
-
-def _size() -> int:
-    """How many processes there are."""
-    size = os.environ.get("WORLD_SIZE", "1")
-    if not size.isdecimal() or int(size) < 1:
-        raise ValueError(f"WORLD_SIZE must be a whole number above 0, not {size!r}: use torchrun")
-    return int(size)
 
 
 def _meet(patience: timedelta) -> tuple[dist.Store, int, int]:

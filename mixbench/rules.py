@@ -71,6 +71,12 @@ def field_values(strategy: MixStrategy) -> dict[str, Any]:
     return values
 
 
+def parts_of(strategy: MixStrategy) -> list[MixStrategy]:
+    """A strategy and all those in its fields, in order."""
+    values = [strategy, *field_values(strategy).values()]
+    return [value for value in values if isinstance(value, MixStrategy)]
+
+
 def fields_stay(strategy: MixStrategy, before: dict[str, Any], method: str) -> None:
     """BrokenRule where a field has another value than `before`."""
     for name, value in field_values(strategy).items():

@@ -21,6 +21,14 @@ PATIENCE = 10.0  # seconds in which a broken exchange finds out who is gone
 SILENCE = (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 4))  # of a host that is lost
 
 
+def process_count() -> int:
+    """How many processes torchrun started, this one among them; ValueError for a wrong number."""
+    size = os.environ.get("WORLD_SIZE", "1")
+    if not size.isdecimal() or int(size) < 1:
+        raise ValueError(f"WORLD_SIZE must be a whole number above 0, not {size!r}: use torchrun")
+    return int(size)
+
+
 def end_process(status: int, line: str) -> None:
     """Print a line and end this process at once, whatever its threads wait for."""
     with suppress(OSError, ValueError):

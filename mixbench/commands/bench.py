@@ -14,6 +14,7 @@ from mixbench.data.sources import Data
 from mixbench.recipe import load_recipe, recipe_text
 from mixbench.registry import BUILTIN
 from mixbench.spec import create_strategies, strategy_spec
+from mixbench.watch import process_count
 
 # the options that a plan takes as they are
 PLAN_OPTIONS = (
@@ -39,14 +40,15 @@ def bench(argv: list[str]) -> int:
 
     check_plan(plan)
     check_machine(plan)
-    data = plan_data(plan) if plan.opens_quickly or options.dry_run else None
-    if data is not None:
-        plan = fitted(plan, data)
-    if options.dry_run and data is not None:
-        describe(plan, data)
-        return 0
     from mixbench.comparison.comparison import run
 
+    if process_count() > 1 and not options.dry_run:
+        return run(plan)  # they open their data together, and hear of each other's end
+    data = plan_data(plan)
+    plan = fitted(plan, data)
+    if options.dry_run:
+        describe(plan, data)
+        return 0
     return run(plan, data)
 
 

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import TextIO
 
 from mixbench.errors import Ending, OtherEnded, ending
+from mixbench.watch import process_count
 
 PIPE_CLOSED = 141  # as of a process that a signal ends: nobody reads what it prints
 
@@ -48,17 +49,19 @@ def _end(error: BaseException) -> Ending:
     """Say what an error means, to the other processes too."""
     result = ending(error)
     print(result.sentence, file=sys.stderr, flush=True)
-    if _processes() > 1 and not isinstance(error, OtherEnded):
+    if not isinstance(error, OtherEnded) and _has_others():
         from mixbench.distributed import decline
 
         decline(result)
     return result
 
 
-def _processes() -> int:
-    """How many processes torchrun started, this one among them."""
-    size = os.environ.get("WORLD_SIZE", "1")
-    return int(size) if size.isdecimal() else 1
+def _has_others() -> bool:
+    """Whether torchrun started other processes; with a wrong number of them there are none."""
+    try:
+        return process_count() > 1
+    except ValueError:
+        return False
 
 
 def _prepare_streams() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from mixbench.comparison.plan import Plan
 from mixbench.data.sources import Data
 from mixbench.mix import MixStrategy
+from mixbench.rules import parts_of
 from mixbench.runs.environment import versions
 from mixbench.spec import strategy_spec
 
@@ -36,13 +37,11 @@ def facts(plan: Plan, data: Data) -> dict[str, str]:
 
 def code_of(strategy: MixStrategy) -> str:
     """A digest of the file that a strategy, and each that it is made of, was written in."""
-    file = getattr(sys.modules.get(type(strategy).__module__), "__file__", None)
-    parts = [_digest(Path(file).read_text(encoding="utf-8")) if file else ""]
-    for field in dataclasses.fields(strategy):  # type: ignore[arg-type]
-        value = getattr(strategy, field.name)
-        if isinstance(value, MixStrategy):
-            parts.append(code_of(value))
-    return " ".join(parts)
+    modules = [sys.modules.get(type(part).__module__) for part in parts_of(strategy)]
+    files = [getattr(module, "__file__", None) for module in modules]
+    return " ".join(
+        _digest(Path(file).read_text(encoding="utf-8")) if file else "" for file in files
+    )
 
 
 def _digest(text: str) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 
 from mixbench.comparison.plan import Plan
@@ -12,6 +10,7 @@ from mixbench.models.build import check_model, check_recipe_model
 from mixbench.runtime import choose_device
 from mixbench.training.batches import check_groups, resolve_sizes
 from mixbench.training.optim import check_optimizer
+from mixbench.watch import process_count
 
 
 def check_plan(plan: Plan) -> None:
@@ -28,7 +27,7 @@ def check_plan(plan: Plan) -> None:
 def check_machine(plan: Plan) -> None:
     """ValueError where the plan cannot run on this machine."""
     device, recipe = choose_device(plan.device), plan.recipe
-    if plan.trains and _known(device) and os.environ.get("WORLD_SIZE", "1") == "1":
+    if plan.trains and _known(device) and process_count() == 1:
         check_groups(plan.strategies, recipe, resolve_sizes(recipe, device))
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mixbench.data.datasets import TORCHVISION, open_data
+from mixbench.data.datasets import open_data
 from mixbench.data.folders import check_splits
 from mixbench.data.sources import Data
 from mixbench.mix import MixStrategy
@@ -53,16 +52,6 @@ class Plan:
     def identity(self, data: Data) -> Identity:
         """What the output directory is of."""
         return Identity(self.recipe, data.identity, self.source, self.limit_train, self.limit_val)
-
-    @property
-    def opens_quickly(self) -> bool:
-        """Whether its data can be opened before torch is imported.
-
-        What may be fetched waits for torch, and one of several processes for the others, which
-        hear of its end from then on.
-        """
-        alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
-        return alone and (self.data is not None or self.dataset not in TORCHVISION)
 
     @property
     def trains(self) -> bool:

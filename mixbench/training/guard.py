@@ -33,8 +33,7 @@ class _Memo(NamedTuple):
 
 def outsiders(strategy: MixStrategy) -> list[MixStrategy]:
     """Of a strategy and those in its fields, the ones that are not mixbench's own."""
-    parts = [strategy, *rules.field_values(strategy).values()]
-    return [part for part in parts if isinstance(part, MixStrategy) and not is_builtin(type(part))]
+    return [part for part in rules.parts_of(strategy) if not is_builtin(type(part))]
 
 
 def guarded(strategy: MixStrategy, say: Callable[[str], None] = silent_line) -> MixStrategy:

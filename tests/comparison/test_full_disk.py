@@ -48,6 +48,15 @@ def sizes(out):
     return [chosen[number * (len(chosen) - 1) // (SIZES - 1)] for number in range(SIZES)]
 
 
+@pytest.fixture
+def one_thread():
+    """As the runs in processes of their own have; the rows name it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.mark.parametrize(
     "number", [2, *(pytest.param(n, marks=pytest.mark.fuzz) for n in range(SIZES) if n != 2)]
 )
@@ -76,6 +85,7 @@ def test_the_sizes_are_spread(whole):
     assert len(set(sizes(whole))) == SIZES
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_a_log_that_cannot_be_written_costs_one_epoch(tmp_path, whole, monkeypatch, capsys):
     write, calls = state.write_table, []
 
@@ -85,11 +95,11 @@ def test_a_log_that_cannot_be_written_costs_one_epoch(tmp_path, whole, monkeypat
             raise WriteError(28, "cannot write log.csv: the disk is full")
         write(*arguments)
 
-    monkeypatch.setattr(state, "write_table", full)
     out = tmp_path / "run"
-    assert main(command(out, "0")) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(state, "write_table", full)
+        assert main(command(out, "0")) == 1
     assert capsys.readouterr().err == f"error: cannot write log.csv: the disk is full; {STAYS}\n"
-    monkeypatch.undo()
     assert RunDirectory(out).state(0).is_file()
     assert main(command(out, "0,1")) == 0
     assert "resuming after epoch 1" in capsys.readouterr().out
