@@ -27,7 +27,7 @@ class Failed:
 def explain(error: BaseException) -> Failed:
     """What a strategy's row says of `error`: one line, whatever the exception's class does."""
     if isinstance(error, torch.OutOfMemoryError):
-        return Failed("out of memory: lower --micro-batch")
+        return Failed("out of memory: lower --micro-batch, and --mix-group with it")
     return Failed(f"failed: {error_text(error)}")
 
 

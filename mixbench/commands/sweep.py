@@ -27,9 +27,10 @@ def sweep(argv: list[str]) -> int:
     plan = plan_of(options, ["sweep", *argv])
     plan = dataclasses.replace(plan, resume=True)  # the same command again goes on
     check_early(plan)
-    from mixbench.comparison.checks import check_plan
+    from mixbench.comparison.checks import check_job, check_plan
 
     check_plan(plan)
+    check_job(plan, options.gpus)
     data = plan_data(plan)
     plan = fitted(plan, data, ending="-sweep")
     job_argv = ["--mode", "accuracy", *_job_options(argv)]

@@ -12,7 +12,7 @@ import torch
 from mixbench.comparison.cost import duration
 from mixbench.comparison.plan import Plan
 from mixbench.comparison.screen import Screen
-from mixbench.data.loaders import EvalSet
+from mixbench.data.loaders import EvalSet, remark_on_copies
 from mixbench.data.normalisation import Normalisation
 from mixbench.data.scenes import Scene, draw_scene
 from mixbench.data.sources import Data
@@ -28,7 +28,7 @@ from mixbench.runs.rows import RunRow
 from mixbench.runs.samples import write_correct, write_lam
 from mixbench.runtime import Runtime, explain
 from mixbench.spec import strategy_spec
-from mixbench.training.estimate import estimate_seconds
+from mixbench.training.estimate import estimate_seconds, remark_on_memory
 from mixbench.training.evaluate import Evaluation
 from mixbench.training.forward import Network
 from mixbench.training.learner import LAMS, Learner, extra_params_m
@@ -78,7 +78,7 @@ def workers(plan: Plan, data: Data) -> int:
 
 
 def _announce(strategies: Sequence[MixStrategy], plan: Plan, data: Data, runtime: Runtime) -> None:
-    """Say how long training will take, and what to do where that is long."""
+    """Say how long training will take, what to do where that is long, and what else to know."""
     seconds = estimate_seconds(strategies, plan.recipe, data, runtime) * len(plan.seeds)
     runtime.say(f"training will take about {duration(seconds)} on this machine")
     if seconds > LONG:
@@ -89,6 +89,12 @@ def _announce(strategies: Sequence[MixStrategy], plan: Plan, data: Data, runtime
             f"that is long: lower {fewer} or --limit-train, take --config quick, or use a GPU "
             "(--device cuda)"
         )
+    remarks = (
+        remark_on_copies(plan.recipe.aug_repeats, runtime.world),
+        remark_on_memory(plan.recipe, len(data.classes), runtime),
+    )
+    for remark in filter(None, remarks):
+        runtime.say(remark)
 
 
 def _train_seed(

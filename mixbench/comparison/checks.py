@@ -8,7 +8,7 @@ from mixbench.comparison.plan import Plan
 from mixbench.data.transforms import train_transform
 from mixbench.models.build import check_model, check_recipe_model
 from mixbench.runtime import choose_device
-from mixbench.training.batches import check_groups, resolve_sizes
+from mixbench.training.batches import check_division
 from mixbench.training.optim import check_optimizer
 from mixbench.watch import process_count
 
@@ -25,12 +25,16 @@ def check_plan(plan: Plan) -> None:
 
 
 def check_machine(plan: Plan) -> None:
-    """ValueError where the plan cannot run on this machine."""
-    device, recipe = choose_device(plan.device), plan.recipe
-    if plan.trains and _known(device) and process_count() == 1:
-        check_groups(plan.strategies, recipe, resolve_sizes(recipe, device))
+    """ValueError where the plan cannot run on this machine.
+
+    How several processes share the batch is checked once they have joined.
+    """
+    device = choose_device(plan.device)
+    if plan.trains and process_count() == 1:
+        check_division(plan.strategies, plan.recipe, device)
 
 
-def _known(device: torch.device) -> bool:
-    """Whether the micro-batch is known without a trial."""
-    return device.type != "cuda"
+def check_job(plan: Plan, gpus: int) -> None:
+    """ValueError where the processes of a job, one a GPU, cannot share the batch."""
+    device = torch.device("cuda" if gpus else "cpu")
+    check_division(plan.strategies, plan.recipe, device, max(gpus, 1))

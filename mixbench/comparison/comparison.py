@@ -26,6 +26,7 @@ from mixbench.recipe import Recipe, recipe_hash
 from mixbench.runs.directory import RunDirectory
 from mixbench.runtime import Runtime, choose_device
 from mixbench.services.attention import attention_tap
+from mixbench.training.batches import check_division
 from mixbench.training.guard import needs_of
 
 
@@ -57,6 +58,7 @@ def compare(plan: Plan, data: Data, runtime: Runtime, screen: Screen) -> int:
     digits = recipe_hash(plan.recipe, train=data.train.fingerprint, val=data.val.fingerprint)
     if plan.trains:
         check_batch(plan.recipe, data)
+        check_division(plan.strategies, plan.recipe, runtime.device, world.size)
         if runtime.first and not data.drawn:
             check_headers(data.val)
         check_attention(plan, data, runtime)

@@ -82,18 +82,37 @@ class EpochSampler(Sampler[Key]):
         return ((self.epoch, index, 0) for index in self.order())
 
 
+def copies_of(aug_repeats: int, world: World) -> int:
+    """Times that an image comes in an epoch; once with one process, which would mix its copies."""
+    return max(aug_repeats, 1) if world.size > 1 else 1
+
+
+def remark_on_copies(aug_repeats: int, world: World) -> str | None:
+    """What a user must know of `aug_repeats` with so many processes; None where nothing."""
+    if aug_repeats <= max(world.size, 1):
+        return None
+    if world.size == 1:
+        return (
+            f"aug_repeats {aug_repeats} deals the copies of an image to different processes: with "
+            "one process no image is repeated"
+        )
+    return (
+        f"aug_repeats {aug_repeats} is above the {world.size} processes: some copies of an image "
+        "are mixed with each other, as in DeiT's code"
+    )
+
+
 class MicroBatches(Sampler[list[Key]]):
     """Micro-batches of keys, dealt to the processes in turn.
 
     A process has number rank, rank + size, ... of the whole stream. With `aug_repeats` an image
     comes so often, each with draws of its own, and its copies are dealt to different processes as
-    DeiT deals them: sample by sample, and as many an epoch as without. A single process repeats
-    nothing, since copies in one mixing batch would be mixed with each other.
+    DeiT deals them: sample by sample, and as many an epoch as without.
     """
 
     def __init__(self, sampler: EpochSampler, micro_batch: int, world: World, aug_repeats: int = 0):
         self.sampler, self.micro_batch, self.world = sampler, micro_batch, world
-        self.copies = aug_repeats if world.size > 1 else 0
+        self.copies = copies_of(aug_repeats, world)
 
     def __iter__(self) -> Iterator[list[Key]]:
         if self.copies > 1:

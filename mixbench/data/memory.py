@@ -53,17 +53,19 @@ class MemorySource(Source):
 
 
 def free_memory() -> int:
-    """Bytes that this process may still put into shared memory.
-
-    The least of what the machine, its container and /dev/shm have.
-    """
+    """Bytes that may still be used: the least of what the machine and its container have."""
     free = [_machine_memory()]
     limit, used = CGROUP / "memory.max", CGROUP / "memory.current"
     if limit.is_file() and used.is_file() and limit.read_text().strip() != "max":
         free.append(int(limit.read_text()) - int(used.read_text()))
-    if Path("/dev/shm").is_dir():
-        free.append(shutil.disk_usage("/dev/shm").free)
     return min(free)
+
+
+def free_shared_memory() -> int:
+    """Bytes that may still be put into shared memory."""
+    if Path("/dev/shm").is_dir():
+        return min(free_memory(), shutil.disk_usage("/dev/shm").free)
+    return free_memory()
 
 
 def _machine_memory() -> int:
@@ -87,7 +89,7 @@ def keep_in_memory(data: Data, say: Callable[[str], None], processes: int = 1) -
         sizes = [list(pool.map(split.size, range(len(split.labels)))) for split in splits]
         count = sum(map(len, sizes))
         needed = processes * sum(3 * width * height for split in sizes for width, height in split)
-        free = free_memory()
+        free = free_shared_memory()
         copies = f", {processes} copies" if processes > 1 else ""
         amount = (
             f"{count:,} images of {needed / processes / count / 1024:,.0f} KiB on "

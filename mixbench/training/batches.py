@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mixbench.data.augment import RawBatch, augment
-from mixbench.data.loaders import readable, set_epoch, train_loader
+from mixbench.data.loaders import copies_of, readable, set_epoch, train_loader
 from mixbench.data.normalisation import Normalisation
 from mixbench.data.sources import Data
 from mixbench.mix import MixStrategy
@@ -90,8 +90,7 @@ class Batches:
 
     def of(self, epoch: int) -> Iterator[Micro]:
         """The micro-batches of an epoch in order; `runtime.tick` hears of each step's end."""
-        world, steps_in_all = self._runtime.world, self.steps * self._recipe.total_epochs
-        groups = self.sizes.micro_batch // self.sizes.mix_group  # of a micro-batch
+        steps_in_all = self.steps * self._recipe.total_epochs
         set_epoch(self._loader, epoch)
         began = time.perf_counter()
         for number, (images, labels) in enumerate(self._loaded()):
@@ -102,7 +101,7 @@ class Batches:
                 step=step,
                 part=part,
                 parts=self.parts,
-                shard=(part * world.size + world.rank) * groups,
+                shard=self._first_group(part),
                 group=self.sizes.mix_group,
                 progress=step / steps_in_all,
             )
@@ -110,6 +109,17 @@ class Batches:
             if micro.last:
                 self._runtime.tick(step + 1, steps_in_all)
         self.waiting.total += time.perf_counter() - began
+
+    def _first_group(self, part: int) -> int:
+        """The number, in the step's batch, of the first mixing group of a part.
+
+        It does not depend on the micro-batch: processes take micro-batches in turn, but copies of
+        images are dealt one by one, and then each process numbers its groups on end.
+        """
+        world, groups = self._runtime.world, self.sizes.micro_batch // self.sizes.mix_group
+        if copies_of(self._recipe.aug_repeats, world) > 1:
+            return (world.rank * self.parts + part) * groups
+        return (part * world.size + world.rank) * groups
 
     def _loaded(self) -> Iterator[tuple[Tensor, Tensor]]:
         device = self._runtime.device
@@ -166,14 +176,14 @@ def _micro_of_groups(
     if not sizes:
         raise ValueError(
             f"mix_group {group} must divide the {share} images of a batch that each process gets: "
-            f"take --mix-group {_nearest_group(share, group)}, or --mix-group auto"
+            f"take --mix-group {nearest_group(share, group)}, or --mix-group auto"
         )
     if isinstance(recipe.micro_batch, int):
         sizes = [size for size in sizes if size <= recipe.micro_batch]
         if not sizes:
             raise ValueError(
                 f"micro_batch {recipe.micro_batch} cannot hold a mixing group of {group} images: "
-                f"take --mix-group {_nearest_group(share, recipe.micro_batch)}, or a larger "
+                f"take --mix-group {nearest_group(share, recipe.micro_batch)}, or a larger "
                 "--micro-batch"
             )
         return sizes[0]
@@ -207,7 +217,7 @@ def _divisors(share: int) -> list[int]:
     return [size for size in range(share, 0, -1) if share % size == 0]
 
 
-def _nearest_group(share: int, wanted: int) -> int | str:
+def nearest_group(share: int, wanted: int) -> int | str:
     """The largest group of at most `wanted` images that divides a share; `auto` without one."""
     return next((size for size in _divisors(share) if 1 < size <= wanted), "auto")
 
@@ -223,12 +233,26 @@ def check_groups(strategies: Sequence[MixStrategy], recipe: Recipe, sizes: Sizes
     )
 
 
+def check_division(
+    strategies: Sequence[MixStrategy], recipe: Recipe, device: torch.device, processes: int = 1
+) -> None:
+    """ValueError where the batch cannot be divided so that strategies mix, whatever fits."""
+    check_groups(strategies, recipe, resolve_sizes(recipe, device, lambda size: True, processes))
+
+
 def agreed_sizes(model: nn.Module, recipe: Recipe, runtime: Runtime) -> Sizes:
     """The sizes that fit everywhere, the same in all processes; ValueError as `resolve_sizes`."""
     device, world = runtime.device, runtime.world
-    sizes = resolve_sizes(
-        recipe, device, lambda size: fits_in_memory(model, recipe, size, device), world.size
-    )
+    sizes, trouble = Sizes(micro_batch=0, mix_group=0), None
+    try:
+        sizes = resolve_sizes(
+            recipe, device, lambda size: fits_in_memory(model, recipe, size, device), world.size
+        )
+    except ValueError as error:  # a mixing group may fit on some of the devices alone
+        trouble = str(error)
+    trouble = world.agree(trouble)
+    if trouble is not None:
+        raise ValueError(trouble)
     return Sizes(
         micro_batch=int(world.lowest(torch.tensor(sizes.micro_batch, device=device))),
         mix_group=int(world.lowest(torch.tensor(sizes.mix_group, device=device))),

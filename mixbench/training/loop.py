@@ -38,11 +38,6 @@ def train(
     sizes = start.sizes or agreed_sizes(learners[0].model, recipe, runtime)
     check_groups(strategies, recipe, sizes)
     batches = Batches(data, recipe, sizes, runtime)
-    if recipe.aug_repeats > 1 and runtime.world.size == 1:
-        runtime.say(
-            f"aug_repeats {recipe.aug_repeats} deals the copies of an image to different "
-            "processes: with one process no image is repeated"
-        )
     val = eval_loader(data, recipe, runtime.workers, runtime.device, runtime.world)
     with ExitStack() as stack:
         for learner in learners:

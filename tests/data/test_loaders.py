@@ -12,6 +12,7 @@ from mixbench.data.loaders import (
     TrainSet,
     eval_loader,
     readable,
+    remark_on_copies,
     set_epoch,
     train_loader,
 )
@@ -132,6 +133,30 @@ def test_copies_of_an_image_are_dealt_as_timm_deals_them(size):
         key for batches in micro_batches(count, 6, size, 3) for keys in batches for key in keys
     ]
     assert len(set(copies)) == len(copies)  # each has draws of its own
+
+
+def test_no_row_is_mixed_with_a_copy_of_itself():
+    """The partner is the mirrored row; with two processes half of the images have two copies in
+    one of them, as in DeiT's code.
+    """
+
+    def with_a_copy(size):
+        return sum(
+            a == b and first != second
+            for batches in micro_batches(240, 16, size, aug_repeats=3)
+            for keys in batches
+            for (a, first), (b, second) in zip(keys, reversed(keys), strict=True)
+        )
+
+    assert with_a_copy(3) == with_a_copy(4) == with_a_copy(8) == with_a_copy(1) == 0
+    assert with_a_copy(2) > 0
+
+
+def test_a_user_hears_what_becomes_of_the_copies():
+    remarks = {size: remark_on_copies(3, World(size=size)) for size in (1, 2, 3, 8)}
+    assert "one process no image is repeated" in remarks[1]
+    assert "above the 2 processes" in remarks[2] and remarks[3] is remarks[8] is None
+    assert remark_on_copies(0, World()) is remark_on_copies(1, World()) is None
 
 
 def test_one_process_repeats_no_image():

@@ -56,15 +56,15 @@ def test_images_in_memory_are_the_same_pixels(folder, recipe, tmp_path):
 
 def test_memory_that_is_not_there_is_refused(folder, monkeypatch):
     data = open_data(data=folder)
-    assert memory.free_memory() > 2**20
+    assert memory.free_shared_memory() > 2**20
     needed = sum(
         3 * s.load(i).width * s.load(i).height
         for s in (data.train, data.val)
         for i in range(len(s.labels))
     )
-    monkeypatch.setattr(memory, "free_memory", lambda: 2 * needed)
+    monkeypatch.setattr(memory, "free_shared_memory", lambda: 2 * needed)
     keep_in_memory(data, print, processes=2)
-    monkeypatch.setattr(memory, "free_memory", lambda: 2 * needed - 1)
+    monkeypatch.setattr(memory, "free_shared_memory", lambda: 2 * needed - 1)
     with pytest.raises(
         ValueError,
         match=r"--cache ram needs 30 images of .* KiB on average, 2 copies, .* are free: leave it",

@@ -180,7 +180,7 @@ def test_all_ranks_agree_that_a_strategy_failed(tmp_path):
 def test_an_error_on_one_rank_in_its_gradients_stops_that_strategy_alone(tmp_path):
     together(_failing_in_gradients, 2, tmp_path)
     for rank in range(2):
-        failed = "out of memory: lower --micro-batch (rank 1)"
+        failed = "out of memory: lower --micro-batch, and --mix-group with it (rank 1)"
         assert torch.load(tmp_path / f"{rank}.pt") == [failed, None]
 
 

@@ -1,9 +1,10 @@
 """The estimated time, by hand from measured parts."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from torch import nn
 
 from mixbench import create_strategies, register_strategy
 from mixbench.data.datasets import open_data
@@ -11,7 +12,7 @@ from mixbench.recipe import load_recipe
 from mixbench.runtime import Runtime
 from mixbench.strategies.cutmix import CutMix
 from mixbench.training import estimate
-from mixbench.training.estimate import estimate_seconds
+from mixbench.training.estimate import estimate_seconds, kept_bytes, remark_on_memory
 
 RECIPE = load_recipe(
     "quick",
@@ -75,3 +76,44 @@ def test_an_estimate_of_this_machine_is_a_time(data, augment_on):
     recipe = replace(RECIPE, augment_on=augment_on)
     runtime = Runtime(device=torch.device("cpu"))
     assert 0 < estimate_seconds(create_strategies("cutmix"), recipe, data, runtime) < 600
+
+
+def test_a_large_group_is_tried_in_part_on_a_cpu(data, monkeypatch):
+    recipe = replace(RECIPE, batch_size=48, micro_batch="auto", mix_group=48)
+    sizes = []
+
+    @register_strategy("sized")
+    @dataclass(frozen=True)
+    class Sized(CutMix):
+        def mix(self, images, labels, ctx):
+            sizes.append(len(images))
+            return super().mix(images, labels, ctx)
+
+    monkeypatch.setattr(estimate, "Clock", TwoSeconds)
+    monkeypatch.setattr(estimate, "_loading_seconds", lambda *_: (0.0, 0.0))
+    runtime = Runtime(device=torch.device("cpu"))
+    whole = estimate_seconds(create_strategies("sized"), recipe, data, runtime)
+    assert set(sizes) == {32} and whole == 3 * 2.0 * 48 / 32  # three steps of two seconds each
+
+
+def test_what_a_forward_pass_keeps_is_counted_by_hand():
+    layers = nn.Flatten(), nn.Linear(3 * 8 * 8, 5), nn.ReLU(), nn.Linear(5, 2)
+    recipe = replace(RECIPE, image_size=8)
+    assert kept_bytes(nn.Sequential(*layers), recipe) == 4 * (3 * 8 * 8 + 5)  # the layers' inputs
+
+
+def test_a_cpu_that_cannot_hold_a_group_says_so(monkeypatch):
+    recipe = replace(RECIPE, batch_size=48, micro_batch="auto", mix_group=48)
+    runtime = Runtime(device=torch.device("cpu"))
+    monkeypatch.setattr(estimate, "kept_bytes", lambda *_: 2**30)
+    monkeypatch.setattr(estimate, "free_memory", lambda: 20 * 2**30)
+    assert remark_on_memory(recipe, 10, runtime) == (
+        "memory may not suffice: 48 images at once take about 60.0 GiB, and 20.0 GiB are free: "
+        "take --mix-group 16"
+    )
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert "120.0 GiB" in remark_on_memory(recipe, 10, runtime)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE")
+    monkeypatch.setattr(estimate, "free_memory", lambda: 60 * 2**30)
+    assert remark_on_memory(recipe, 10, runtime) is None
+    assert remark_on_memory(replace(recipe, mix_group="auto"), 10, runtime) is None

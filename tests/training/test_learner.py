@@ -80,7 +80,7 @@ def test_an_update_that_raises_is_trouble_too(learner, monkeypatch):
 
     monkeypatch.setattr(broken.optimizer, "step", full)
     broken.update(0)
-    assert broken.trouble == Failed("out of memory: lower --micro-batch")
+    assert broken.trouble == Failed("out of memory: lower --micro-batch, and --mix-group with it")
 
 
 def test_stopping_lets_go_of_the_gradients(learner):
