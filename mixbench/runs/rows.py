@@ -87,6 +87,10 @@ class RunRow:
     train_images: int | None = column("training images")
     num_classes: int | None = column("classes")
     model: str | None = column("the trained model, as timm names it")
+    weights: str | None = column(
+        "what it started from: `random`, `pretrained` (timm's, of `model`'s tag) or a file's name"
+    )
+    weights_sha256: str | None = column("SHA-256 of that file")
     params_m: float | None = column("its parameters", unit="millions")
     extra_params_m: float | None = column(EXTRA_PARAMS, unit="millions")
     attention: str | None = column(ATTENTION)
