@@ -460,8 +460,6 @@ def _check_start(recipe: Recipe) -> None:
     """ValueError where the weights to start from are said twice, or not wholly."""
     if recipe.pretrained and recipe.init is not None:
         raise ValueError("pretrained and init exclude each other: give --pretrained or --init FILE")
-    if recipe.init == "":
-        raise ValueError("init must name a file of weights, or be null")
     digits = recipe.init_sha256
     if digits is None:
         return

@@ -16,7 +16,7 @@ from mixbench.models.checkpoints import (
     read_checkpoint,
     timms_checkpoint,
 )
-from mixbench.recipe import MODEL_PARTS, Recipe
+from mixbench.recipe import MODEL_PARTS, Recipe, parse_value
 from mixbench.values import shown
 from mixbench.visible import visible
 
@@ -76,7 +76,8 @@ def preprocessing(checkpoint: Checkpoint, model: str) -> dict[str, Any]:
     said = _timms_preprocessing(model)
     recorded = checkpoint.content.get("preprocessing")
     if isinstance(recorded, dict):
-        said |= {name: recorded[name] for name in PREPROCESSING if name in recorded}
+        given = {name: recorded[name] for name in PREPROCESSING if name in recorded}
+        said |= {name: parse_value(name, value) for name, value in given.items()}
     name, parts = checkpoint.recorded_model()
     if name == model and "img_size" in parts:
         said["image_size"] = parts["img_size"]
