@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Mapping
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Any
 
 from mixbench.commands.list import print_strategies
 from mixbench.commands.options import bench_parser, load_plugins
-from mixbench.comparison.plan import Plan, check_early, fitted, plan_data
+from mixbench.comparison.plan import Plan, check_early, fitted, make_plan, plan_data
 from mixbench.data.sources import Data
-from mixbench.recipe import Recipe, recipe_text, recipe_values
+from mixbench.recipe import recipe_text
 from mixbench.registry import BUILTIN
 from mixbench.spec import create_strategies, strategy_spec
 from mixbench.watch import process_count
@@ -68,34 +65,20 @@ def plan_of(options: argparse.Namespace, argv: list[str]) -> Plan:
     """What the options ask for; ValueError for a mistake in them."""
     strategies = create_strategies(options.strategies)
     check_combinations(options)
-    real = options.data is not None or options.dataset not in (None, "scenes")
     overrides = {
         key.partition(".")[2]: value
         for key, value in vars(options).items()
         if key.startswith("recipe.")
     }
-    tunes = overrides.get("pretrained") or overrides.get("init", "null") != "null"
-    config = options.config or ("finetune" if tunes else "deit_small" if real else "quick")
-    recipe = recipe_of(config, overrides)
-    return Plan(
-        strategies=strategies,
-        recipe=recipe,
-        seeds=options.seeds or (recipe.seed,),
-        out=options.out or Path("runs") / Path(config).stem,
-        named=options.out is not None,
+    return make_plan(
+        strategies,
+        overrides,
+        config=options.config,
+        seeds=options.seeds,
+        out=options.out,
         command=shlex.join(["python", "bench.py", *argv]),
         **{name: getattr(options, name) for name in PLAN_OPTIONS},
     )
-
-
-def recipe_of(config: str | Path, overrides: Mapping[str, Any]) -> Recipe:
-    """The recipe of a file with `overrides` on top; its weights' own values stand over defaults."""
-    values = recipe_values(config, overrides)
-    if values.get("init") is not None or values.get("pretrained"):
-        from mixbench.models.start import over_defaults
-
-        values = over_defaults(values)
-    return Recipe(**values)
 
 
 def check_combinations(options: argparse.Namespace) -> None:

@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
+from os.path import lexists
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -300,7 +301,7 @@ def read_table(path: Path, kind: type[R]) -> list[R]:
     ValueError where there is no such file, it lacks a column that every row has, or a cell or the
     file cannot be read.
     """
-    if not path.exists():
+    if not lexists(path):
         raise ValueError(f"{path} not found: name the directory of a finished run")
     if not path.is_file():
         raise ValueError(f"{path} is no file")

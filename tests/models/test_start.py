@@ -7,7 +7,7 @@ import pytest
 import timm
 import torch
 
-from mixbench.commands.bench import recipe_of
+from mixbench.comparison.plan import read_recipe as recipe_of
 from mixbench.models import start
 from mixbench.models.start import check_start, over_defaults, remarks, start_model, weights_name
 from mixbench.recipe import Recipe, load_recipe, recipe_hash, recipe_text, recipe_values
