@@ -294,5 +294,5 @@ def render_report(data: ReportData) -> str:
         recipes=sorted({row.recipe_hash for row in rows if row.recipe_hash}),
         long_run=longest >= LONG_RUN,
         needed=seeds_needed(max(1, len(comparison.differences))) if comparison else None,
-        validation_images=len(next(iter(data.correct.values()))) if data.correct else None,
+        validation_images=len(next(iter(data.correct.values())).right) if data.correct else None,
     )

@@ -11,6 +11,7 @@ from mixbench.report.tables import remarks
 from mixbench.runs.directory import RunDirectory
 from mixbench.runs.merge import read_runs, read_tables
 from mixbench.runs.rows import ComparisonRow, read_table
+from mixbench.runs.samples import write_correct
 from tests.support.rows import LOG, full_tables, run_row, speed_row, write_run
 
 NO_FIGURE = r"\b(nan|inf|None)\b"
@@ -204,9 +205,23 @@ def test_one_seed_is_tested_over_its_images(tmp_path):
     data = read_runs([tmp_path])
     lines = remarks(data.tables, data.correct)
     [sentence] = [line for line in lines if line.startswith("transmix")]
-    better = int((data.correct["transmix", 0] & ~data.correct["cutmix", 0]).sum())
+    ours, theirs = data.correct["transmix", 0].right, data.correct["cutmix", 0].right
+    better = int((ours & ~theirs).sum())
     assert f"{better} images right with transmix alone" in sentence
     assert sentence in page_of(tmp_path).text
+
+
+def test_runs_on_different_images_are_named_and_the_report_goes_on(tmp_path):
+    """Two runs whose validation folders hold as many images, of other names."""
+    runs = []
+    for spec, letter in (("cutmix", "a"), ("transmix", "b")):
+        runs.append(write_run(tmp_path / spec, [run_row(spec, 0)]))
+        file = RunDirectory(runs[-1]).seed(spec, 0).correct
+        write_correct(file, np.arange(200) < 150, [f"val/{letter}/{i}.png" for i in range(200)])
+    page = Page(report_runs(runs, tmp_path / "out").read_text())
+    words = "Not paired, since the two were evaluated on different images: seed 0."
+    assert words in page.text and words in RunDirectory(tmp_path / "out").markdown.read_text()
+    assert "right with transmix alone" not in page.text and page.tags.count("svg") > 2
 
 
 def test_a_picture_of_each_kind_is_where_its_caption_says(tmp_path):
