@@ -8,9 +8,9 @@ import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from mixbench.report.fonts import FAMILY, family_of, set_fonts
 from mixbench.visible import visible
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ WIDTH = 5
 STYLE = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
+    "font.sans-serif": [FAMILY],
     "text.parse_math": False,  # a name's $ is a letter
     "font.size": 10,
     "axes.labelsize": 10,
@@ -61,20 +61,21 @@ def pyplot() -> Any:
     return plt
 
 
-@cache
-def letters() -> frozenset[str]:
-    """The characters that the diagrams' font has."""
-    from matplotlib.font_manager import findfont
-    from matplotlib.ft2font import FT2Font
-
-    return frozenset(map(chr, FT2Font(findfont("DejaVu Sans")).get_charmap()))
-
-
 def drawable(text: str) -> str:
-    """`text` on one line, characters that the diagrams' font lacks as escapes (`\\u4e2d`)."""
+    """`text` on one line, characters that no installed font has as escapes (`\\u4e2d`)."""
     return "".join(
-        c if c in letters() else c.encode("unicode_escape").decode() for c in visible(text)
+        c if family_of(c) else c.encode("unicode_escape").decode() for c in visible(text)
     )
+
+
+def fitted(text: str, width: int) -> str:
+    """The beginning of a text, drawable, in the room of `width` letters; `…` for what is cut."""
+    from rich.cells import cell_len, set_cell_size
+
+    text = drawable(text)
+    if cell_len(text) <= width:
+        return text
+    return set_cell_size(text, width - 1).rstrip() + "…"
 
 
 def wrapped(name: str, width: int = 22) -> str:
@@ -135,6 +136,7 @@ class Drawing:
                 self.svg = self._text()
 
     def _text(self) -> str:
+        set_fonts(self.figure)
         stream = io.StringIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         self.figure.savefig(stream, format="svg", metadata=nothing)
@@ -145,5 +147,5 @@ class Drawing:
         text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
         text = re.sub(r'\bid="', f'id="{self.name}-', text)  # several drawings share one page
         text = re.sub(r'(href="#|url\(#)', rf"\1{self.name}-", text)
-        label = html.escape(self.description, quote=True)
+        label = html.escape(visible(self.description), quote=True)
         return text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)

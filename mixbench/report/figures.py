@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from mixbench.report.drawing import COLOURS, Drawing, Look, looks, wrapped
+from mixbench.report.drawing import COLOURS, Drawing, Look, fitted, looks, wrapped
 from mixbench.report.significance import Difference, Paired, Summary
 from mixbench.runs.rows import EpochRow
 
@@ -89,7 +89,7 @@ def draw_differences(
     for row, difference in enumerate(differences):
         _draw_dots(axis, row, difference, style[difference.strategy].colour)
     _label_rows(axis, [difference.strategy for difference in differences])
-    axis.set_xlabel(f"top-1 minus {baseline}'s, same seed (points)")
+    axis.set_xlabel(f"top-1 minus {fitted(baseline, 30)}'s, same seed (points)")
 
 
 def difference_figure(comparison: Paired) -> str:
