@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 
 from mixbench.cli import main
-from mixbench.report.drawing import Drawing, drawable
 from mixbench.runs.directory import RunDirectory
 from mixbench.runs.rows import RunRow, read_table, write_table
 from mixbench.runs.samples import read_correct, write_correct
@@ -32,17 +31,6 @@ NAMES = ("=cmd()", "$a_b$", "[red]x[b]", "中文", "line\nbreak", "<b>&")
 )
 def test_what_is_no_letter_is_escaped(text, line):
     assert visible(text) == line
-
-
-def test_a_diagram_escapes_what_its_font_lacks_and_reads_no_formula():
-    assert drawable("$é_x$") == "$é_x$"
-    assert drawable("中\n🎈") == r"\u4e2d\n\U0001f388"
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        drawing = Drawing("names", "names", 2)
-        with drawing as [axis]:
-            axis.set_xlabel(drawable("$unclosed_{ $a^{b$ 中"))
-    assert "$unclosed_{ $a^{b$" in drawing.svg
 
 
 @pytest.mark.parametrize(

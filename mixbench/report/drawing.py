@@ -28,6 +28,7 @@ COLOURS = (
     "#000000",
     "#E69F00",
 )
+CUT_ESCAPE = r"\\(x[0-9a-f]?|u[0-9a-f]{0,3}|U[0-9a-f]{0,7})?$"  # the beginning of an escape
 MARKERS = "osD^vP*X"
 
 # Five inches wide with text of ten points: legible on a phone, where an SVG unit is about a pixel.
@@ -75,7 +76,8 @@ def fitted(text: str, width: int) -> str:
     text = drawable(text)
     if cell_len(text) <= width:
         return text
-    return set_cell_size(text, width - 1).rstrip() + "…"
+    begin = set_cell_size(text, width - 1).rstrip()
+    return re.sub(CUT_ESCAPE, "", begin) + "…"
 
 
 def wrapped(name: str, width: int = 22) -> str:

@@ -25,6 +25,7 @@ from mixbench.runs.directory import RunDirectory
 from mixbench.runs.merge import Tables, read_tables
 from mixbench.runs.rows import ComparisonRow, RunRow, SpeedRow, column_names, read_table
 from mixbench.visible import visible
+from tests.support.names import NAMES
 from tests.support.rows import full_tables, run_row, speed_row
 
 
@@ -145,28 +146,6 @@ def test_brackets_are_shown_on_the_screen(capsys):
     status = "failed: pip install 'mixbench[offline]'"
     print_tables(Tables([run_row(status=status, top1=None)], []), Console(width=250))
     assert "mixbench[offline]" in capsys.readouterr().out
-
-
-NAMES = (
-    "a\x1b[31mb",
-    "[red]x[/red]",
-    "two\nlines",
-    "x\udcff",
-    "\u202eabc",
-    ":smile:",
-    "x" * 300,
-    r"back\slash\\",
-    "a|b`c",
-    r"a\|b",
-    "<script>alert(1)</script>",
-    "&lt;",
-    "$x^2$ and $y$",
-    "*a* _b_ __c__ d_e ~~f~~",
-    "[a](http://b) [c][d] ![e](f)",
-    "http://a_b_c.d/*e*",
-    "中文 🎈 العربية",
-    "``a``",
-)
 
 
 @pytest.mark.parametrize("name", NAMES)
