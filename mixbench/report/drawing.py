@@ -29,6 +29,7 @@ COLOURS = (
     "#E69F00",
 )
 CUT_ESCAPE = r"\\(x[0-9a-f]?|u[0-9a-f]{0,3}|U[0-9a-f]{0,7})?$"  # the beginning of an escape
+PART = 44  # letters of a strategy that stand on one line at most
 MARKERS = "osD^vP*X"
 
 # Five inches wide with text of ten points: legible on a phone, where an SVG unit is about a pixel.
@@ -83,13 +84,16 @@ def fitted(text: str, width: int) -> str:
 def wrapped(name: str, width: int = 22) -> str:
     """Lines of about `width` characters, broken after an opening bracket or a comma.
 
-    A part that is longer than two lines is shortened: else it would leave no room for the diagram.
+    A part that is longer than PART is shortened: else it would leave no room for the diagram.
     """
+    from rich.cells import cell_len, set_cell_size
+
     lines = [""]
     for part in filter(None, re.findall(r"[^(,]*[(,]?\s*", drawable(name))):
-        if len(part) > 2 * width:
-            part = f"{part[:width]}…{part[1 - width :]}"
-        if lines[-1] and len(lines[-1] + part.rstrip()) > width:
+        if cell_len(part) > PART:
+            begin, end = (set_cell_size(p, PART // 2).rstrip() for p in (part, part[::-1]))
+            part = f"{begin}…{end[-2::-1]}"
+        if lines[-1] and cell_len(lines[-1] + part.rstrip()) > width:
             lines.append("")
         lines[-1] += part
     return "\n".join(line.rstrip() for line in lines)
