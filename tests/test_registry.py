@@ -342,6 +342,28 @@ def test_a_broken_installed_plugin_is_a_sentence_where_it_is_named(installed, na
         create_strategy(f"{name}x")
 
 
+@pytest.mark.parametrize("kind", [RuntimeError, ValueError])
+def test_a_broken_plugins_text_is_shown_as_text(kind, capsys):
+    """Its line is one, of at most 500 characters, without a code that a terminal obeys."""
+    from mixbench.commands.list import print_strategies
+
+    class Loud:
+        def __str__(self):
+            raise kind("\x1b[31m[red]two\nlines\u202e\udcff" + 300 * "x")
+
+    for name, default in (("loud", Loud()), ("odd", "\x1b]0;title\x07" + 600 * "y")):
+        fields = {"__annotations__": {"x": object}, "x": default}
+        cls = type(name.title(), (CutMix,), fields)
+        register_strategy(name)(dataclass(frozen=True, eq=False)(cls))
+    print_strategies()
+    lines = capsys.readouterr().out.splitlines()
+    [line] = [line for line in lines if line.startswith("loud")]
+    assert r"\x1b[31m[red]two lines\u202e\udcffxx" in line and "broken" in line
+    [odd] = [line for line in lines if line.startswith("odd")]
+    assert r"\x1b]0;title\x07yy" in odd
+    assert all(line.isprintable() and len(line) <= 500 for line in lines)
+
+
 def test_a_default_that_cannot_be_shown_is_a_line_of_the_list(capsys):
     from mixbench.commands.list import print_strategies
 

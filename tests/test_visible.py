@@ -9,10 +9,9 @@ import torch
 from PIL import Image
 
 from mixbench.cli import main
-from mixbench.report.drawing import Drawing, drawable
 from mixbench.runs.directory import RunDirectory
 from mixbench.runs.rows import RunRow, read_table, write_table
-from mixbench.runs.samples import read_correct, read_names, write_correct
+from mixbench.runs.samples import read_correct, write_correct
 from mixbench.visible import visible
 from tests.support.command import TINY
 
@@ -32,17 +31,6 @@ NAMES = ("=cmd()", "$a_b$", "[red]x[b]", "中文", "line\nbreak", "<b>&")
 )
 def test_what_is_no_letter_is_escaped(text, line):
     assert visible(text) == line
-
-
-def test_a_diagram_escapes_what_its_font_lacks_and_reads_no_formula():
-    assert drawable("$é_x$") == "$é_x$"
-    assert drawable("中\n🎈") == r"\u4e2d\n\U0001f388"
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        drawing = Drawing("names", "names", 2)
-        with drawing as [axis]:
-            axis.set_xlabel(drawable("$unclosed_{ $a^{b$ 中"))
-    assert "$unclosed_{ $a^{b$" in drawing.svg
 
 
 @pytest.mark.parametrize(
@@ -73,10 +61,10 @@ def test_rows_say_whether_scenes_were_drawn():
 def test_a_bitmap_says_which_image_each_bit_is_of(tmp_path):
     names = ["val/a/1.png", "val/b/\udcff.png", "val/b/line\nbreak.png"]
     write_correct(tmp_path / "correct.npz", [True, False, True], names)
-    assert read_names(tmp_path / "correct.npz") == names
-    assert read_correct(tmp_path / "correct.npz").tolist() == [True, False, True]
+    bitmap = read_correct(tmp_path / "correct.npz")
+    assert bitmap.image_names() == names and bitmap.right.tolist() == [True, False, True]
     write_correct(tmp_path / "older.npz", [True])
-    assert read_names(tmp_path / "older.npz") is None
+    assert read_correct(tmp_path / "older.npz").image_names() is None
 
 
 def test_a_run_on_a_folder_called_scenes_with_odd_classes(tmp_path, capsys):
@@ -116,8 +104,9 @@ def test_a_run_on_a_folder_called_scenes_with_odd_classes(tmp_path, capsys):
     assert (row.dataset, row.drawn, row.label_error) == ("scenes", False, None)
     folder = directory.seed("cutmix", 0)
     assert torch.load(folder.weights, weights_only=True)["classes"] == classes
-    names = read_names(folder.correct)
-    assert len(names) == len(read_correct(folder.correct)) == 12 and names[0] == "val/$a_b$/0.png"
+    bitmap = read_correct(folder.correct)
+    names = bitmap.image_names()
+    assert len(names) == len(bitmap.right) == 12 and names[0] == "val/$a_b$/0.png"
     assert json.loads(directory.data.read_text(encoding="utf-8"))["classes"] == classes
     page = directory.report.read_text(encoding="utf-8")
     assert "<b>&" not in page and "drawn by mixbench" not in page

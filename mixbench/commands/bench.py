@@ -8,6 +8,7 @@ from importlib.util import find_spec
 
 from mixbench.commands.list import print_strategies
 from mixbench.commands.options import bench_parser, load_plugins
+from mixbench.commands.printing import print_line
 from mixbench.comparison.plan import Plan, check_early, fitted, make_plan, plan_data
 from mixbench.data.sources import Data
 from mixbench.recipe import recipe_text
@@ -100,20 +101,20 @@ def describe(plan: Plan, data: Data) -> None:
     from mixbench.comparison.cost import training_cost
 
     recipe = plan.recipe
-    print(f"would run   {', '.join(map(strategy_spec, plan.strategies))}")
-    print(
+    print_line(f"would run   {', '.join(map(strategy_spec, plan.strategies))}")
+    print_line(
         f"on          {plan.data or plan.dataset or 'scenes'}, {recipe.model} at "
         f"{recipe.image_size} px"
     )
     if plan.trains:
-        print(
+        print_line(
             f"training    {recipe.total_epochs} epochs x {len(plan.strategies)} strategies x "
             f"{len(plan.seeds)} seeds, batch {recipe.batch_size}"
         )
-        print(f"cost        {training_cost(plan, data)}")
+        print_line(f"cost        {training_cost(plan, data)}")
     if plan.times:
-        print(
+        print_line(
             f"timing      {recipe.speed_model} at {recipe.speed_image_size} px, {plan.rounds} "
             "rounds"
         )
-    print(f"output      {plan.out}")
+    print_line(f"output      {plan.out}")

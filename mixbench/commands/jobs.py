@@ -21,6 +21,7 @@ from pathlib import Path
 import submitit
 
 from mixbench.commands.bench import bench
+from mixbench.commands.printing import print_line
 from mixbench.commands.status import status_of
 from mixbench.comparison.plan import Plan
 from mixbench.comparison.screen import make_console
@@ -125,7 +126,7 @@ class Sweep:
         if self.options.dry_run:
             for job in self.jobs:
                 state = "finished" if job.finished else "would run"
-                print(f"{state:<10}  {shlex.join(['mixbench', *self._argv(job)])}")
+                print_line(f"{state:<10}  {shlex.join(['mixbench', *self._argv(job)])}")
             return 0
         with self.directory.claimed(identity, resume=True):
             self.sent = read_sent(self.directory.jobs)
@@ -135,7 +136,7 @@ class Sweep:
             left = [job for job in self.jobs if not job.finished]
             going = self._going(left)
             missing = [job for job in left if job not in going]
-            _say(
+            print_line(
                 f"{len(self.jobs)} jobs on {self.cluster}: {len(self.jobs) - len(left)} finished, "
                 f"{len(going)} {WAITING}, {len(missing)} to submit; logs in "
                 f"{self.directory.job_logs}"
@@ -165,7 +166,9 @@ class Sweep:
             still = self._going(going)
             for job in going:
                 if job not in still:
-                    _say(f"{job.name}: {'finished' if job.finished else self._missing(job).text}")
+                    print_line(
+                        f"{job.name}: {'finished' if job.finished else self._missing(job).text}"
+                    )
             going = still
         return going
 
@@ -181,7 +184,7 @@ class Sweep:
         command.append(f"--user={getpass.getuser()}")
         answer = subprocess.run(command, capture_output=True, text=True)
         if answer.returncode:  # a controller that is away does not mean that the jobs are
-            _say(f"squeue: {' '.join(answer.stderr.split())}; taking the jobs for running")
+            print_line(f"squeue: {' '.join(answer.stderr.split())}; taking the jobs for running")
             return [job for job in jobs if job.name in self.sent]
         states = dict(line.split() for line in answer.stdout.splitlines())
         return [
@@ -271,7 +274,7 @@ class Sweep:
         if self.cluster == "slurm":
             going = self._going(left)
             numbers = sorted({self.sent[job.name].partition("_")[0] for job in going})
-            _say(
+            print_line(
                 "interrupted: the jobs go on. The same command waits for them and collects; "
                 f"scancel {' '.join(numbers)} ends them"
             )
@@ -280,7 +283,9 @@ class Sweep:
             handle.cancel()
         while not all(handle.done() for handle in self.local.values()):
             time.sleep(POLL["local"])
-        _say("interrupted: the jobs are stopped; the same command goes on from their last epoch")
+        print_line(
+            "interrupted: the jobs are stopped; the same command goes on from their last epoch"
+        )
         return []
 
     def _collect(self, going: Sequence[Job]) -> int:
@@ -289,14 +294,14 @@ class Sweep:
         written = [path for path in written if _readable(path)]
         tables = merge(written, mixed_machines=True)
         for sentence in tables.damaged:
-            _say(sentence)
+            print_line(sentence)
         tables = Tables(self._with_missing(tables.runs, going), tables.speed)
         write_comparison(tables, self.directory, self.plan.command, csv=self.plan.csv)
         if written:
             print_tables(tables, make_console())
-        _say(f"wrote {self.directory.comparison}")
+        print_line(f"wrote {self.directory.comparison}")
         if going:
-            _say(
+            print_line(
                 f"{len(going)} of {len(self.jobs)} jobs are {WAITING}: the same command waits for "
                 "them and collects"
             )
@@ -325,7 +330,7 @@ def _readable(directory: Path) -> bool:
     try:
         read_tables(directory)
     except ValueError as error:
-        _say(f"left out: {error}")
+        print_line(f"left out: {error}")
         return False
     return True
 
@@ -344,10 +349,6 @@ def read_sent(path: Path) -> dict[str, str]:
         f"{path} is damaged, and says which jobs were sent: cancel those that still run, remove "
         "the file, and give the same command again"
     )
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
 
 
 def check_options(plan: Plan, options: argparse.Namespace, cluster: str, parallel: int) -> None:

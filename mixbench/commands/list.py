@@ -6,6 +6,8 @@ import dataclasses
 from typing import Any
 
 from mixbench.commands.options import Parser, add_plugin_option, load_plugins
+from mixbench.commands.printing import print_line
+from mixbench.errors import sentence
 from mixbench.mix import MixStrategy
 from mixbench.registry import list_strategies, shadowed_plugins, strategy_class
 from mixbench.spec import strategy_spec
@@ -25,14 +27,14 @@ def print_strategies() -> None:
     """Print every registered strategy with its parameters and their defaults."""
     for name in list_strategies():
         try:
-            print(_signature(name))
+            print_line(sentence(_signature(name)))
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a plug-in that is broken in any way ends nothing
-            words = str(error) if isinstance(error, ValueError) else error_text(error)
-            print(f"{name} is broken: {' '.join(words.split()):.400}")
+            words = error_text(error).removeprefix("ValueError: ")
+            print_line(sentence(f"{name} is broken: {words}"))
     for line in shadowed_plugins():
-        print(line)
+        print_line(sentence(line))
 
 
 def _signature(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mixbench.commands.options import Parser, path
+from mixbench.commands.printing import print_line
 from mixbench.runs.directory import RunDirectory
 from mixbench.runs.places import check_page, check_places
 
@@ -30,6 +31,8 @@ def report(argv: list[str]) -> int:
     check_page(RunDirectory(options.out or options.runs[0]).report)
     from mixbench.report.page import report_runs
 
-    page = report_runs(options.runs, options.out, mixed_machines=options.mixed_machines, say=print)
-    print(f"wrote {page}")
+    page = report_runs(
+        options.runs, options.out, mixed_machines=options.mixed_machines, say=print_line
+    )
+    print_line(f"wrote {page}")
     return 0

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from mixbench.visible import visible
 
@@ -42,7 +43,7 @@ class Screen:
         """Print a line."""
         if self._speaks:
             self._last = time.monotonic()
-            self.console.print(visible(line), highlight=False, markup=False, soft_wrap=True)
+            self.console.print(Text(visible(line)), soft_wrap=True)
 
     @contextmanager
     def counting(self, title: str, unit: str) -> Iterator[Callable[[int, int], None]]:

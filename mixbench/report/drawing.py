@@ -8,9 +8,9 @@ import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from mixbench.report.fonts import FAMILY, family_of, set_fonts
 from mixbench.visible import visible
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ COLOURS = (
     "#000000",
     "#E69F00",
 )
+CUT_ESCAPE = r"\\(x[0-9a-f]?|u[0-9a-f]{0,3}|U[0-9a-f]{0,7})?$"  # the beginning of an escape
+PART = 44  # letters of a strategy that stand on one line at most
 MARKERS = "osD^vP*X"
 
 # Five inches wide with text of ten points: legible on a phone, where an SVG unit is about a pixel.
@@ -35,7 +37,7 @@ WIDTH = 5
 STYLE = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
+    "font.sans-serif": [FAMILY],
     "text.parse_math": False,  # a name's $ is a letter
     "font.size": 10,
     "axes.labelsize": 10,
@@ -61,32 +63,37 @@ def pyplot() -> Any:
     return plt
 
 
-@cache
-def letters() -> frozenset[str]:
-    """The characters that the diagrams' font has."""
-    from matplotlib.font_manager import findfont
-    from matplotlib.ft2font import FT2Font
-
-    return frozenset(map(chr, FT2Font(findfont("DejaVu Sans")).get_charmap()))
-
-
 def drawable(text: str) -> str:
-    """`text` on one line, characters that the diagrams' font lacks as escapes (`\\u4e2d`)."""
+    """`text` on one line, characters that no installed font has as escapes (`\\u4e2d`)."""
     return "".join(
-        c if c in letters() else c.encode("unicode_escape").decode() for c in visible(text)
+        c if family_of(c) else c.encode("unicode_escape").decode() for c in visible(text)
     )
+
+
+def fitted(text: str, width: int) -> str:
+    """The beginning of a text, drawable, in the room of `width` letters; `…` for what is cut."""
+    from rich.cells import cell_len, set_cell_size
+
+    text = drawable(text)
+    if cell_len(text) <= width:
+        return text
+    begin = set_cell_size(text, width - 1).rstrip()
+    return re.sub(CUT_ESCAPE, "", begin) + "…"
 
 
 def wrapped(name: str, width: int = 22) -> str:
     """Lines of about `width` characters, broken after an opening bracket or a comma.
 
-    A part that is longer than two lines is shortened: else it would leave no room for the diagram.
+    A part that is longer than PART is shortened: else it would leave no room for the diagram.
     """
+    from rich.cells import cell_len, set_cell_size
+
     lines = [""]
     for part in filter(None, re.findall(r"[^(,]*[(,]?\s*", drawable(name))):
-        if len(part) > 2 * width:
-            part = f"{part[:width]}…{part[1 - width :]}"
-        if lines[-1] and len(lines[-1] + part.rstrip()) > width:
+        if cell_len(part) > PART:
+            begin, end = (set_cell_size(p, PART // 2).rstrip() for p in (part, part[::-1]))
+            part = f"{begin}…{end[-2::-1]}"
+        if lines[-1] and cell_len(lines[-1] + part.rstrip()) > width:
             lines.append("")
         lines[-1] += part
     return "\n".join(line.rstrip() for line in lines)
@@ -135,6 +142,7 @@ class Drawing:
                 self.svg = self._text()
 
     def _text(self) -> str:
+        set_fonts(self.figure)
         stream = io.StringIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         self.figure.savefig(stream, format="svg", metadata=nothing)
@@ -145,5 +153,5 @@ class Drawing:
         text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
         text = re.sub(r'\bid="', f'id="{self.name}-', text)  # several drawings share one page
         text = re.sub(r'(href="#|url\(#)', rf"\1{self.name}-", text)
-        label = html.escape(self.description, quote=True)
+        label = html.escape(visible(self.description), quote=True)
         return text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)

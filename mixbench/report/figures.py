@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from mixbench.report.drawing import COLOURS, Drawing, Look, looks, wrapped
+from mixbench.report.drawing import COLOURS, Drawing, Look, fitted, looks, wrapped
 from mixbench.report.significance import Difference, Paired, Summary
 from mixbench.runs.rows import EpochRow
 
@@ -85,11 +85,15 @@ def draw_differences(
     axis: Axes, differences: Sequence[Difference], baseline: str, style: Mapping[str, Look]
 ) -> None:
     """Top-1 minus the baseline's: mean, BCa interval and every seed, a row each, beside 0."""
+    from rich.cells import cell_len
+
     axis.axvline(0, color="#333333", linewidth=1)
     for row, difference in enumerate(differences):
         _draw_dots(axis, row, difference, style[difference.strategy].colour)
     _label_rows(axis, [difference.strategy for difference in differences])
-    axis.set_xlabel(f"top-1 minus {baseline}'s, same seed (points)")
+    widest = max(cell_len(line) for d in differences for line in wrapped(d.strategy).splitlines())
+    gap = "\n" if widest + cell_len(baseline) > 34 else " "  # the label has the axis' room
+    axis.set_xlabel(f"top-1 minus {fitted(baseline, 26)}'s,{gap}same seed (points)")
 
 
 def difference_figure(comparison: Paired) -> str:

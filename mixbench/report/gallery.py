@@ -15,7 +15,8 @@ from mixbench.data.normalisation import Normalisation
 from mixbench.files import replacing
 from mixbench.mix import MixedBatch, MixStrategy
 from mixbench.models.class_token import NoClassAttention
-from mixbench.report.drawing import drawable, pyplot, wrapped
+from mixbench.report.drawing import fitted, pyplot, wrapped
+from mixbench.report.fonts import set_fonts
 from mixbench.runs.samples import GalleryEntry, write_gallery
 from mixbench.services.attention import ClassAttention
 from mixbench.services.context import make_context
@@ -61,7 +62,8 @@ def mixed_grid(
         layout="constrained",
     )
     titles = [
-        f"A: {_short(classes[int(labels[i])])}\nB: {_short(classes[int(labels[-1 - i])])}"
+        f"A: {fitted(classes[int(labels[i])], TITLE)}\n"
+        f"B: {fitted(classes[int(labels[-1 - i])], TITLE)}"
         for i in range(columns)
     ]
     _show_row(axes[0], normalisation.pixels(images[:columns]), titles, "image A")
@@ -71,17 +73,12 @@ def mixed_grid(
         titles = [f"A by area {area[i]:.2f}\nA in label {lam[i]:.2f}" for i in range(columns)]
         pixels = normalisation.pixels(result.mixed.images[:columns])
         _show_row(row, pixels, titles, strategy.spec)
+    set_fonts(figure)
     try:
         with replacing(path) as partial:
             figure.savefig(partial, dpi=110, format="png")
     finally:
         plt.close(figure)
-
-
-def _short(name: str) -> str:
-    """A class's name above a picture."""
-    name = drawable(name)
-    return name if len(name) <= TITLE else f"{name[: TITLE - 1]}…"
 
 
 def _show_row(axes: Any, images: Tensor, titles: Sequence[str], name: str) -> None:

@@ -46,7 +46,9 @@ from mixbench.runs.directory import RunDirectory
 from mixbench.runs.merge import ReportData, Tables, read_runs, trained
 from mixbench.runs.rows import RunRow, SpeedRow
 from mixbench.runs.samples import GalleryEntry
+from mixbench.visible import LONGEST, shortened, visible
 
+LONGEST_CLASS = 40  # characters of a class in the gallery
 PAPER_CELLS = 5  # the last columns of Table 8's shape are published figures
 TABLE8_HEADER = (
     "strategy",
@@ -144,7 +146,7 @@ def _top1(runs: Sequence[RunRow], summary: Summary | None) -> str:
     if summary is None:
         return "-"
     if summary.mean is None:
-        return next(row.status for row in trained(runs))
+        return shortened(next(row.status for row in trained(runs)), LONGEST)  # in full above
     spread = "" if summary.spread is None else f" ± {summary.spread:.2f}"
     n = len(summary.values)
     return f"{summary.mean:.2f}{spread} ({n:,} seed{'s' * (n != 1)})"
@@ -243,9 +245,16 @@ def _template() -> Any:
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=lambda value: (
+            visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+        ),
     )
     environment.filters["breakable"] = lambda text: Markup(
-        re.sub(r"([(,=])", r"\1<wbr>", str(escape(text)))
+        re.sub(r"([(,=])", r"\1<wbr>", str(escape(visible(text))))
+    )
+    # apart from its surroundings: else a name in Arabic would turn the figures beside it around
+    environment.filters["class_name"] = lambda text: Markup('<bdi title="{}">{}</bdi>').format(
+        visible(text), shortened(visible(text), LONGEST_CLASS)
     )
     return environment.get_template("page.html.j2")
 
@@ -294,5 +303,5 @@ def render_report(data: ReportData) -> str:
         recipes=sorted({row.recipe_hash for row in rows if row.recipe_hash}),
         long_run=longest >= LONG_RUN,
         needed=seeds_needed(max(1, len(comparison.differences))) if comparison else None,
-        validation_images=len(next(iter(data.correct.values()))) if data.correct else None,
+        validation_images=len(next(iter(data.correct.values())).right) if data.correct else None,
     )

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mixbench.runs.samples import Correct
+from mixbench.runs.samples import Bitmap, Correct
 
 LEVEL = 0.05
 POWER = 0.8
@@ -84,8 +84,10 @@ def compare(
     """Compare figures in percent, by strategy and seed, with a baseline; what the seeds show.
 
     The baseline is cutmix where present, else the first strategy. Where one seed alone is paired,
-    `correct` gives McNemar's test. ValueError where the baseline is not among the strategies.
+    `correct` gives McNemar's test; seeds whose bitmaps there are of other images are not paired.
+    ValueError where the baseline is not among the strategies.
     """
+    correct = correct or {}
     if not figures:
         raise ValueError("there is no strategy to compare")
     baseline = baseline or ("cutmix" if "cutmix" in figures else next(iter(figures)))
@@ -100,7 +102,7 @@ def compare(
         name: {
             seed: value - reference[seed]
             for seed, value in summary.values.items()
-            if seed in reference
+            if seed in reference and _same_images(correct, (name, seed), (baseline, seed))
         }
         for name, summary in summaries.items()
         if name != baseline
@@ -110,10 +112,19 @@ def compare(
     differences = []
     for name, values in paired.items():
         difference = _difference(name, baseline, values, tests.get(name))
-        unpaired = sorted((set(figures[name]) | set(figures[baseline])) - set(values))
-        sentence = _sentence(difference, tests.get(name), most, unpaired)
+        shared = set(summaries[name].values) & set(reference)
+        missing = sorted((set(figures[name]) | set(figures[baseline])) - shared)
+        left_out = _left_out(missing, sorted(shared - set(values)))
+        sentence = _sentence(difference, tests.get(name), most) + left_out
         differences.append(replace(difference, sentence=sentence))
     return Paired(baseline, tuple(summaries.values()), tuple(differences))
+
+
+def _same_images(correct: Correct, ours: tuple[str, int], theirs: tuple[str, int]) -> bool:
+    """Whether nothing shows that two runs were evaluated on different images."""
+    if ours not in correct or theirs not in correct:
+        return True
+    return correct[ours].pairs_with(correct[theirs])
 
 
 def _summary(name: str, by_seed: Figures) -> Summary:
@@ -136,7 +147,7 @@ def _summary(name: str, by_seed: Figures) -> Summary:
 
 
 def _tests(
-    paired: Mapping[str, Mapping[int, float]], baseline: str, correct: Correct | None
+    paired: Mapping[str, Mapping[int, float]], baseline: str, correct: Correct
 ) -> dict[str, _Test]:
     """The test of each strategy that has one: over its seeds, or over one seed's images."""
     by_seeds = {
@@ -146,7 +157,7 @@ def _tests(
     }
     by_images: dict[str, McNemar] = {}
     for name, values in paired.items():
-        if len(values) == 1 and correct is not None:
+        if len(values) == 1:
             [seed] = values
             ours, theirs = correct.get((name, seed)), correct.get((baseline, seed))
             if ours is not None and theirs is not None:
@@ -192,9 +203,7 @@ def _difference(
 # The sentences.
 
 
-def _sentence(
-    difference: Difference, test: _Test | None, most: int, unpaired: Sequence[int]
-) -> str:
+def _sentence(difference: Difference, test: _Test | None, most: int) -> str:
     """What the difference shows and what it does not, in plain words.
 
     `most` seeds are paired in the best of the comparisons.
@@ -202,22 +211,28 @@ def _sentence(
     name, baseline, n = difference.strategy, difference.baseline, len(difference.values)
     if difference.mean is None:
         return (
-            f"{name} and {baseline} have no seed in common that gave a figure: nothing can be "
-            "compared."
+            f"{name} and {baseline} have no seed in common that gave a figure on the same images: "
+            "nothing can be compared."
         )
     if n == 1:
-        text = _of_one_seed(difference, test)
-    elif max(map(abs, difference.values.values())) < EQUAL:
-        text = f"{name} and {baseline} are equal in each of {n} seeds: no difference."
-    else:
-        assert test is not None
-        text = _of_seeds(difference, test, most)
-    if unpaired:
-        text += (
-            f" Left out, for want of a figure on both sides: seed{'s' * (len(unpaired) > 1)} "
-            f"{', '.join(map(str, unpaired))}."
-        )
-    return text
+        return _of_one_seed(difference, test)
+    if max(map(abs, difference.values.values())) < EQUAL:
+        return f"{name} and {baseline} are equal in each of {n} seeds: no difference."
+    assert test is not None
+    return _of_seeds(difference, test, most)
+
+
+def _left_out(missing: Sequence[int], other_images: Sequence[int]) -> str:
+    """Sentences on the seeds that are not paired, each with its reason; '' where all are."""
+    reasons = {
+        " Left out, for want of a figure on both sides": missing,
+        " Not paired, since the two were evaluated on different images": other_images,
+    }
+    return "".join(
+        f"{words}: seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}."
+        for words, seeds in reasons.items()
+        if seeds
+    )
 
 
 def _of_one_seed(difference: Difference, test: _Test | None) -> str:
@@ -348,18 +363,18 @@ def smallest_difference(differences: Sequence[float], comparisons: int = 1) -> f
     return float(np.std(differences, ddof=1) * effect)
 
 
-def mcnemar(ours: np.ndarray, theirs: np.ndarray) -> McNemar:
+def mcnemar(ours: Bitmap, theirs: Bitmap) -> McNemar:
     """McNemar's exact two-sided p over the images, with the images that one side alone has right.
 
-    ours and theirs are (N,) bool; ValueError where they are of different images.
+    ValueError where they are of different images.
     """
     from scipy import stats
 
-    if ours.shape != theirs.shape:
+    if not ours.pairs_with(theirs):
         raise ValueError(
-            f"the two runs were evaluated on {ours.size:,} and {theirs.size:,} images: compare "
-            "runs on the same data"
+            "the two runs were evaluated on different images: compare runs on the same"
         )
-    better, worse = int((ours & ~theirs).sum()), int((~ours & theirs).sum())
+    better = int((ours.right & ~theirs.right).sum())
+    worse = int((~ours.right & theirs.right).sum())
     p = stats.binomtest(better, better + worse).pvalue if better + worse else 1.0
     return McNemar(float(p), better, worse)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +16,12 @@ from mixbench.report.summary import compare_runs, measured, train_rates, verdict
 from mixbench.runs.merge import Tables
 from mixbench.runs.rows import SCHEMA_VERSION, ComparisonRow, Row, RunRow, SpeedRow, plain
 from mixbench.runs.samples import Correct
+from mixbench.visible import shortened, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+LONGEST_SPEC = 100  # characters of a strategy in a table of the terminal
 LOADER_BOUND = 0.2  # share of the training time that is waited for images
 
 DEMONSTRATION = (
@@ -26,7 +29,7 @@ DEMONSTRATION = (
     "works and what it costs, and is no evidence about ImageNet."
 )
 PAPER = (
-    "Paper: Table 8, DeiT-S on ImageNet-1k, batch 128 on a V100; `mixup` is its Baseline row. "
+    "Paper: Table 8, DeiT-S on ImageNet-1k, batch 128 on a V100; mixup is its Baseline row. "
     "OpenMixup: DeiT-S on ImageNet-1k, best epochs, each method alone. The two do not agree."
 )
 HEADER = (
@@ -182,41 +185,74 @@ def remarks(tables: Tables, correct: Correct | None = None) -> list[str]:
 # Whole views.
 
 
+def markdown_text(text: str) -> str:
+    """A text on one line that Markdown shows as it is: no emphasis, link, formula, cell or tag.
+
+    Entities stand where a renderer may not know a backslash (CommonMark does, Python-Markdown not).
+    """
+    for letter in "&<|$~":
+        text = text.replace(letter, f"&#{ord(letter)};")
+    return re.sub(
+        r"([\\`*]|\](?=[(\[:])|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z]))", r"\\\1", visible(text)
+    )
+
+
+def markdown_code(text: str) -> str:
+    """A text on one line as Markdown's code, between more backticks than it holds in a row."""
+    text = visible(text)
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence} {text} {fence}" if "`" in text else f"{fence}{text}{fence}"
+
+
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """The lines of a table."""
+    """The lines of a table whose cells are Markdown."""
     lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
-    return lines + [
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in rows
-    ]
+    return lines + ["| " + " | ".join(cells) + " |" for cells in rows]
+
+
+def _text_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table whose cells are text."""
+    return markdown_table(
+        list(map(markdown_text, header)), [list(map(markdown_text, cells)) for cells in rows]
+    )
 
 
 def write_markdown(
     tables: Tables, path: Path, command: str, correct: Correct | None = None
 ) -> None:
     """Write the comparison as a Markdown page with the command that made it."""
-    lines = ["# Comparison", "", f"`{command}`", "", *markdown_table(HEADER, table_cells(tables))]
+    lines = [
+        "# Comparison",
+        "",
+        markdown_code(command),
+        "",
+        *_text_table(HEADER, table_cells(tables)),
+    ]
     comparison = compare_runs(tables.runs, correct)
     if comparison and any(len(summary.values) > 1 for summary in comparison.summaries):
         header = statistics_header(comparison)
-        lines += ["", *markdown_table(header, statistics_cells(comparison))]
-    lines += ["", *[f"* {line}" for line in remarks(tables, correct)]]
+        lines += ["", *_text_table(header, statistics_cells(comparison))]
+    lines += ["", *[f"* {markdown_text(line)}" for line in remarks(tables, correct)]]
     rows: list[RunRow | SpeedRow] = [*tables.runs, *tables.speed]
     for row in rows[:1]:
-        lines += ["", f"{row.device}; {row.versions}; {row.date}"]
+        lines += ["", markdown_text(f"{row.device}; {row.versions}; {row.date}")]
     replace_file(path, "\n".join(lines) + "\n")
 
 
 def print_tables(tables: Tables, console: Console, correct: Correct | None = None) -> None:
     """The same on a terminal."""
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(*HEADER)
+    table = Table()
+    for name in HEADER:
+        table.add_column(name, overflow="fold")
     for cells in table_cells(tables):
-        table.add_row(*map(escape, cells))  # brackets are no markup
+        spec, *others = map(visible, cells)
+        table.add_row(*map(Text, (shortened(spec, LONGEST_SPEC), *others)))
     console.print(table)
     for line in remarks(tables, correct):
-        console.print(line, highlight=False, markup=False)
+        console.print(Text(visible(line)))
 
 
 def document(

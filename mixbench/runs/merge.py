@@ -14,7 +14,7 @@ from mixbench.files import read_json
 from mixbench.runs import schema2
 from mixbench.runs.directory import RunDirectory, SeedFolder
 from mixbench.runs.rows import EpochRow, RunRow, SpeedRow, read_table
-from mixbench.runs.samples import GalleryEntry, read_correct, read_gallery, read_lam
+from mixbench.runs.samples import Bitmap, GalleryEntry, read_correct, read_gallery, read_lam
 
 T = TypeVar("T")
 
@@ -37,8 +37,7 @@ class ReportData:
     logs: dict[tuple[str, int], list[EpochRow]] = field(default_factory=dict)
     # (N, 2): A's share by area, and in the label
     lam: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
-    # (N,) bool, validation images that were right
-    correct: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
+    correct: dict[tuple[str, int], Bitmap] = field(default_factory=dict)
     # by the folder of the pictures
     gallery: dict[Path, list[GalleryEntry]] = field(default_factory=dict)
     # a sentence for each file that is left out

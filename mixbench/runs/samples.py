@@ -13,8 +13,31 @@ import numpy as np
 from mixbench.errors import reason
 from mixbench.files import replace_file, replacing
 
-# by strategy and seed: (N,) bool, the validation images that were right
-Correct = Mapping[tuple[str, int], np.ndarray]
+
+@dataclass(frozen=True, eq=False)
+class Bitmap:
+    """Which validation images were right, in the order of the data set, and which images they are.
+
+    `names` are joined by zero bytes; None where an older file has none.
+    """
+
+    right: np.ndarray  # (N,) bool
+    names: bytes | None = None
+
+    def pairs_with(self, other: Bitmap) -> bool:
+        """Whether both are of the same images; by their number alone where a file has no names."""
+        if self.right.shape != other.right.shape:
+            return False
+        return None in (self.names, other.names) or self.names == other.names
+
+    def image_names(self) -> list[str] | None:
+        """The names of the images, in order."""
+        if self.names is None:
+            return None
+        return self.names.decode("utf-8", "surrogateescape").split("\0")
+
+
+Correct = Mapping[tuple[str, int], Bitmap]  # by strategy and seed
 
 
 def write_correct(
@@ -34,22 +57,17 @@ def write_correct(
         np.savez_compressed(file, **arrays)
 
 
-def read_names(path: Path) -> list[str] | None:
-    """The names of the images of a bitmap, in its order; None where an older file has none."""
-    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-        if "names" not in file:
-            return None
-        return bytes(file["names"]).decode("utf-8", "surrogateescape").split("\0")
-
-
-def read_correct(path: Path) -> np.ndarray:
-    """Which validation images were right, (N,) bool; ValueError where the file is no bitmap."""
+def read_correct(path: Path) -> Bitmap:
+    """Which validation images were right; ValueError where the file is no bitmap."""
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             bits, count = file["bits"], int(file["count"])
             if not 0 <= 8 * len(bits) - count < 8:
                 raise ValueError(f"{len(bits)} bytes are not {count} images")
-            return np.unpackbits(bits, count=count).astype(bool)
+            names = file["names"].tobytes() if "names" in file else None
+            if count and names is not None and names.count(0) + 1 != count:
+                raise ValueError(f"{names.count(0) + 1} names are not those of {count} images")
+            return Bitmap(np.unpackbits(bits, count=count).astype(bool), names)
     except Exception as error:  # numpy and zipfile raise many kinds for a damaged file
         raise ValueError(f"{path} is not a bitmap of right images: {reason(error, 100)}") from None
 

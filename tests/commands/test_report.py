@@ -5,6 +5,7 @@ import re
 from mixbench.cli import main
 from mixbench.runs.directory import RunDirectory
 from tests.support.command import TINY, cells
+from tests.support.rows import run_row, write_run
 
 
 def test_a_report_of_one_run_and_of_two_merged(tmp_path, capsys):
@@ -21,6 +22,16 @@ def test_a_report_of_one_run_and_of_two_merged(tmp_path, capsys):
     assert f"wrote {both.report}" in capsys.readouterr().out
     assert len(cells(both.runs)) == 4
     assert [row["seeds"] for row in cells(both.comparison)] == ["2", "2"]
+
+
+def test_paths_are_printed_as_text(tmp_path, capsys):
+    """Also a damaged file's, whose sentence is printed before."""
+    run = write_run(tmp_path / "\x1b[31m[red]\n\u202e", [run_row("cutmix", 0)])
+    RunDirectory(run).seed("cutmix", 0).correct.write_bytes(b"")
+    assert main(["report", str(run)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and all(line.isprintable() for line in lines)
+    assert all(r"/\x1b[31m[red]\n\u202e/" in line for line in lines)
 
 
 def test_a_report_of_nothing_is_a_sentence(tmp_path, capsys):

@@ -61,7 +61,7 @@ def test_the_gallery_is_what_the_strategy_did(shown, batch, tmp_path):
     write_run(tmp_path, [run_row("cutmix", 0), run_row("transmix", 0)])
     page = report_runs([tmp_path]).read_text()
     assert page.count("<img ") == 20
-    assert "A: ant" in page and "class attention, used in the label" in page
+    assert ">ant</bdi>" in page and "class attention, used in the label" in page
 
 
 def test_the_gallery_of_a_network_without_class_token(tmp_path):

@@ -1,6 +1,7 @@
 """The page: true of its data, whole, and without a request."""
 
 import re
+import warnings
 from html.parser import HTMLParser
 
 import numpy as np
@@ -11,6 +12,9 @@ from mixbench.report.tables import remarks
 from mixbench.runs.directory import RunDirectory
 from mixbench.runs.merge import read_runs, read_tables
 from mixbench.runs.rows import ComparisonRow, read_table
+from mixbench.runs.samples import GalleryEntry, write_correct, write_gallery
+from mixbench.visible import visible
+from tests.support.names import NAMES
 from tests.support.rows import LOG, full_tables, run_row, speed_row, write_run
 
 NO_FIGURE = r"\b(nan|inf|None)\b"
@@ -19,7 +23,7 @@ NO_FIGURE = r"\b(nan|inf|None)\b"
 class Page(HTMLParser):
     """What a browser would do with a page: its text, tags, and whatever it would fetch or run."""
 
-    VOID = ("meta", "link", "img", "br")
+    VOID = ("meta", "link", "img", "br", "wbr")
 
     def __init__(self, text):
         super().__init__()
@@ -204,9 +208,68 @@ def test_one_seed_is_tested_over_its_images(tmp_path):
     data = read_runs([tmp_path])
     lines = remarks(data.tables, data.correct)
     [sentence] = [line for line in lines if line.startswith("transmix")]
-    better = int((data.correct["transmix", 0] & ~data.correct["cutmix", 0]).sum())
+    ours, theirs = data.correct["transmix", 0].right, data.correct["cutmix", 0].right
+    better = int((ours & ~theirs).sum())
     assert f"{better} images right with transmix alone" in sentence
     assert sentence in page_of(tmp_path).text
+
+
+def test_runs_on_different_images_are_named_and_the_report_goes_on(tmp_path):
+    """Two runs whose validation folders hold as many images, of other names."""
+    runs = []
+    for spec, letter in (("cutmix", "a"), ("transmix", "b")):
+        runs.append(write_run(tmp_path / spec, [run_row(spec, 0)]))
+        file = RunDirectory(runs[-1]).seed(spec, 0).correct
+        write_correct(file, np.arange(200) < 150, [f"val/{letter}/{i}.png" for i in range(200)])
+    page = Page(report_runs(runs, tmp_path / "out").read_text())
+    words = "Not paired, since the two were evaluated on different images: seed 0."
+    assert words in page.text and words in RunDirectory(tmp_path / "out").markdown.read_text()
+    assert "right with transmix alone" not in page.text and page.tags.count("svg") > 2
+
+
+class Names(Page):
+    """The attributes of a page, and the texts of its cells and class names."""
+
+    def __init__(self, text):
+        self.attributes, self.texts = [], []
+        super().__init__(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.attributes += [value for _, value in attrs]
+        self.texts += [""] if tag in ("td", "bdi", "code", "title") else []
+        super().handle_starttag(tag, attrs)
+
+    def handle_data(self, data):
+        super().handle_data(data)
+        if self.texts:
+            self.texts[-1] += data
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_are_shown_as_text_on_the_page(name, tmp_path):
+    """In text, attributes, cells and diagrams, where nothing of them becomes a tag."""
+    spec = name.encode("utf-8", "backslashreplace").decode()  # spec text is always UTF-8
+    specs, picture = (spec, "none"), "image.png"
+    runs = [run_row(spec, seed, device=name, model=name) for seed in range(2) for spec in specs]
+    write_run(tmp_path, runs, [speed_row(spec), speed_row("none")])
+    gallery = RunDirectory(tmp_path).gallery
+    fields = dict.fromkeys(("image_a", "image_b", "mixed", "mask", "map"), picture)
+    entry = GalleryEntry(
+        spec, **fields, map_name=name, class_a=name, class_b="b", lam_area=0.5, lam_used=0.5
+    )
+    gallery.mkdir()
+    (gallery / picture).write_bytes(b"")
+    write_gallery(gallery, [entry])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*[Gg]lyph.*")
+        source = report_runs([tmp_path]).read_text(encoding="utf-8")
+    page = Names(source)
+    assert page.texts.count(visible(name)) >= 3  # the rows of three tables
+    assert page.texts[0].startswith(f"mixbench: {visible(name)}, none\n")
+    assert visible(name) in page.attributes and f"image A, {visible(name)}" in page.attributes
+    assert f"Top-1 of each strategy minus that of {visible(name)}, by seed" in page.attributes
+    assert "script" not in page.tags and page.tags.count("img") == 5
+    assert all(c.isprintable() or c == "\n" for c in source)
 
 
 def test_a_picture_of_each_kind_is_where_its_caption_says(tmp_path):

@@ -17,6 +17,7 @@ from mixbench.report.significance import (
     sign_flip_p,
     smallest_difference,
 )
+from mixbench.runs.samples import Bitmap
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -178,8 +179,8 @@ def test_degenerate_bootstraps_are_finite():
 
 
 def test_one_seed_gets_mcnemar_over_the_images():
-    ours = np.array([1] * 20 + [1] * 12 + [0] * 2 + [0] * 6, bool)
-    theirs = np.array([1] * 20 + [0] * 12 + [1] * 2 + [0] * 6, bool)
+    ours = Bitmap(np.array([1] * 20 + [1] * 12 + [0] * 2 + [0] * 6, bool))
+    theirs = Bitmap(np.array([1] * 20 + [0] * 12 + [1] * 2 + [0] * 6, bool))
     p, better, worse = mcnemar(ours, theirs)
     # 2 * (C(14,0) + C(14,1) + C(14,2)) / 2^14
     assert (better, worse) == (12, 2) and p == pytest.approx(2 * (1 + 14 + 91) / 2**14)
@@ -191,8 +192,33 @@ def test_one_seed_gets_mcnemar_over_the_images():
         "12 images right with new alone, 2 images with cutmix alone" in result.sentence
         and "Another seed may say otherwise" in result.sentence
     )
-    with pytest.raises(ValueError, match="40 and 39 images"):
-        mcnemar(ours, theirs[1:])
+    with pytest.raises(ValueError, match="different images"):
+        mcnemar(ours, Bitmap(theirs.right[1:]))
+
+
+@pytest.mark.parametrize(
+    ("other", "paired"),
+    [
+        (Bitmap(np.ones(3, bool), b"a\0b\0c"), True),
+        (Bitmap(np.ones(3, bool)), True),  # an older file has no names
+        (Bitmap(np.ones(3, bool), b"a\0c\0b"), False),
+        (Bitmap(np.ones(2, bool), b"a\0b"), False),
+        (Bitmap(np.ones(2, bool)), False),
+    ],
+)
+def test_runs_on_different_images_are_not_paired(other, paired):
+    """Neither over the images of one seed nor over the seeds; the other seeds stay."""
+    ours = Bitmap(np.zeros(3, bool), b"a\0b\0c")
+    correct = {("new", 1): ours, ("cutmix", 1): other}
+    figures = {"cutmix": {1: 100.0}, "new": {1: 0.0}}
+    words = "Not paired, since the two were evaluated on different images: seed 1."
+    [result] = compare(figures, correct=correct).differences
+    assert result.values == ({1: -100.0} if paired else {})
+    assert (result.p is None, words in result.sentence) == (not paired, not paired)
+    more = {"cutmix": {1: 100.0, 2: 50.0, 3: 50.0}, "new": {1: 0.0, 2: 51.0, 3: 52.0}}
+    [result] = compare(more, correct=correct).differences
+    assert result.mean == pytest.approx(-97 / 3 if paired else 1.5)
+    assert (words in result.sentence) is not paired
 
 
 def test_the_baseline():
@@ -245,9 +271,9 @@ def test_what_too_few_seeds_means_depends_on_the_comparisons():
 
 
 def test_images_and_seeds_are_corrected_apart():
-    flags = np.arange(40) < 20
+    flags, all_right = Bitmap(np.arange(40) < 20), Bitmap(np.ones(40, bool))
     figures = {"cutmix": {0: 50.0, 1: 50.0}, "a": {0: 100.0}, "b": {0: 51.0, 1: 52.0}}
-    a, b = compare(figures, correct={("cutmix", 0): flags, ("a", 0): np.ones(40, bool)}).differences
+    a, b = compare(figures, correct={("cutmix", 0): flags, ("a", 0): all_right}).differences
     assert a.corrected == a.p == 2 / 2**20 and b.corrected == b.p == 0.5
     assert (
         "differ beyond the chance of these images: 20 images right with a alone" in a.sentence

@@ -9,6 +9,7 @@ from mixbench.report.significance import compare
 from mixbench.report.summary import speed_verdict, summarise
 from mixbench.runs.merge import Tables
 from mixbench.runs.rows import ComparisonRow, read_table, write_table
+from mixbench.runs.samples import Bitmap
 from tests.support.rows import full_tables, run_row, speed_row
 
 
@@ -60,7 +61,8 @@ def test_a_difference_that_is_shown():
 
 def test_one_seed_has_no_test_over_seeds():
     tables = Tables([run_row("cutmix"), run_row("transmix", top1=71.5)], [])
-    correct = {("cutmix", 0): np.arange(40) < 20, ("transmix", 0): np.arange(40) < 30}
+    right = {"cutmix": np.arange(40) < 20, "transmix": np.arange(40) < 30}
+    correct = {(name, 0): Bitmap(flags) for name, flags in right.items()}
     [_, row] = summarise(tables, correct)
     assert (row.seeds, row.difference) == (1, 1.5) and row.verdict == "not resolvable with 1 seed"
     assert row.top1_sd is row.difference_lo is row.p is row.p_corrected is None

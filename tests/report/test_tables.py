@@ -2,9 +2,13 @@
 
 import io
 import json
+from html.parser import HTMLParser
 
+import pytest
+from markdown_it import MarkdownIt
 from rich.console import Console
 
+from mixbench.comparison.screen import make_console
 from mixbench.recipe import load_recipe
 from mixbench.report.files import write_comparison
 from mixbench.report.summary import summarise
@@ -20,6 +24,8 @@ from mixbench.report.tables import (
 from mixbench.runs.directory import RunDirectory
 from mixbench.runs.merge import Tables, read_tables
 from mixbench.runs.rows import ComparisonRow, RunRow, SpeedRow, column_names, read_table
+from mixbench.visible import visible
+from tests.support.names import NAMES
 from tests.support.rows import full_tables, run_row, speed_row
 
 
@@ -140,6 +146,54 @@ def test_brackets_are_shown_on_the_screen(capsys):
     status = "failed: pip install 'mixbench[offline]'"
     print_tables(Tables([run_row(status=status, top1=None)], []), Console(width=250))
     assert "mixbench[offline]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_are_shown_as_text_on_the_screen(name, capsysbinary):
+    """No byte is one that a terminal obeys, and the name stands there, folded to its column."""
+    tables = Tables([run_row(name), run_row("none", status=f"failed: {name}", top1=None)], [])
+    print_tables(tables, make_console())
+    printed = capsysbinary.readouterr().out.decode()
+    assert all(c.isprintable() or c == "\n" for c in printed)
+    words = "".join(c for c in printed.partition("Paper: ")[2] if not c.isspace())
+    assert "".join(visible(name).split()) in words  # in the sentence of their difference
+    first = "".join(line.split("│")[1].strip() for line in printed.splitlines() if "│" in line)
+    assert "".join(visible(name)[:40].split()) in "".join(first.split())
+    assert len(printed.splitlines()) < 60
+
+
+class Cells(HTMLParser):
+    """The text of the cells and items of a page, as a browser shows it."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.texts, self.tags = [], set()
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        if tag in ("td", "th", "li", "p", "code"):
+            self.texts.append("")
+
+    def handle_data(self, data):
+        if self.texts:
+            self.texts[-1] += data
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_are_shown_as_text_by_markdown(name, tmp_path):
+    runs = [run_row(spec, seed, device=name) for seed in range(2) for spec in (name, "none")]
+    command = f"python bench.py --data {name}"
+    write_markdown(Tables(runs, []), tmp_path / "page.md", command)
+    markdown = MarkdownIt("commonmark").enable(["table", "strikethrough"])
+    page = Cells(markdown.render((tmp_path / "page.md").read_text(encoding="utf-8")))
+    table = {"table", "thead", "tbody", "tr", "th", "td"}
+    assert page.tags == {"h1", "p", "code", "ul", "li"} | table
+    texts = [text.rstrip("\n") for text in page.texts]
+    assert texts.count(visible(name)) == 3  # two seeds, and the statistics
+    assert visible(command) in texts
+    assert any(text.startswith(f"none and {visible(name)} are equal") for text in texts)
+    assert f"{visible(name)}; mixbench 1; 2026-01-01" in texts
 
 
 def test_every_control_band_is_said():

@@ -67,5 +67,5 @@ def test_everything_of_a_run_is_read(tmp_path):
     key = ("cutmix", 4)
     assert data.commands == ["python bench.py --seeds 0,1,2"]
     assert [row.train_loss for row in data.logs[key]] == [2.5, 1.5]
-    assert data.lam[key].shape == (50, 2) and data.correct[key].shape == (200,)
+    assert data.lam[key].shape == (50, 2) and data.correct[key].right.shape == (200,)
     assert data.gallery == {places.gallery: []}

@@ -18,10 +18,13 @@ from mixbench.runs.samples import (
 def test_bitmaps_survive_the_disk(tmp_path, count):
     flags = np.random.default_rng(0).random(count) < 0.5
     write_correct(tmp_path / "a" / "correct.npz", flags)
-    assert np.array_equal(read_correct(tmp_path / "a" / "correct.npz"), flags)
+    assert np.array_equal(read_correct(tmp_path / "a" / "correct.npz").right, flags)
     (tmp_path / "bad.npz").write_bytes(b"no bitmap")
     with pytest.raises(ValueError, match="not a bitmap"):
         read_correct(tmp_path / "bad.npz")
+    write_correct(tmp_path / "names.npz", [True, False], ["a", "b", "c"])
+    with pytest.raises(ValueError, match="3 names are not those of 2 images"):
+        read_correct(tmp_path / "names.npz")
 
 
 def test_bitmaps_are_an_eighth_of_a_byte_an_image(tmp_path):

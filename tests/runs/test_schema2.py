@@ -207,7 +207,7 @@ def test_the_folders_of_its_seeds_are_read(tmp_path):
     [epoch] = data.logs[key]
     assert (epoch.epoch, epoch.top1, epoch.top1_ema) == (0, 30.0, None)
     assert data.lam[key].tolist() == [[0.5, 0.25]]
-    assert data.correct[key].tolist() == [True, False]
+    assert data.correct[key].right.tolist() == [True, False]
 
 
 def test_its_page_is_drawn_and_it_is_merged(tmp_path):

@@ -133,6 +133,8 @@ def test_files_are_written_and_load_in_timm(tiny, tmp_path):
     timm.models.load_checkpoint(model, str(folder.weights))
     for name, value in model.state_dict().items():
         assert torch.equal(value, learner.ema.module.state_dict()[name])
+    content = torch.load(folder.weights, map_location="cpu", weights_only=True)
+    assert content["classes"] == list(data.identity.classes) and len(content["classes"]) == 10
     assert folder.log.read_text().startswith("epoch,lr,train_loss,top1")
     assert learner.log[-1].top1_ema is not None
 
