@@ -117,10 +117,13 @@ class _Reader:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of a backslash that escapes nothing
                 try:
-                    return Quoted(ast.literal_eval(quoted))
+                    text = ast.literal_eval(quoted)
+                    if "\0" not in text:  # which no file nor path holds
+                        return Quoted(text)
                 except (SyntaxError, ValueError):
-                    self._at = begin
-        raise self._mistake("a quotation that does not end, or that Python cannot read")
+                    pass
+            self._at = begin
+        raise self._mistake("a quotation that does not end, that Python cannot read or with a NUL")
 
     def _several(self, depth: int) -> Several:
         opening = self._next
