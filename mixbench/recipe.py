@@ -514,6 +514,18 @@ def _check_schedule(recipe: Recipe) -> None:
             )
 
 
+def check_warmup(recipe: Recipe, steps_per_epoch: int) -> None:
+    """ValueError where a warm-up that is below the epochs is as long as all their updates."""
+    warmup = round(recipe.warmup_epochs * steps_per_epoch)
+    updates = recipe.epochs * steps_per_epoch
+    if recipe.sched_on_updates and 0 < updates <= warmup:
+        raise ValueError(
+            f"warmup_epochs {recipe.warmup_epochs:g} is {warmup} of {updates} updates, "
+            f"{steps_per_epoch} an epoch, and the rate only rises: take --warmup-epochs "
+            f"{warmup_for(recipe.epochs)}"
+        )
+
+
 def warmup_for(epochs: int) -> int:
     """Epochs of warm-up that suit a run of so many: a tenth, one at least, none of one epoch."""
     return max(epochs // 10, 1) if epochs > 1 else 0

@@ -94,9 +94,17 @@ class _Reader:
     def take(self, mark: str) -> None:
         """Read a mark that has to stand here."""
         if self._next != mark:
-            raise self._mistake(f"{shown(mark)} is missing")
+            raise self._mistake(self._instead(mark))
         self._at += 1
         self._skip()
+
+    def _instead(self, mark: str) -> str:
+        """What is wrong where a mark has to stand and another character does."""
+        if self.at_end:  # a comma is looked for between values alone, which a bracket holds
+            return "a bracket is not closed"
+        if self._next in (")", "]"):
+            return f"{shown(self._next)} closes no bracket"
+        return "braces hold no values" if self._next in ("{", "}") else f"{shown(mark)} is missing"
 
     def value(self, depth: int) -> Value:
         """Read a value."""
@@ -108,7 +116,8 @@ class _Reader:
             return self._several(depth)
         word = self._match(_WORD)
         if word is None:
-            raise self._mistake("a value is missing")
+            braces = self._next in ("{", "}")
+            raise self._mistake("braces hold no values" if braces else "a value is missing")
         return self._call(word, depth) if self._next == "(" else Word(word)
 
     def _quoted(self) -> Quoted:
@@ -117,10 +126,13 @@ class _Reader:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of a backslash that escapes nothing
                 try:
-                    return Quoted(ast.literal_eval(quoted))
+                    text = ast.literal_eval(quoted)
+                    if "\0" not in text:  # which no file nor path holds
+                        return Quoted(text)
                 except (SyntaxError, ValueError):
-                    self._at = begin
-        raise self._mistake("a quotation that does not end, or that Python cannot read")
+                    pass
+            self._at = begin
+        raise self._mistake("a quotation that does not end, that Python cannot read or with a NUL")
 
     def _several(self, depth: int) -> Several:
         opening = self._next
@@ -150,7 +162,9 @@ class _Reader:
         if word is not None and self._next == "=":
             self.take("=")
             return word, self.value(depth + 1)
-        if self._next in ("", "{", "}", "]") or (word is None and self._next in ",="):
+        if self._next in ("", "{", "}", "]"):
+            raise self._mistake(self._instead(")"))
+        if word is None and self._next in ",=":
             raise self._mistake("a parameter is missing")
         self._at = begin
         given = self._text[begin : begin + 80].split(",")[0]

@@ -246,11 +246,9 @@ def _why(text: str, hint: Any) -> str:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Option:
-    """What an option says of itself: its meaning, where it belongs, and the values it takes."""
+class Bounds:
+    """The values that an option or a strategy's parameter takes, beside its type."""
 
-    help: str
-    group: str
     above: float | None = None
     at_least: float | None = None
     at_most: float | None = None
@@ -258,7 +256,7 @@ class Option:
     choices: tuple[str, ...] = ()  # of text; where a bound is given too, a number is right as well
 
     def check(self, name: str, value: Any) -> None:
-        """ValueError where the option `name` must not be `value`, which is of its type."""
+        """ValueError where what is called `name` must not be `value`, which is of its type."""
         if self.choices and value in self.choices:
             return
         parts = value if isinstance(value, tuple) else (value,)
@@ -305,6 +303,14 @@ class Option:
         )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Option(Bounds):
+    """What an option says of itself: its meaning, where it belongs, and the values it takes."""
+
+    help: str
+    group: str
+
+
 def _bound(number: float) -> str:
     """A number, or the power of two that a large integer is."""
     if isinstance(number, int) and number >= 2**16 and number & (number - 1) == 0:
@@ -334,3 +340,32 @@ def option(
         choices=choices,
     )
     return dataclasses.field(default=default, metadata={"option": meaning})
+
+
+def parameter(
+    default: T,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> T:
+    """A field of a strategy that check_parameters looks at, with its `Bounds` in the metadata."""
+    bounds = Bounds(above=above, at_least=at_least, at_most=at_most, choices=choices)
+    return dataclasses.field(default=default, metadata={"bounds": bounds})
+
+
+def check_parameters(strategy: Any, cls: type, name: str) -> None:
+    """ValueError where a field that `cls` declares with `parameter` is of another type or value.
+
+    A subclass that declares the field anew is held to the same.
+    """
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        value, what = getattr(strategy, field.name), f"{name} {field.name}"
+        if "bounds" not in field.metadata:
+            continue
+        coerce(value, hints[field.name], what)
+        if isinstance(value, str) and (not value.strip() or "\0" in value):
+            raise ValueError(f"{what} must not be empty nor hold a NUL, not {shown(value)}")
+        field.metadata["bounds"].check(what, value)

@@ -1,14 +1,17 @@
 """Both DeiT-S recipes against the table of what the two repositories do, cell by cell."""
 
+import itertools
 from pathlib import Path
 
 import pytest
 import torch
 
+from mixbench.cli import main
 from mixbench.data.transforms import eval_transform, train_transform
 from mixbench.models.build import recipe_model
 from mixbench.recipe import (
     Recipe,
+    check_warmup,
     load_recipe,
     parse_value,
     recipe_hash,
@@ -394,11 +397,44 @@ def test_fields_that_go_together_are_right(values):
     assert load_recipe("deit_small", values)
 
 
-@pytest.mark.parametrize("epochs", range(1, 400))
-def test_the_advised_warm_up_is_right(epochs):
-    for updates in (False, True):
+def test_the_advised_warm_up_is_right():
+    for epochs, updates in itertools.product(range(1, 60), (False, True)):
         fields = {"epochs": epochs, "warmup_epochs": warmup_for(epochs)}
-        assert load_recipe("deit_small", fields | {"sched_on_updates": updates})
+        recipe = load_recipe("deit_small", fields | {"sched_on_updates": updates})
+        for steps in (0, 1, 2, 1251):
+            check_warmup(recipe, steps)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "warmup", "steps", "message"),
+    [
+        (1, 0.9, 1, "warmup_epochs 0.9 is 1 of 1 updates, 1 an epoch.* take --warmup-epochs 0$"),
+        (1, 0.9, 2, "is 2 of 2 updates"),
+        (1, 0.7, 2, None),  # one of two
+        (1, 0.4, 1, None),  # rounded to none
+        (2, 1.6, 1, "is 2 of 2 updates, 1 an epoch.* take --warmup-epochs 1$"),
+        (2, 1.4, 1, None),
+        (2, 1.9, 5, "is 10 of 10 updates"),
+        (2, 1.9, 4, "is 8 of 8 updates"),  # 7.6, rounded
+        (2, 1.8, 4, None),  # 7 of 8
+    ],
+)
+def test_a_warm_up_is_shorter_than_the_updates(epochs, warmup, steps, message):
+    fields = {"epochs": epochs, "warmup_epochs": warmup, "sched_on_updates": True}
+    recipe = load_recipe("deit_small", fields)
+    if message is None:
+        return check_warmup(recipe, steps)
+    with pytest.raises(ValueError, match=message):
+        check_warmup(recipe, steps)
+
+
+def test_a_run_that_only_warms_up_is_refused_before_anything_is_written(tmp_path, capsys):
+    out = tmp_path / "run"
+    options = ["--sched-on-updates", "--epochs", "1", "--warmup-epochs", "0.9"]
+    sizes = ["--batch-size", "64", "--limit-train", "64", "--limit-val", "20"]
+    command = ["--config", "quick", "--strategies", "none", "--out", str(out), *options, *sizes]
+    assert main([*command, "--mode", "accuracy"]) == 2
+    assert "1 of 1 updates" in capsys.readouterr().err and not out.exists()
 
 
 def test_a_name_is_a_file_that_lies_here_or_a_shipped_recipe(tmp_path, monkeypatch):

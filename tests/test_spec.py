@@ -125,6 +125,47 @@ def test_odd_texts_end_in_a_short_sentence(text):
     assert len(str(caught.value)) < 500 and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("cutmix(alpha={1: 2})", "braces hold no values at '{1: 2}"),
+        ("cutmix(alpha={1, 2})", "braces hold no values"),
+        ("cutmix(alpha=[{1}])", "braces hold no values"),
+        ("{cutmix}", "braces hold no values"),
+        ("cutmix{alpha=1}", "braces hold no values"),
+        ("cutmix(alpha=1}", "braces hold no values"),
+        ("cutmix({alpha=1})", "braces hold no values"),
+        ("cutmix(", "a bracket is not closed at its end"),
+        ("cutmix(alpha=1", "a bracket is not closed"),
+        ("cutmix(alpha", "a bracket is not closed"),
+        ("transmix(base=cutmix(alpha=1)", "a bracket is not closed"),
+        ("cutmix(alpha=[1", "a bracket is not closed"),
+        ("cutmix(alpha=[1)", r"'\)' closes no bracket"),
+        ("cutmix(alpha=(1])", "']' closes no bracket"),
+        ("cutmix]", "']' closes no bracket"),
+        ("cutmix())", r"'\)' closes no bracket"),
+        ("cutmix[alpha=1]", r"',' is missing at '\[alpha=1\]'"),
+        ("cutmix(alpha=1, alpha=2)", "^cutmix alpha is given twice$"),
+        ("transmix(base=mixup(alpha=1, alpha=1))", "^mixup alpha is given twice$"),
+        ("transmix(base=" * 22 + "cutmix" + ")" * 22, "more than 20 brackets in each other"),
+        ("cutmix(alpha=" + "[" * 22 + "1" + "]" * 22 + ")", "more than 20 brackets in each other"),
+        ("attentivecutmix(network='a'b')", "',' is missing at \"b'"),
+        ('attentivecutmix(network="a)', "a quotation that does not end"),
+        ("attentivecutmix(network='a\\0b')", "with a NUL"),
+        ("cutmix(alpha=\"'1'\")", "alpha must be a number, not \"'1'\"$"),
+    ],
+)
+def test_brackets_braces_and_quotes_are_explained(text, message):
+    with pytest.raises(ValueError, match=message):
+        create_strategy(text)
+
+
+@pytest.mark.parametrize("text", ['a"b', "it's", "'\"", "a\\b", "(a", "{a}", "a, b=c"])
+def test_quotes_in_quotes_come_back(text):
+    strategy = AttentiveCutMix(network=text)
+    assert create_strategy(strategy_spec(strategy)) == strategy
+
+
 def test_many_strategies_are_read_in_linear_time():
     assert len(create_strategies(",".join(f"mixup(alpha={n})" for n in range(1, 3001)))) == 3000
 

@@ -25,7 +25,8 @@ and `1:30`, `0x10`, `1_000`, `inf` and `nan` are no numbers. A switch is `true` 
 nothing is `null`, in any case; `yes`, `on`, `~` and an empty value are refused. Several numbers
 stand between commas. Anchors, tags and nesting are not read in a file. Values that contradict each
 other are refused with the way out: `--epochs 10` beside the 20 epochs of warm-up of `deit_small`
-asks for `--warmup-epochs 1` too.
+asks for `--warmup-epochs 1` too. By updates, a warm-up as long as all of them is refused
+once the data are known.
 """
 
 

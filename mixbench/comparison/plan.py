@@ -11,7 +11,7 @@ from mixbench.data.datasets import open_data
 from mixbench.data.folders import check_splits
 from mixbench.data.sources import Data
 from mixbench.mix import MixStrategy
-from mixbench.recipe import Recipe, recipe_hash, recipe_values
+from mixbench.recipe import Recipe, check_warmup, recipe_hash, recipe_values
 from mixbench.runs.directory import RunDirectory, numbered
 from mixbench.runs.identity import Identity, digest
 from mixbench.spec import strategy_spec
@@ -166,6 +166,8 @@ def fitted(plan: Plan, data: Data, *, ending: str = "") -> Plan:
     A directory that no option named is runs/<recipe>-<hash of the question> with `ending`: the same
     for the same data by another path, and the next free number where it holds results.
     """
+    if plan.trains:
+        check_warmup(plan.recipe, len(data.train.labels) // plan.recipe.batch_size)
     if not plan.named:
         specs = [strategy_spec(strategy) for strategy in plan.strategies]
         question = specs, plan.seeds, plan.mode, plan.rounds

@@ -9,6 +9,7 @@ from mixbench.mix import MixContext, MixedBatch, MixStrategy, ModelOutput, Needs
 from mixbench.registry import register_strategy
 from mixbench.strategies.cutmix import CutMix
 from mixbench.strategies.mixup import Mixup
+from mixbench.values import check_parameters, parameter
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,15 +20,12 @@ if TYPE_CHECKING:
 class Alternate(MixStrategy):
     """`first` with probability `switch_prob` (timm's), else `second`, drawn once a batch."""
 
-    first: MixStrategy = CutMix()
-    second: MixStrategy = Mixup()
-    switch_prob: float = 0.5
+    first: MixStrategy = parameter(CutMix())
+    second: MixStrategy = parameter(Mixup())
+    switch_prob: float = parameter(0.5, at_least=0, at_most=1)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.switch_prob <= 1:
-            raise ValueError(
-                f"alternate switch_prob must be between 0 and 1, not {self.switch_prob}"
-            )
+        check_parameters(self, Alternate, "alternate")
         self.needs  # noqa: B018  two different attentions are refused here, not at the first step
 
     @property

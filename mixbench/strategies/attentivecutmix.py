@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from mixbench.mix import MixContext, MixedBatch, MixStrategy, Needs, beta, mirrored
 from mixbench.registry import register_strategy
+from mixbench.values import check_parameters, parameter
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,24 +60,14 @@ class AttentiveCutMix(MixStrategy):
     and sees normalised images.
     """
 
-    k: int | str = 6
-    network: str = "resnet50"
-    channel: str = "mean"  # Differs: the released code takes the last channel
-    dtype: str = "float32"
+    k: int | str = parameter(6, at_least=0, at_most=2**16, choices=("beta",))
+    network: str = parameter("resnet50")
+    # Differs: the released code takes the last channel
+    channel: str = parameter("mean", choices=CHANNELS)
+    dtype: str = parameter("float32", choices=DTYPES)
 
     def __post_init__(self) -> None:
-        if self.k != "beta" and (isinstance(self.k, str) or self.k < 0):
-            raise ValueError(
-                f"attentivecutmix k must be a number of cells, 0 or more, or 'beta', not {self.k!r}"
-            )
-        for name, known in (("channel", CHANNELS), ("dtype", DTYPES)):
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"attentivecutmix {name} must be one of {', '.join(known)}, "
-                    f"not {getattr(self, name)!r}"
-                )
-        if not self.network:
-            raise ValueError("attentivecutmix network must name a network, such as resnet50")
+        check_parameters(self, AttentiveCutMix, "attentivecutmix")
 
     @property
     def needs(self) -> Needs:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ from mixbench.mix import (
     send,
 )
 from mixbench.registry import register_strategy
+from mixbench.values import check_parameters, parameter
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,12 +32,11 @@ class CutMix(MixStrategy):
     Differs: the partner is the mirrored batch, as in timm; CutMix's own code permutes.
     """
 
-    alpha: float = 1.0
-    per_sample: bool = False
+    alpha: float = parameter(1.0, above=0)
+    per_sample: bool = parameter(False)
 
     def __post_init__(self) -> None:
-        if not 0 < self.alpha < math.inf:
-            raise ValueError(f"cutmix alpha must be above 0, not {self.alpha}")
+        check_parameters(self, CutMix, "cutmix")
 
     def mix(self, images: Tensor, labels: Tensor, ctx: MixContext) -> MixedBatch:
         height, width = images.shape[-2:]

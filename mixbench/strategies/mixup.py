@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mixbench.mix import MixContext, MixedBatch, MixStrategy, beta, mirrored
 from mixbench.registry import register_strategy
+from mixbench.values import check_parameters, parameter
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,11 +21,10 @@ class Mixup(MixStrategy):
     Differs: the partner is the mirrored batch, as in timm.
     """
 
-    alpha: float = 0.8
+    alpha: float = parameter(0.8, above=0)
 
     def __post_init__(self) -> None:
-        if not 0 < self.alpha < math.inf:
-            raise ValueError(f"mixup alpha must be above 0, not {self.alpha}")
+        check_parameters(self, Mixup, "mixup")
 
     def mix(self, images: Tensor, labels: Tensor, ctx: MixContext) -> MixedBatch:
         import numpy as np

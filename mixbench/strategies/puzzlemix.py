@@ -20,11 +20,13 @@ from mixbench.mix import (
     uniform,
 )
 from mixbench.registry import register_strategy
+from mixbench.values import check_parameters, parameter
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 BLOCKS = (2, 4, 8, 16)  # blocks along a side
+LARGEST = 1e6  # weight of a term; others are lost beside a larger one, which overflows at last
 
 
 def cell_size(height: int, width: int, neigh_size: int) -> int:
@@ -94,34 +96,21 @@ class PuzzleMix(MixStrategy):
     more, where the official code keeps the gradients of the saliency pass.
     """
 
-    alpha: float = 1.0
-    num_labels: int = 3
-    beta: float = 1.2
-    gamma: float = 0.5
-    eta: float = 0.2
-    neigh_size: int = 2
-    transport: bool = True
-    transport_eps: float = 0.8
-    clean_lam: float = 0.0
-    adv_p: float = 0.0
-    adv_eps: float = 10.0
+    alpha: float = parameter(1.0, above=0)
+    num_labels: int = parameter(3, at_least=2, at_most=4)
+    beta: float = parameter(1.2, at_least=0, at_most=LARGEST)
+    # gamma above 1 could make edges negative, and the mask's problem hard
+    gamma: float = parameter(0.5, at_least=0, at_most=1)
+    eta: float = parameter(0.2, at_least=0, at_most=LARGEST)
+    neigh_size: int = parameter(2, at_least=1, at_most=2**16)
+    transport: bool = parameter(True)
+    transport_eps: float = parameter(0.8, at_least=0, at_most=LARGEST)
+    clean_lam: float = parameter(0.0, at_least=0, at_most=LARGEST)
+    adv_p: float = parameter(0.0, at_least=0, at_most=1)
+    adv_eps: float = parameter(10.0, at_least=0, at_most=255)
 
     def __post_init__(self) -> None:
-        if not 0 < self.alpha < math.inf:
-            raise ValueError(f"puzzlemix alpha must be above 0, not {self.alpha}")
-        if self.num_labels not in (2, 3, 4):
-            raise ValueError(f"puzzlemix num_labels must be 2, 3 or 4, not {self.num_labels}")
-        if self.neigh_size < 1:
-            raise ValueError(f"puzzlemix neigh_size must be at least 1, not {self.neigh_size}")
-        for name in ("beta", "eta", "transport_eps", "clean_lam", "adv_eps"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"puzzlemix {name} must be 0 or more, not {getattr(self, name)}")
-        # gamma above 1 could make edges negative, and the mask's problem hard
-        for name in ("gamma", "adv_p"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(
-                    f"puzzlemix {name} must be between 0 and 1, not {getattr(self, name)}"
-                )
+        check_parameters(self, PuzzleMix, "puzzlemix")
 
     @property
     def needs(self) -> Needs:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from mixbench.mix import (
     send,
 )
 from mixbench.registry import register_strategy
+from mixbench.values import check_parameters, parameter
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,21 +63,15 @@ class SaliencyMix(MixStrategy):
     Differs: the partner is the mirrored batch, as in timm; the released code permutes.
     """
 
-    alpha: float = 1.0
-    scope: str = "sample"  # Differs: the released code has one box a batch
+    alpha: float = parameter(1.0, above=0)
+    # Differs: the released code has one box a batch
+    scope: str = parameter("sample", choices=SCOPES)
     # Differs: the released code's map is noise, of an image whose red and blue are exchanged: it
     # hands RGB to a detector of BGR. With the right scale and its order, 138 of 256 boxes are ours
-    source: str = "uint8"
+    source: str = parameter("uint8", choices=SOURCES)
 
     def __post_init__(self) -> None:
-        if not 0 < self.alpha < math.inf:
-            raise ValueError(f"saliencymix alpha must be above 0, not {self.alpha}")
-        for name, known in (("scope", SCOPES), ("source", SOURCES)):
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"saliencymix {name} must be one of {', '.join(known)}, "
-                    f"not {getattr(self, name)!r}"
-                )
+        check_parameters(self, SaliencyMix, "saliencymix")
 
     @property
     def needs(self) -> Needs:

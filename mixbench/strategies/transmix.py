@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mixbench.mix import MixContext, MixedBatch, MixStrategy, ModelOutput, Needs
 from mixbench.registry import register_strategy
 from mixbench.strategies.cutmix import CutMix
+from mixbench.values import check_parameters, parameter
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,22 +60,14 @@ class TransMix(MixStrategy):
     by area.
     """
 
-    base: MixStrategy = CutMix()
-    attention_weight: float = 0.5
-    attention: int | str = "last"
-    downsample: str = "nearest"
-    renormalise: bool = True  # Differs: equation 7 does not; the released code does
+    base: MixStrategy = parameter(CutMix())
+    attention_weight: float = parameter(0.5, at_least=0, at_most=1)
+    attention: int | str = parameter("last", at_least=1, at_most=1000)
+    downsample: str = parameter("nearest", choices=DOWNSAMPLE)
+    renormalise: bool = parameter(True)  # Differs: equation 7 does not; the released code does
 
     def __post_init__(self) -> None:
-        if not 0 <= self.attention_weight <= 1:
-            raise ValueError(
-                f"transmix attention_weight must be between 0 and 1, not {self.attention_weight}"
-            )
-        if self.downsample not in DOWNSAMPLE:
-            raise ValueError(
-                f"transmix downsample must be one of {', '.join(DOWNSAMPLE)}, "
-                f"not {self.downsample!r}"
-            )
+        check_parameters(self, TransMix, "transmix")
         self.needs  # noqa: B018  two different attentions are refused here, not at the first step
 
     @property

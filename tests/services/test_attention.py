@@ -427,9 +427,19 @@ class Holder(torch.nn.Module):
         return self.backbone(images)
 
 
+def distributed(model):
+    """A model in DistributedDataParallel, whose __init__ would want a group of processes."""
+    kind = torch.nn.parallel.DistributedDataParallel
+    wrapped = kind.__new__(kind)
+    torch.nn.Module.__init__(wrapped)
+    wrapped.module = model
+    return wrapped
+
+
 @pytest.mark.parametrize(
     ("wrap", "message"),
     [
+        (distributed, r"DistributedDataParallel only holds .* one, model\.module$"),
         (torch.nn.DataParallel, r"DataParallel only holds .* pass the inner one, model\.module$"),
         (Holder, r"Holder only holds .* model\.backbone$"),
         (lambda model: Holder(Holder(model)), r"model\.backbone\.backbone$"),

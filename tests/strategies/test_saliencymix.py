@@ -174,11 +174,11 @@ def test_a_gpu_gives_the_same_and_is_not_waited_for(checkpoint):
         ("saliencymix(alpha=0)", "above 0"),
         ("saliencymix(scope=image)", "sample, batch, not 'image'"),
         ("saliencymix(source=cv)", "uint8, opencv, official"),
-        ("attentivecutmix(k=-1)", "0 or more"),
-        ("attentivecutmix(k=all)", "'beta', not 'all'"),
+        ("attentivecutmix(k=-1)", r"number between 0 and 2\*\*16, not -1"),
+        ("attentivecutmix(k=all)", r"'beta' or a whole number .*, not 'all'"),
         ("attentivecutmix(channel=first)", "mean, last"),
         ("attentivecutmix(dtype=half)", "float32, bfloat16"),
-        ("attentivecutmix(network='')", "must name a network"),
+        ("attentivecutmix(network='')", "must not be empty"),
     ],
 )
 def test_mistakes_are_explained(text, message):

@@ -31,6 +31,7 @@ RECIPE = {
     "micro_batch": 8,
     "mix_prob": 1.0,
     "smoothing": 0.1,
+    "weight_decay": 0.5,  # loud: 25 updates show little of 0.03
     "clip_grad": 1.0,
     "model_ema": True,
     "headline": "ema",
