@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mixbench.models.register import register_models
 
 if TYPE_CHECKING:
+    from mixbench.comparison.api import Comparison, compare
     from mixbench.mix import (
         MixContext,
         MixedBatch,
@@ -36,6 +37,7 @@ _HOME = {
         "soft_targets",
         "step_rng",
     ),
+    "comparison.api": ("Comparison", "compare"),
     "models.class_token": ("NoClassAttention",),
     "registry": ("list_strategies", "register_strategy"),
     "services.attention": ("ClassAttention", "attention_tap"),
@@ -46,6 +48,7 @@ _MODULE = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "ClassAttention",
+    "Comparison",
     "MixContext",
     "MixStrategy",
     "MixedBatch",
@@ -53,6 +56,7 @@ __all__ = [
     "Needs",
     "NoClassAttention",
     "attention_tap",
+    "compare",
     "create_strategies",
     "create_strategy",
     "list_strategies",

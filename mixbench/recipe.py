@@ -17,6 +17,7 @@ from mixbench.yaml_lines import yaml_lines
 
 LARGEST_SIDE = 4096  # pixels
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+PLACES = ("init",)  # fields that say where something lies: what lies there has a field of its own
 MODEL_PARTS = ("patch_size", "embed_dim", "depth", "num_heads")
 
 
@@ -66,6 +67,24 @@ class Recipe:
         help="number of a block's attention heads; null is the model's own",
         above=0,
         at_most=1000,
+    )
+    pretrained: bool = option(
+        False,
+        group="model",
+        help="start from timm's weights of the model's tag, or of timm's default tag without one",
+    )
+    init: str | None = option(
+        None,
+        group="model",
+        help=(
+            "file of weights to start from: a last.pt, what timm, TransMix, DeiT, DINO, XCiT, "
+            "CaiT, PVT or Swin save, or .safetensors"
+        ),
+    )
+    init_sha256: str | None = option(
+        None,
+        group="model",
+        help="SHA-256 of that file, which must have it; null is filled in from the file",
     )
     drop_rate: float = option(
         0.0,
@@ -188,6 +207,16 @@ class Recipe:
         help="weight decay; biases, norms and tokens have none",
         at_least=0,
         at_most=1000,
+    )
+    layer_decay: float | None = option(
+        None,
+        group="optimization",
+        help=(
+            "rate of each block by that of the block after it, the classifier's being lr; null is "
+            "one rate for all"
+        ),
+        above=0,
+        at_most=1,
     )
     warmup_epochs: float = option(
         20,
@@ -382,7 +411,13 @@ class Recipe:
             value = getattr(self, name)
             coerce(value, HINTS[name], name)
             meaning.check(name, value)
-        for check in (_check_models, _check_schedule, _check_averages, _check_augmentation):
+        for check in (
+            _check_models,
+            _check_start,
+            _check_schedule,
+            _check_averages,
+            _check_augmentation,
+        ):
             check(self)
 
     @classmethod
@@ -408,16 +443,30 @@ def _check_models(recipe: Recipe) -> None:
         field, size = f"{prefix}model", f"{prefix}image_size"
         name = getattr(recipe, field)
         plain, dot, _ = name.partition(".")
-        if dot:
+        if dot and (prefix or not recipe.pretrained):
+            load = "" if prefix else ", or --pretrained"
             raise ValueError(
                 f"{field} {shown(name)} has a tag, which names pretrained weights, and nothing is "
-                f"pretrained: take --{field.replace('_', '-')} {shortened(plain)}"
+                f"pretrained: take --{field.replace('_', '-')} {shortened(plain)}{load}"
             )
         named = re.search(r"(?:patch|_p)([1-9][0-9]{0,3})(?![0-9])", name)
         if recipe.patch_size and not prefix:
             check_multiple(size, getattr(recipe, size), recipe.patch_size, "patch_size ")
         elif named:
             check_multiple(size, getattr(recipe, size), int(named[1]))
+
+
+def _check_start(recipe: Recipe) -> None:
+    """ValueError where the weights to start from are said twice, or not wholly."""
+    if recipe.pretrained and recipe.init is not None:
+        raise ValueError("pretrained and init exclude each other: give --pretrained or --init FILE")
+    digits = recipe.init_sha256
+    if digits is None:
+        return
+    if recipe.init is None:
+        raise ValueError("init_sha256 needs the file that it is of: give --init FILE")
+    if not re.fullmatch("[0-9a-f]{64}", digits):
+        raise ValueError(f"init_sha256 must be 64 hex digits in lower case, not {shown(digits)}")
 
 
 def check_multiple(field: str, side: int, patch: int, noun: str = "the patches' side ") -> None:
@@ -507,12 +556,19 @@ def load_recipe(
     The file's MODEL_PARTS are those of its model: they do not hold for another one that
     `overrides` names. ValueError for any mistake in it.
     """
+    return Recipe(**recipe_values(path, overrides))
+
+
+def recipe_values(
+    path: str | Path | None = None, overrides: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The fields that a recipe's file and `overrides` give, as `load_recipe` takes them."""
     overrides = overrides or {}
     values = _read_file(_find(os.fspath(path))) if path is not None else {}
     if overrides.get("model", values.get("model")) != values.get("model"):
         values = {name: value for name, value in values.items() if name not in MODEL_PARTS}
     values |= overrides
-    return Recipe(**{name: parse_value(name, value) for name, value in values.items()})
+    return {name: parse_value(name, value) for name, value in values.items()}
 
 
 def _find(name: str) -> Path:
@@ -559,11 +615,12 @@ def recipe_text(recipe: Recipe) -> str:
 def recipe_hash(recipe: Recipe, **data: Any) -> str:
     """Ten hex digits of what changes numbers.
 
-    That is every field but the seed and the speed part's, and the data's description.
+    That is every field but the seed, where the weights lie and the speed part's, and the data's
+    description.
     """
     values = {
         name: value
         for name, value in dataclasses.asdict(recipe).items()
-        if name != "seed" and not name.startswith("speed_")
+        if name not in ("seed", *PLACES) and not name.startswith("speed_")
     }
     return hashlib.sha256(json.dumps([values, data], sort_keys=True).encode()).hexdigest()[:10]

@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import shlex
 from importlib.util import find_spec
-from pathlib import Path
 
 from mixbench.commands.list import print_strategies
 from mixbench.commands.options import bench_parser, load_plugins
-from mixbench.comparison.plan import Plan, check_early, fitted, plan_data
+from mixbench.comparison.plan import Plan, check_early, fitted, make_plan, plan_data
 from mixbench.data.sources import Data
-from mixbench.recipe import load_recipe, recipe_text
+from mixbench.recipe import recipe_text
 from mixbench.registry import BUILTIN
 from mixbench.spec import create_strategies, strategy_spec
 from mixbench.watch import process_count
@@ -66,20 +65,17 @@ def plan_of(options: argparse.Namespace, argv: list[str]) -> Plan:
     """What the options ask for; ValueError for a mistake in them."""
     strategies = create_strategies(options.strategies)
     check_combinations(options)
-    real = options.data is not None or options.dataset not in (None, "scenes")
-    config = options.config or ("deit_small" if real else "quick")
     overrides = {
         key.partition(".")[2]: value
         for key, value in vars(options).items()
         if key.startswith("recipe.")
     }
-    recipe = load_recipe(config, overrides)
-    return Plan(
-        strategies=strategies,
-        recipe=recipe,
-        seeds=options.seeds or (recipe.seed,),
-        out=options.out or Path("runs") / Path(config).stem,
-        named=options.out is not None,
+    return make_plan(
+        strategies,
+        overrides,
+        config=options.config,
+        seeds=options.seeds,
+        out=options.out,
         command=shlex.join(["python", "bench.py", *argv]),
         **{name: getattr(options, name) for name in PLAN_OPTIONS},
     )

@@ -88,7 +88,8 @@ def _add_what(parser: Parser) -> None:
         "--config",
         type=path_or_name,
         metavar="FILE",
-        help="recipe, a YAML file or a shipped one's name (default: quick; deit_small with data)",
+        help="recipe, a YAML file or a shipped one's name (default: quick; deit_small with data; "
+        "finetune with --init or --pretrained)",
     )
     add(
         "--seeds",

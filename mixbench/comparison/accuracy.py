@@ -20,6 +20,7 @@ from mixbench.data.transforms import eval_transform
 from mixbench.evaluations.label_error import label_error
 from mixbench.files import WriteError
 from mixbench.mix import MixStrategy, hashed_seed
+from mixbench.models.start import weights_name
 from mixbench.recipe import Recipe
 from mixbench.report.gallery import Shown, draw_gallery, mixed_grid
 from mixbench.runs.directory import RunDirectory
@@ -138,6 +139,8 @@ def _row(
         train_images=len(data.train.labels),
         num_classes=len(data.classes),
         model=recipe.model,
+        weights=weights_name(recipe),
+        weights_sha256=recipe.init_sha256,
         params_m=sum(p.numel() for p in learner.model.parameters()) / 1e6,
         attention=needs.attention,
         network=needs.network,

@@ -10,6 +10,7 @@ from pathlib import Path
 from mixbench.comparison.plan import Plan
 from mixbench.data.sources import Data
 from mixbench.mix import MixStrategy
+from mixbench.recipe import PLACES
 from mixbench.rules import parts_of
 from mixbench.runs.environment import versions
 from mixbench.spec import strategy_spec
@@ -17,11 +18,13 @@ from mixbench.spec import strategy_spec
 
 def facts(plan: Plan, data: Data) -> dict[str, str]:
     """What must be the same in all processes of a run, in words by name."""
-    identity = data.identity
+    identity, recipe = data.identity, dataclasses.asdict(plan.recipe)
+    for name in PLACES:
+        del recipe[name]
     return {
         "the strategies": ", ".join(map(strategy_spec, plan.strategies)),
         "the plug-ins' code": " ".join(sorted(set(map(code_of, plan.strategies)))),
-        **{f"the recipe's {name}": str(v) for name, v in dataclasses.asdict(plan.recipe).items()},
+        **{f"the recipe's {name}": str(value) for name, value in recipe.items()},
         "the seeds": str(plan.seeds),
         "the part to measure": f"{plan.mode}, {plan.rounds} rounds",
         "--resume": str(plan.resume),

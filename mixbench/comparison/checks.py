@@ -7,6 +7,7 @@ import torch
 from mixbench.comparison.plan import Plan
 from mixbench.data.transforms import train_transform
 from mixbench.models.build import check_model, check_recipe_model
+from mixbench.models.start import check_start
 from mixbench.runtime import choose_device
 from mixbench.training.batches import check_division
 from mixbench.training.optim import check_optimizer
@@ -18,6 +19,7 @@ def check_plan(plan: Plan) -> None:
     recipe = plan.recipe
     if plan.trains:
         check_recipe_model(recipe)
+        check_start(recipe)
         train_transform(recipe)
     if plan.times:
         check_model("speed_model", recipe.speed_model, recipe.speed_image_size)

@@ -22,6 +22,7 @@ from mixbench.data.memory import keep_in_memory
 from mixbench.data.sources import Data
 from mixbench.errors import STAYS
 from mixbench.models.build import recipe_model
+from mixbench.models.start import remarks
 from mixbench.recipe import Recipe, recipe_hash
 from mixbench.runs.directory import RunDirectory
 from mixbench.runtime import Runtime, choose_device
@@ -62,6 +63,8 @@ def compare(plan: Plan, data: Data, runtime: Runtime, screen: Screen) -> int:
         if runtime.first and not data.drawn:
             check_headers(data.val)
         check_attention(plan, data, runtime)
+        for remark in remarks(plan.recipe, data.classes):
+            runtime.say(remark)
         if plan.cache == "ram":
             copies = int(os.environ.get("LOCAL_WORLD_SIZE", runtime.world.size))
             data = keep_in_memory(data, runtime.say, copies)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from mixbench.data.datasets import open_data
 from mixbench.data.folders import check_splits
 from mixbench.data.sources import Data
 from mixbench.mix import MixStrategy
-from mixbench.recipe import Recipe, recipe_hash
+from mixbench.recipe import Recipe, recipe_hash, recipe_values
 from mixbench.runs.directory import RunDirectory, numbered
 from mixbench.runs.identity import Identity, digest
 from mixbench.spec import strategy_spec
@@ -67,6 +69,50 @@ class Plan:
     def files(self) -> dict[str, Path | None]:
         """The files outside the output directory, by option."""
         return {"--csv": self.csv, "--json": self.json}
+
+
+def make_plan(
+    strategies: Sequence[MixStrategy],
+    overrides: Mapping[str, Any],
+    *,
+    config: str | Path | None = None,
+    seeds: Sequence[int] | None = None,
+    out: Path | None = None,
+    data: Path | None = None,
+    dataset: str | None = None,
+    **options: Any,
+) -> Plan:
+    """The plan of a comparison under a recipe with `overrides`; options are fields of Plan.
+
+    Without a config the recipe is `finetune` where weights are named, else `deit_small` for data
+    that are not drawn, else `quick`. ValueError for a mistake in the recipe.
+    """
+    if config is None:
+        given = recipe_values(None, overrides)
+        tunes = given.get("init") is not None or given.get("pretrained")
+        real = data is not None or dataset not in (None, "scenes")
+        config = "finetune" if tunes else "deit_small" if real else "quick"
+    recipe = read_recipe(config, overrides)
+    return Plan(
+        strategies=list(strategies),
+        recipe=recipe,
+        seeds=tuple(seeds or (recipe.seed,)),
+        out=out or Path("runs") / Path(config).stem,
+        named=out is not None,
+        data=data,
+        dataset=dataset,
+        **options,
+    )
+
+
+def read_recipe(config: str | Path, overrides: Mapping[str, Any]) -> Recipe:
+    """The recipe of a file with `overrides` on top; its weights' values stand over defaults."""
+    values = recipe_values(config, overrides)
+    if values.get("init") is not None or values.get("pretrained"):
+        from mixbench.models.start import over_defaults
+
+        values = over_defaults(values)
+    return Recipe(**values)
 
 
 def plan_data(plan: Plan) -> Data:

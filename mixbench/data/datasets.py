@@ -59,15 +59,18 @@ def open_data(
         from mixbench.data.scenes import open_scenes  # the command line reads DATASETS: no numpy
 
         opened = open_scenes(image_size)
+    return limited(opened, limit_train, limit_val)
+
+
+def limited(data: Data, limit_train: int | None, limit_val: int | None) -> Data:
+    """At most so many images of each split, balanced by class; ValueError where a class is lost."""
     for option, limit in (("--limit-train", limit_train), ("--limit-val", limit_val)):
-        if limit is not None and limit < len(opened.classes):
+        if limit is not None and limit < len(data.classes):
             raise ValueError(
-                f"{option} {limit} leaves classes out, of which there are {len(opened.classes)}: "
-                f"take {len(opened.classes)} or more"
+                f"{option} {limit} leaves classes out, of which there are {len(data.classes)}: "
+                f"take {len(data.classes)} or more"
             )
-    return replace(
-        opened, train=balanced(opened.train, limit_train), val=balanced(opened.val, limit_val)
-    )
+    return replace(data, train=balanced(data.train, limit_train), val=balanced(data.val, limit_val))
 
 
 def _open_torchvision(name: str, download: bool) -> Data:

@@ -41,7 +41,7 @@ def open_image(path: Path) -> Image.Image:
     with _opened(path) as image:
         orientation = _orientation(image)
         image.load()
-        rgb = _rgb(image)
+        rgb = in_rgb(image)
         return rgb.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else rgb
 
 
@@ -73,7 +73,8 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def in_rgb(image: Image.Image) -> Image.Image:
+    """An image that is open, RGB; ValueError where its pixels are 32-bit or float numbers."""
     sixteen = image.mode.startswith("I;16")
     if sixteen or (image.mode == "I" and image.format in SIXTEEN_AS_32):
         return _eight_bits(image).convert("RGB")

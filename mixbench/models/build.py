@@ -11,6 +11,7 @@ from torch import nn
 
 from mixbench.errors import reason
 from mixbench.mix import hashed_seed
+from mixbench.models.factory import is_made
 from mixbench.models.hub import reach_hub
 from mixbench.recipe import MODEL_PARTS, Recipe, check_multiple
 from mixbench.values import did_you_mean, shown
@@ -91,8 +92,9 @@ def check_model(field: str, name: str, image_size: int, **parts: Any) -> None:
     size that its patches do not divide, and parts that do not fit are found at once.
     """
     check_name(name)
-    images = torch.empty(2, 3, image_size, image_size, device="meta")
-    with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.no_grad():
+    device = "cpu" if is_made(name) else "meta"  # timm's models can be built without memory
+    images = torch.zeros(2, 3, image_size, image_size, device=device)
+    with torch.random.fork_rng(devices=[]), torch.device(device), torch.no_grad():
         model = build_model(name, CHECKED_CLASSES, image_size=image_size, **parts).train()
         patches = _watch_patches(model)
         try:

@@ -24,12 +24,14 @@ from mixbench.models.build import build_model
 from mixbench.models.zoo import ZOO, blank_model
 
 EMA_KEYS = ("state_dict_ema", "model_ema")  # timm's training script, DeiT's
-RAW_KEYS = ("state_dict", "model", "teacher")  # timm's training script; DeiT, XCiT, CaiT, PVT; DINO
+TIMMS = "timm's weights"  # that timm fetched, as a checkpoint's entry
+# timm's training script; DeiT, XCiT, CaiT, PVT; DINO
+RAW_KEYS = ("state_dict", "model", "teacher", TIMMS)
 # modules whose checkpoint_filter_fn renames official keys
 FAMILY_FILTERS = ("xcit", "swin_transformer", "ca_swin", "pvt")
 # of a model, as a recipe changes them
 PARTS = ("img_size", "patch_size", "embed_dim", "depth", "num_heads")
-LISTED = 20  # keys that an error names
+LISTED = 3  # keys of a kind that an error names
 
 
 @dataclass(frozen=True)
@@ -217,10 +219,19 @@ def mismatches(
     return [f"{len(names)} {what}: {_listed(names)}" for what, names in kinds if names]
 
 
-def _fill(
-    model: Any, checkpoint: Checkpoint, use_ema: bool | str, num_classes: int | None
+def fill(
+    model: Any,
+    checkpoint: Checkpoint,
+    use_ema: bool | str,
+    num_classes: int | None,
+    *,
+    keep_head: bool = True,
 ) -> nn.Module:
-    """`model` with a checkpoint's weights, and as many classes as the file without num_classes."""
+    """`model` with a checkpoint's weights, and as many classes as the file without num_classes.
+
+    The file's classifier is taken where it has as many classes, unless `keep_head` is false; else
+    the classifier is new. ValueError where the weights do not fit.
+    """
     key, state = checkpoint.choose_weights(use_ema)
     state = adapt(state, model)
     heads = heads_of(model.default_cfg)
@@ -229,7 +240,7 @@ def _fill(
     classes = file_classes if num_classes is None else num_classes
     if classes != model.num_classes:
         model.reset_classifier(classes)
-    keep = bool(file_classes) and classes == file_classes
+    keep = keep_head and bool(file_classes) and classes == file_classes
     if not keep:
         classifier = {f"{head}.{kind}" for head in heads for kind in ("weight", "bias")}
         state = {name: value for name, value in state.items() if name not in classifier}
@@ -241,7 +252,7 @@ def _fill(
         )
     model.load_state_dict(state, strict=keep)
     model.weights_source = WeightsSource(
-        "ema" if key in EMA_KEYS else "raw",
+        "ema" if key in EMA_KEYS else "pretrained" if key == TIMMS else "raw",
         str(checkpoint.path),
         key,
         checkpoint.sha256,
@@ -270,7 +281,7 @@ def load_model(
     if checkpoint is None:
         model: Any = build_model(name, num_classes, image_size=img_size)
         model.weights_source = WeightsSource("random", head="new")
-        return _with_timms_weights(model, name, num_classes) if pretrained else model
+        return fill(model, timms_checkpoint(name), "auto", num_classes) if pretrained else model
     if pretrained:
         raise ValueError("pretrained and checkpoint exclude each other: give one")
     file = read_checkpoint(checkpoint)
@@ -279,7 +290,7 @@ def load_model(
         parts = {}
     if img_size is not None:
         parts = parts | {"img_size": img_size}
-    return _fill(_build(name, parts), file, use_ema, num_classes)
+    return fill(_build(name, parts), file, use_ema, num_classes)
 
 
 def _build(name: str, parts: dict[str, Any]) -> nn.Module:
@@ -288,23 +299,18 @@ def _build(name: str, parts: dict[str, Any]) -> nn.Module:
     return build_model(name, image_size=parts.get("img_size"), **others)
 
 
-def _with_timms_weights(model: Any, name: str, num_classes: int | None) -> nn.Module:
+def timms_checkpoint(name: str) -> Checkpoint:
+    """timm's weights of a model, downloaded where they are not; ValueError where they cannot be."""
     try:
-        source: Any = build_model(name, num_classes, pretrained=True)
+        source: Any = build_model(name, pretrained=True)
     except (RuntimeError, OSError) as error:
         raise ValueError(
             f"timm's weights of {name} cannot be had ({reason(error, 200)}): "
             "download them and give the checkpoint's path"
         ) from None
-    model.load_state_dict(adapt(source.state_dict(), model))
     config = source.default_cfg
-    if not model.num_classes:
-        head = "none"
-    else:
-        head = "loaded" if model.num_classes == config["num_classes"] else "new"
     weights = ".".join(filter(None, (config["architecture"], config.get("tag"))))
-    model.weights_source = WeightsSource("pretrained", weights, head=head)
-    return model
+    return Checkpoint(Path(weights), {TIMMS: source.state_dict()}, "")
 
 
 def model_record(name: str, **parts: Any) -> dict[str, Any]:
@@ -314,7 +320,7 @@ def model_record(name: str, **parts: Any) -> dict[str, Any]:
     """
     assert set(parts) <= set(PARTS), parts
     return {
-        "arch": name,
+        "arch": name.partition(".")[0],  # a tag names timm's weights, and these are others
         "model_args": {part: value for part, value in parts.items() if value is not None},
     }
 
@@ -328,13 +334,13 @@ def load_any(path: str | Path, *, like: nn.Module | None = None) -> nn.Module:
     file = read_checkpoint(path)
     name, parts = file.recorded_model()
     model = _build(name, parts) if name else _match(file, like)
-    return _fill(model, file, "auto", 0)
+    return fill(model, file, "auto", 0)
 
 
 def load_recorded(file: Checkpoint, image_size: int | tuple[int, int]) -> nn.Module:
     """The model that a file names, at another image size and without its classifier."""
     name, parts = file.recorded_model()
-    return _fill(_build(name, parts | {"img_size": image_size}), file, "auto", 0)
+    return fill(_build(name, parts | {"img_size": image_size}), file, "auto", 0)
 
 
 def _match(file: Checkpoint, like: nn.Module | None) -> nn.Module:

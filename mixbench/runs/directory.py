@@ -248,8 +248,6 @@ class RunDirectory:
         mixbench wrote it, and where it is not writable. `check_data` asks for the data.
         """
         out = self.path
-        if out.exists() and not out.is_dir():
-            raise ValueError(f"--out {out} is a file: name a directory")
         check_places(out, files or {})
         difference = recipe_difference(self.recipe, recipe) if self.recipe.exists() else None
         if difference:

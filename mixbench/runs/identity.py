@@ -12,7 +12,7 @@ from typing import Any
 
 from mixbench.data.sources import DataIdentity
 from mixbench.errors import reason
-from mixbench.recipe import Recipe, recipe_text
+from mixbench.recipe import PLACES, Recipe, recipe_text
 from mixbench.values import shown
 from mixbench.visible import shortened
 
@@ -115,6 +115,9 @@ def recipe_difference(file: Path, recipe: Recipe) -> str | None:
             "back, or choose another --out"
         ) from None
     current = _fields(recipe_text(recipe))
+    for name in PLACES:
+        stored.pop(name, None)
+        current.pop(name)
     parts = [
         f"{name} is {_shown(value)}, this run was begun with {_shown(stored[name])}"
         for name, value in current.items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from os.path import lexists
 from pathlib import Path
 from typing import TypeVar
 
@@ -56,7 +57,7 @@ def read_tables(directory: Path) -> Tables:
     where there are no rows.
     """
     places = RunDirectory(directory)
-    if places.runs.exists() or places.speed.exists():
+    if lexists(places.runs) or lexists(places.speed):
         damaged: list[str] = []
         runs = _read(lambda path: read_table(path, RunRow), places.runs, damaged)
         if damaged:
@@ -75,7 +76,7 @@ def read_tables(directory: Path) -> Tables:
 
 def _read(read: Callable[[Path], T], path: Path, damaged: list[str]) -> T | None:
     """What `read` makes of a file; None without one, or with a sentence where it is damaged."""
-    if not path.exists():
+    if not lexists(path):
         return None
     try:
         return read(path)

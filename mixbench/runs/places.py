@@ -80,6 +80,8 @@ def check_page(page: Path) -> None:
 def check_directory(out: Path) -> None:
     """ValueError where something in the directory is neither file nor folder, or out of place."""
     if not out.is_dir():
+        if out.exists():
+            raise ValueError(f"--out {out} is a file: name a directory")
         return
     for path in _entries(out):
         kind = not_regular(path)

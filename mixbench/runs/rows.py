@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
+from os.path import lexists
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -87,6 +88,10 @@ class RunRow:
     train_images: int | None = column("training images")
     num_classes: int | None = column("classes")
     model: str | None = column("the trained model, as timm names it")
+    weights: str | None = column(
+        "what it started from: `random`, `pretrained` (timm's, of `model`'s tag) or a file's name"
+    )
+    weights_sha256: str | None = column("SHA-256 of that file")
     params_m: float | None = column("its parameters", unit="millions")
     extra_params_m: float | None = column(EXTRA_PARAMS, unit="millions")
     attention: str | None = column(ATTENTION)
@@ -296,7 +301,7 @@ def read_table(path: Path, kind: type[R]) -> list[R]:
     ValueError where there is no such file, it lacks a column that every row has, or a cell or the
     file cannot be read.
     """
-    if not path.exists():
+    if not lexists(path):
         raise ValueError(f"{path} not found: name the directory of a finished run")
     if not path.is_file():
         raise ValueError(f"{path} is no file")

@@ -221,7 +221,7 @@ class Learner:
         self.log.append(
             EpochRow(
                 epoch=self.epoch.number,
-                lr=self.optimizer.param_groups[0]["lr"],
+                lr=max(group["lr"] for group in self.optimizer.param_groups),  # the classifier's
                 train_loss=float(world.total(self.epoch.loss)) / max(batches * world.size, 1),
                 top1=raw.top(1),
                 top5=raw.top(5),
@@ -301,12 +301,15 @@ def prepare(
     num_classes: int,
     runtime: Runtime,
     steps_per_epoch: int,
+    initial: nn.Module | None = None,
 ) -> list[Learner]:
-    """A learner for each strategy, all from the same initial weights.
+    """A learner for each strategy, all with a copy of `initial`.
 
+    That is the recipe's model with weights drawn from the runtime's seed where it is None.
     NoClassAttention where a strategy asks for attention in vain.
     """
-    initial = recipe_model(recipe, num_classes, runtime.seed)
+    if initial is None:
+        initial = recipe_model(recipe, num_classes, runtime.seed)
     normalisation = Normalisation.of(recipe.mean, recipe.std, runtime.device)
     learners = []
     for strategy in strategies:

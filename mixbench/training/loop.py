@@ -12,6 +12,7 @@ from mixbench.data.loaders import eval_loader
 from mixbench.data.memory import MemorySource
 from mixbench.data.sources import Data
 from mixbench.mix import MixStrategy
+from mixbench.models.start import start_model
 from mixbench.recipe import Recipe
 from mixbench.runtime import Failed, Runtime
 from mixbench.training import state
@@ -30,7 +31,8 @@ def train(
     goes on from that state, to the same numbers.
     """
     steps = len(data.train.labels) // recipe.batch_size
-    learners = prepare(strategies, recipe, len(data.classes), runtime, max(steps, 1))
+    initial = start_model(recipe, data.classes, runtime.seed)
+    learners = prepare(strategies, recipe, len(data.classes), runtime, max(steps, 1), initial)
     subject = state.Subject.of(recipe, data)
     start = state.restore(learners, recipe, subject, runtime)
     begun = min((learner.epochs for learner in alive(learners)), default=recipe.total_epochs)

@@ -34,6 +34,7 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         weight_decay=recipe.weight_decay,
         eps=recipe.opt_eps,
         betas=recipe.opt_betas,
+        layer_decay=recipe.layer_decay,
         **fused,
     )
 

@@ -14,6 +14,7 @@ import torch
 from mixbench.data.sources import Data, DataIdentity
 from mixbench.files import replacing
 from mixbench.models.checkpoints import model_record
+from mixbench.models.start import PREPROCESSING
 from mixbench.recipe import Recipe, recipe_hash
 from mixbench.runs.directory import RunDirectory
 from mixbench.runs.identity import digest
@@ -272,6 +273,11 @@ def write_weights(learner: Learner, recipe: Recipe, data: DataIdentity, runtime:
         "epoch": recipe.total_epochs,
         "strategy": learner.spec,
         "classes": list(data.classes),  # in the order of the logits
+        "preprocessing": {
+            name: list(value) if isinstance(value, tuple) else value
+            for name in PREPROCESSING
+            for value in [getattr(recipe, name)]
+        },
         "data": {name: value for name, value in asdict(data).items() if name != "classes"},
     }
     content |= model_record(

@@ -63,6 +63,8 @@ FIELDS = {  # beside `--config quick`: 32 px, patches of 8, 3 heads of 32, batch
         True, above_0, multiple(2, 4, 4096), context=("--micro-batch", "auto"), word=None
     ),
     "micro_batch": Field(True, above_0, lambda n: n in (2, 4, 8, 16, 32, 64), word="auto"),
+    "mix_group": Field(True, lambda n: n > 1, lambda n: n in (2, 4, 8, 16, 32, 64), word="auto"),
+    "layer_decay": Field(False, lambda n: 0 < n <= 1, between(0.1, 1), nullable=True),
     "epochs": Field(True, above_0, between(1, 1000), context=("--warmup-epochs", "0")),
     "cooldown_epochs": Field(True, from_0, between(0, 1000)),
     "lr": Field(False, above_0, between(1e-5, 1), context=FREE),

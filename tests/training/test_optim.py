@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from mixbench.models.build import build_model
 from mixbench.recipe import load_recipe
-from mixbench.training.optim import check_optimizer
+from mixbench.training.optim import build_optimizer, build_scheduler, check_optimizer, schedule
 
 
 @pytest.mark.parametrize(
@@ -34,3 +35,23 @@ def test_what_cannot_train_is_refused_with_the_way_out(opt, message):
     with pytest.raises(ValueError, match=message) as caught:
         check_optimizer(load_recipe("deit_small", {"opt": opt}))
     assert len(str(caught.value)) < 500 and "\n" not in str(caught.value)
+
+
+def test_layer_decay_gives_timms_rates():
+    from timm.optim import create_optimizer_v2
+
+    recipe = load_recipe("quick", {"layer_decay": 0.75, "sched_on_updates": True})
+    model = build_model("vit_tiny_patch16_224", 10, 0, image_size=32, patch_size=8, depth=4)
+    ours = build_optimizer(model, recipe)
+    theirs = create_optimizer_v2(
+        model, opt="adamw", lr=recipe.lr, weight_decay=recipe.weight_decay, layer_decay=0.75
+    )
+    scales = [group["lr_scale"] for group in ours.param_groups]
+    assert scales == [group["lr_scale"] for group in theirs.param_groups]
+    # four blocks between the embedding and the classifier
+    assert sorted(set(scales)) == pytest.approx([0.75**n for n in (5, 4, 3, 2, 1, 0)])
+    scheduler = build_scheduler(ours, recipe, 10)
+    schedule(scheduler, recipe, epoch=3, step=30)
+    rates = [group["lr"] for group in ours.param_groups]
+    assert rates == pytest.approx([max(rates) * scale for scale in scales])
+    assert 0 < max(rates) < recipe.lr

@@ -48,6 +48,21 @@ def test_killed_and_resumed(where, tmp_path, whole):
     assert not list(out.glob("*.pt")) and not list(out.rglob("*.partial"))
 
 
+def test_a_killed_fine_tuning_goes_on_from_its_weights(tmp_path):
+    """From the file of an earlier run, in another place when it is resumed."""
+    first, out, whole = tmp_path / "first", tmp_path / "run", tmp_path / "whole"
+    assert kills.run(first, "none", "0", "--epochs", "1", "--warmup-epochs", "0")
+    [weights] = first.glob("none*/seed0/last.pt")
+    options = ("--layer-decay", "0.75", "--model-ema", "--headline", "ema", "--init")
+    assert kills.run(whole, SPECS, "0,1", *options, str(weights))
+    killed(out, KILLERS["in a step"], *options, str(weights))
+    moved = weights.replace(tmp_path / "moved.pt")
+    assert kills.run(out, SPECS, "0,1", *options, str(moved)) and "resuming" in said(out)
+    rows = [{**row, "weights": ""} for row in kills.figures(out)]
+    assert rows == [{**row, "weights": ""} for row in kills.figures(whole)]
+    assert "training starts from" in said(out) and "with its classifier" in said(out)
+
+
 def test_loader_processes_do_not_hold_the_directory_of_a_killed_run(tmp_path, whole):
     """They outlive it by seconds; it is resumed at once."""
     out, workers = tmp_path / "run", ("--workers", "2")

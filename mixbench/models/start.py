@@ -1,0 +1,176 @@
+"""The weights that training starts from, and what they say of the recipe."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from mixbench.models.build import check_name, recipe_model
+from mixbench.models.checkpoints import (
+    Checkpoint,
+    WeightsSource,
+    fill,
+    read_checkpoint,
+    timms_checkpoint,
+)
+from mixbench.recipe import MODEL_PARTS, Recipe, parse_value
+from mixbench.values import shown
+from mixbench.visible import visible
+
+# what images must be like for the weights, by the recipe's names
+PREPROCESSING = ("image_size", "mean", "std", "crop_pct", "interpolation")
+
+
+def over_defaults(values: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a recipe that are given, with what its weights say of the others.
+
+    values are as `recipe_values` reads them and name weights. A file that names its model sets it;
+    normalisation, image size, crop and interpolation are the weights' own; timm's weights set their
+    tag. ValueError for weights of another model than the one that is given.
+    """
+    if values.get("init") is None:
+        return _of_pretrained(values)
+    checkpoint = read_checkpoint(values["init"])
+    name, parts = checkpoint.recorded_model()
+    said: dict[str, Any] = {"init_sha256": checkpoint.sha256}
+    if name:
+        _check_model(values, name)
+        said |= {"model": name, **{part: parts[part] for part in MODEL_PARTS if part in parts}}
+    model = values.get("model", name or Recipe.model)
+    said |= preprocessing(checkpoint, model)
+    return said | values
+
+
+def _of_pretrained(values: dict[str, Any]) -> dict[str, Any]:
+    """As `over_defaults`, of timm's weights."""
+    import timm
+
+    name = values.get("model", Recipe.model)
+    check_name(name)
+    config = timm.get_pretrained_cfg(name)
+    values = dict(values)
+    if config is not None and config.tag and "." not in name:
+        values["model"] = f"{name}.{config.tag}"  # timm's default may be another one day
+    return _timms_preprocessing(name) | values
+
+
+def _check_model(values: dict[str, Any], recorded: str) -> None:
+    """ValueError where the recipe names another model than the file."""
+    name = values.get("model", recorded)
+    if name != recorded:
+        raise ValueError(
+            f"init {shown(values['init'])} is of {recorded} and the recipe's model is "
+            f"{shown(name)}: take --model {recorded}, a recipe that names no model "
+            "(--config finetune), or other weights"
+        )
+
+
+def preprocessing(checkpoint: Checkpoint, model: str) -> dict[str, Any]:
+    """How images were prepared for a file's weights, by PREPROCESSING's names.
+
+    What the file does not say is as timm has it for the model; {} where neither says.
+    """
+    said = _timms_preprocessing(model)
+    recorded = checkpoint.content.get("preprocessing")
+    if isinstance(recorded, dict):
+        given = {name: recorded[name] for name in PREPROCESSING if name in recorded}
+        said |= {name: parse_value(name, value) for name, value in given.items()}
+    name, parts = checkpoint.recorded_model()
+    if name == model and "img_size" in parts:
+        said["image_size"] = parts["img_size"]
+    return said
+
+
+def _timms_preprocessing(model: str) -> dict[str, Any]:
+    """How images were prepared for timm's weights of a model."""
+    import timm
+
+    config = timm.get_pretrained_cfg(model) if timm.is_model(model) else None
+    if config is None:
+        return {}
+    said = {
+        "image_size": config.input_size[-1],
+        "mean": tuple(config.mean),
+        "std": tuple(config.std),
+        "crop_pct": config.crop_pct,
+    }
+    if config.interpolation in Recipe.options()["interpolation"].choices:
+        said["interpolation"] = config.interpolation
+    return said
+
+
+def remarks(recipe: Recipe, classes: Sequence[str]) -> list[str]:
+    """What a user should know of the weights that a recipe starts from, in sentences.
+
+    ValueError as of `start_model`.
+    """
+    if recipe.init is not None:
+        own = preprocessing(read_checkpoint(recipe.init), recipe.model)
+    elif recipe.pretrained:
+        own = _timms_preprocessing(recipe.model)
+    else:
+        return []
+    source: Any = start_model(recipe, classes, 0).weights_source
+    head = "with its classifier" if source.head == "loaded" else "with a new classifier"
+    file = f"SHA-256 {source.sha256[:16]}..., " if source.sha256 else ""
+    average = "its averaged weights, " if source.weights == "ema" else ""
+    return [
+        f"training starts from {visible(source.path)} ({file}{average}{head})",
+        *(
+            f"{name} is {_written(getattr(recipe, name))}, the weights' own is {_written(value)}"
+            for name, value in own.items()
+            if not _alike(getattr(recipe, name), value)
+        ),
+    ]
+
+
+def _alike(value: Any, other: Any) -> bool:
+    if isinstance(value, str):
+        return value == other
+    values, others = (v if isinstance(v, (tuple, list)) else (v,) for v in (value, other))
+    return len(values) == len(others) and all(map(math.isclose, values, others))
+
+
+def _written(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
+
+
+def start_model(recipe: Recipe, classes: Sequence[str], seed: int) -> nn.Module:
+    """The recipe's model as training begins with it; where from is in its `weights_source`.
+
+    Its weights are drawn from the seed, or those that the recipe names with a classifier drawn from
+    the seed. The weights' own classifier stays where they are of these classes: by name where the
+    file has names, else as many. ValueError where the weights cannot be had or do not fit.
+    """
+    model: Any = recipe_model(recipe, len(classes), seed)
+    if recipe.init is not None:
+        checkpoint = read_checkpoint(recipe.init)
+        if recipe.init_sha256 not in (None, checkpoint.sha256):
+            raise ValueError(
+                f"init {shown(recipe.init)} has SHA-256 {checkpoint.sha256[:16]}..., and "
+                f"{str(recipe.init_sha256)[:16]}... is asked for: it was changed, or "
+                "init_sha256 is wrong"
+            )
+        names = checkpoint.content.get("classes")
+        same = not isinstance(names, list) or names == list(classes)
+        return fill(model, checkpoint, "auto", len(classes), keep_head=same)
+    if recipe.pretrained:
+        return fill(model, timms_checkpoint(recipe.model), "auto", len(classes))
+    model.weights_source = WeightsSource("random", head="new")
+    return model
+
+
+def check_start(recipe: Recipe) -> None:
+    """ValueError where the weights that the recipe names cannot be had or do not fit its model."""
+    if recipe.init is not None or recipe.pretrained:
+        start_model(recipe, ("a", "b"), 0)
+
+
+def weights_name(recipe: Recipe) -> str:
+    """What a row says of the weights that training starts from."""
+    if recipe.init is not None:
+        return recipe.init.rpartition("/")[2]
+    return "pretrained" if recipe.pretrained else "random"

@@ -1,0 +1,183 @@
+"""The comparison from Python: the command's figures, and anyone's own network and data."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import mixbench
+from mixbench import compare, create_strategy
+from mixbench.cli import main
+from tests.support import kills
+
+TINY = {
+    **{"embed_dim": 24, "depth": 1, "batch_size": 8, "micro_batch": 8, "epochs": 1},
+    **{"warmup_epochs": 0, "config": "quick", "mode": "accuracy"},
+}
+SMALL = {"limit_train": 32, "limit_val": 20}
+
+
+class Photographs:
+    """Items of two classes, as torch's data sets give them."""
+
+    classes = ("dark", "light")
+
+    def __init__(self, count, form=lambda pixels: pixels, seed=0):
+        rng = np.random.default_rng(seed)
+        self.pixels = rng.integers(0, 128, (count, 20, 24, 3), dtype=np.uint8)
+        self.pixels[1::2] += 120
+        self.form = form
+
+    def __len__(self):
+        return len(self.pixels)
+
+    def __getitem__(self, index):
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self.form(self.pixels[index]), index % 2
+
+
+PAIR = Photographs(24), Photographs(8, seed=1)
+
+
+class Tiny(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.layer = nn.Linear(12, num_classes)
+
+    def forward(self, images):
+        return self.layer(nn.functional.adaptive_avg_pool2d(images, 2).flatten(1))
+
+
+def figures(rows):
+    return [
+        {name: value for name, value in row.items() if name not in kills.MEASURED} for row in rows
+    ]
+
+
+def test_the_figures_are_the_commands(tmp_path):
+    comparison = compare("none, cutmix", seeds=[0, 1], out=tmp_path / "python", **TINY, **SMALL)
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in (TINY | SMALL).items()]
+    argv = ["--strategies", "none,cutmix", "--seeds", "0,1", "--out", str(tmp_path / "command")]
+    assert main([*argv, *options]) == 0 and comparison.good
+    tables = [
+        list(csv.DictReader((tmp_path / name / "runs.csv").open()))
+        for name in ("python", "command")
+    ]
+    assert figures(tables[0]) == figures(tables[1]) and len(tables[0]) == 4
+    assert comparison.runs["top1"].tolist() == [float(row["top1"]) for row in tables[1]]
+    assert comparison.runs["seed"].tolist() == [0, 0, 1, 1]
+    assert comparison.summary["strategy"].tolist() == ["none", "cutmix"]
+    assert comparison.speed.empty and "im_per_sec" in comparison.speed.columns
+    page = comparison.report(tmp_path / "page.html")
+    assert page.read_text() == (tmp_path / "python" / "report.html").read_text()
+    assert "mixbench.compare(strategies=&#39;none, cutmix&#39;, seeds=[0, 1]" in page.read_text()
+
+
+def test_a_network_and_data_of_ones_own(tmp_path):
+    arguments = TINY | {"embed_dim": None, "depth": None}
+    del arguments["embed_dim"], arguments["depth"]
+    first = compare(
+        ["none", create_strategy("mixup(alpha=0.2)")], model=Tiny, data=PAIR,
+        out=tmp_path / "a", image_size=16, **arguments,
+    )  # fmt: skip
+    [name] = set(first.runs["model"])
+    assert first.good and name.startswith("Tiny_") and len(name) == len("Tiny_") + 10
+    assert first.runs["params_m"].tolist() == [12 * 2e-6 + 2e-6] * 2
+    assert set(first.runs["dataset"]) == {"Photographs"} and set(first.runs["num_classes"]) == {2}
+    again = compare(
+        ["none", "mixup(alpha=0.2)"], model=Tiny, data=PAIR, out=tmp_path / "a", image_size=16,
+        resume=True, **arguments,
+    )  # fmt: skip
+    assert again.runs.equals(first.runs)
+    other = Photographs(24, seed=2), PAIR[1]
+    with pytest.raises(ValueError, match="train/ has as many images as this run was begun with"):
+        compare("none", model=Tiny, data=other, out=tmp_path / "a", image_size=16, resume=True,
+                **arguments)  # fmt: skip
+
+
+FORMS = {
+    "array": lambda pixels: pixels,
+    "PIL": Image.fromarray,
+    "tensor": lambda pixels: torch.from_numpy(pixels).permute(2, 0, 1),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_an_image_is_the_same_pixels(form):
+    from mixbench.data.items import data_of_items
+
+    data = data_of_items(Photographs(6, FORMS[form]), Photographs(4, FORMS[form]))
+    assert np.array_equal(np.asarray(data.train.load(3)), Photographs(6).pixels[3])
+    assert data.identity == data_of_items(Photographs(6), Photographs(4)).identity
+    assert data.classes == ("dark", "light") and data.train.labels == [0, 1] * 3
+
+
+def changing(pixels):
+    return np.random.default_rng().integers(0, 255, pixels.shape, dtype=np.uint8)
+
+
+class Iterable:
+    def __iter__(self):
+        return iter(())
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ((Photographs(4, changing), PAIR[1]), "train/0 of the data set is another image each time"),
+        ((Photographs(4, lambda p: p / 255), PAIR[1]), "not ndarray of float64, .*leave ToTensor"),
+        ((Iterable(), PAIR[1]), "the train data set has no length: an iterable one"),
+        ((PAIR[0], []), "the val data set is empty"),
+        ((PAIR[0], [(PAIR[0].pixels[0], 0.5)]), "label of val/0 .*from 0, not 0.5"),
+        ((PAIR[0], [(PAIR[0].pixels[0], -1)]), "from 0, not -1"),
+        ((PAIR[0], [(PAIR[0].pixels[0], 2)]), "has 2 names, and label 2 is in it"),
+        ((PAIR[0], [PAIR[0].pixels[0]]), r"val/0 of the data set must be a pair \(image, label\)"),
+        ((PAIR[0],), r"a pair of data sets \(train, val\), not tuple"),
+        (PAIR[0], "not Photographs"),
+        ("nowhere", "nowhere"),
+    ],
+)
+def test_data_that_are_refused(data, words, tmp_path):
+    with pytest.raises(ValueError, match=words):
+        compare("none", data=data, out=tmp_path / "a", **TINY)
+    assert not (tmp_path / "a").exists()
+
+
+class Unseeded(Tiny):
+    def __init__(self, num_classes):
+        super().__init__(num_classes)
+        self.layer.bias.data += np.random.default_rng().normal()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"epoch": 3}, "unknown keyword 'epoch': did you mean 'epochs'"),
+        ({"model": Unseeded}, "model Unseeded gives other weights each time"),
+        ({"model": lambda: Tiny(2)}, "model lambda cannot be built for 10 classes"),
+        ({"model": lambda count: count}, "torch.nn.Module, not one that gives 10"),
+        ({"model": Tiny, "depth": 3}, "depth is for timm's models"),
+        ({"model": lambda count: nn.Conv2d(3, count, 1)}, "gives no logits of classes"),
+        ({"model": "vit_tinny_patch16_224"}, "unknown model 'vit_tinny_patch16_224': did you mean"),
+        ({"strategies": ["cutmix", "cutmix(alpha=1)"]}, "is listed twice"),
+        ({"seeds": [0, 0]}, "seeds must be different whole numbers"),
+        ({"seeds": [-1]}, "seeds must be different whole numbers"),
+        ({"mode": "fast"}, "mode must be one of"),
+        ({"rounds": 0}, "rounds must be"),
+        ({"limit_train": 3}, "leaves classes out"),
+        ({"epochs": "many"}, "epochs must be"),
+    ],
+)
+def test_arguments_that_are_refused(arguments, words, tmp_path):
+    values = {"config": "quick", "mode": "accuracy", "out": tmp_path / "a", **SMALL} | arguments
+    with pytest.raises(ValueError, match=words):
+        compare(**values)
+    assert not (tmp_path / "a").exists()
+
+
+def test_it_is_public():
+    assert mixbench.compare is compare and "compare" in dir(mixbench)
