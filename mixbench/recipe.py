@@ -17,6 +17,13 @@ from mixbench.yaml_lines import yaml_lines
 
 LARGEST_SIDE = 4096  # pixels
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# fields that older recipes lack, with what those did: hash and directory are as they were
+LATER: dict[str, Any] = {
+    "pretrained": False,
+    "init": None,
+    "init_sha256": None,
+    "layer_decay": None,
+}
 PLACES = ("init",)  # fields that say where something lies: what lies there has a field of its own
 MODEL_PARTS = ("patch_size", "embed_dim", "depth", "num_heads")
 
@@ -622,5 +629,6 @@ def recipe_hash(recipe: Recipe, **data: Any) -> str:
         name: value
         for name, value in dataclasses.asdict(recipe).items()
         if name not in ("seed", *PLACES) and not name.startswith("speed_")
+        if name not in LATER or value != LATER[name]
     }
     return hashlib.sha256(json.dumps([values, data], sort_keys=True).encode()).hexdigest()[:10]

@@ -357,7 +357,7 @@ RELATIONS = [
     (
         {"model": "vit_small_patch16_224.dino"},
         "model 'vit_small_patch16_224.dino' has a tag, which names pretrained weights, and nothing "
-        "is pretrained: take --model vit_small_patch16_224$",
+        "is pretrained: take --model vit_small_patch16_224, or --pretrained$",
     ),
     ({"speed_model": "resnet50.a1_in1k"}, "take --speed-model resnet50$"),
     (

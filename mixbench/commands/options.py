@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from mixbench.commands.recipe_options import add_recipe_options
+from mixbench.comparison.plan import MODES
 from mixbench.data.datasets import DATASETS
 from mixbench.registry import load_plugin
 from mixbench.values import did_you_mean, read_text, shortened, shown
@@ -155,7 +156,7 @@ def _add_measurement(parser: Parser) -> None:
     add = parser.add_argument_group("what to measure, and where").add_argument
     add(
         "--mode",
-        choices=("accuracy", "speed", "both"),
+        choices=MODES,
         default="both",
         help="what to measure (default: %(default)s)",
     )

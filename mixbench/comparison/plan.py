@@ -15,6 +15,9 @@ from mixbench.recipe import Recipe, recipe_hash, recipe_values
 from mixbench.runs.directory import RunDirectory, numbered
 from mixbench.runs.identity import Identity, digest
 from mixbench.spec import strategy_spec
+from mixbench.values import shown
+
+MODES = ("accuracy", "speed", "both")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +37,7 @@ class Plan:
     limit_val: int | None = None
     check_data: bool = False
     skip_unreadable: bool = False
-    mode: str = "both"  # 'accuracy', 'speed' or 'both'
+    mode: str = "both"  # one of MODES
     rounds: int = 5
     device: str = "auto"
     workers: int | None = None  # None: by the data and the cores
@@ -45,6 +48,23 @@ class Plan:
     profile: bool = False
     peers: bool = False
     log: str | None = None
+
+    def __post_init__(self) -> None:
+        """ValueError for what the command's options cannot say, and Python can."""
+        seeds = self.seeds
+        whole = all(type(seed) is int and 0 <= seed < 2**63 for seed in seeds)
+        if not seeds or not whole or len(set(seeds)) < len(seeds):
+            raise ValueError(
+                f"seeds must be different whole numbers, from 0, not {shown(list(seeds))}"
+            )
+        if self.mode not in MODES:
+            raise ValueError(f"mode must be one of {', '.join(MODES)}, not {shown(self.mode)}")
+        for name, least in (("rounds", 1), ("workers", 0), ("limit_train", 1), ("limit_val", 1)):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < least):
+                raise ValueError(
+                    f"{name} must be a whole number of {least} or more, not {shown(value)}"
+                )
 
     @property
     def source(self) -> str:
@@ -96,7 +116,7 @@ def make_plan(
     return Plan(
         strategies=list(strategies),
         recipe=recipe,
-        seeds=tuple(seeds or (recipe.seed,)),
+        seeds=(recipe.seed,) if seeds is None else tuple(seeds),
         out=out or Path("runs") / Path(config).stem,
         named=out is not None,
         data=data,

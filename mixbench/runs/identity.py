@@ -6,13 +6,13 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mixbench.data.sources import DataIdentity
 from mixbench.errors import reason
-from mixbench.recipe import PLACES, Recipe, recipe_text
+from mixbench.recipe import LATER, PLACES, Recipe, recipe_text
 from mixbench.values import shown
 from mixbench.visible import shortened
 
@@ -115,9 +115,11 @@ def recipe_difference(file: Path, recipe: Recipe) -> str | None:
             "back, or choose another --out"
         ) from None
     current = _fields(recipe_text(recipe))
+    older = _fields(recipe_text(replace(recipe, **LATER)))
+    for name in LATER:
+        stored.setdefault(name, older[name])
     for name in PLACES:
-        stored.pop(name, None)
-        current.pop(name)
+        del stored[name], current[name]
     parts = [
         f"{name} is {_shown(value)}, this run was begun with {_shown(stored[name])}"
         for name, value in current.items()

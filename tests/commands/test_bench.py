@@ -222,7 +222,7 @@ def test_the_time_is_told_before_training_and_a_long_run_is_warned_of(
         (["--config", "a/quick"], "recipe file not found: 'a/quick'"),
         (["--opt", "nonsense"], "unknown optimizer 'nonsense'"),
         (["--aa", "rand-x9"], "aa 'rand-x9' is not a policy of timm"),
-        (["--model", "vit_tiny_patch16_224.dino"], "take --model vit_tiny_patch16_224$"),
+        (["--model", "vit_tiny_patch16_224.dino"], "vit_tiny_patch16_224, or --pretrained$"),
         (["--model", "nonsense"], "unknown model 'nonsense'"),
         (["--speed-model", "nonsense"], "unknown model 'nonsense'"),
         (["--speed-image-size", "200"], "--speed-image-size 192 or 208"),
