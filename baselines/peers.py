@@ -92,9 +92,11 @@ def saliency() -> Calls:
     if has("opencv"):
         import cv2
 
-        if hasattr(cv2, "saliency"):
+        # OpenCV that overwrote opencv-contrib's has an empty module
+        create = getattr(getattr(cv2, "saliency", None), "StaticSaliencyFineGrained_create", None)
+        if create:
             images = pixels.flip(1).permute(0, 2, 3, 1).contiguous().numpy()  # BGR
-            detector = cv2.saliency.StaticSaliencyFineGrained_create()
+            detector = create()
             calls["opencv"] = lambda: [detector.computeSaliency(image) for image in images]
     return calls
 

@@ -12,6 +12,7 @@ from torch import nn
 from mixbench.errors import reason
 from mixbench.mix import hashed_seed
 from mixbench.models.factory import is_made
+from mixbench.models.hub import reach_hub
 from mixbench.recipe import MODEL_PARTS, Recipe, check_multiple
 from mixbench.values import did_you_mean, shown
 
@@ -49,11 +50,15 @@ def build_model(
 
     What is None keeps the model's default: its classes, its image size, a part such as `depth`, and
     the weights drawn from torch's global generator. ValueError for an unknown name, for parts that
-    the model lacks and for parts that do not fit together.
+    the model lacks and for parts that do not fit together; ConnectionError where pretrained weights
+    are neither cached nor in reach.
     """
     import timm
 
     check_name(name)
+    if pretrained:
+        config = timm.get_pretrained_cfg(name)
+        reach_hub(getattr(config, "hf_hub_id", None))
     given = {part: value for part, value in parts.items() if value is not None}
 
     def create(img_size: int | tuple[int, int] | None) -> nn.Module:

@@ -337,6 +337,12 @@ def load_any(path: str | Path, *, like: nn.Module | None = None) -> nn.Module:
     return fill(model, file, "auto", 0)
 
 
+def load_recorded(file: Checkpoint, image_size: int | tuple[int, int]) -> nn.Module:
+    """The model that a file names, at another image size and without its classifier."""
+    name, parts = file.recorded_model()
+    return fill(_build(name, parts | {"img_size": image_size}), file, "auto", 0)
+
+
 def _match(file: Checkpoint, like: nn.Module | None) -> nn.Module:
     _, state = file.choose_weights("auto")
     for name in dict.fromkeys(entry.name for entry in ZOO):

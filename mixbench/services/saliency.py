@@ -155,8 +155,7 @@ def _fused(factor: Tensor, weight: float, term: Tensor) -> Tensor:
 def opencv_saliency(pixels: Tensor) -> Tensor:
     """OpenCV's own fine-grained saliency of uint8 RGB images (B, 3, H, W), float32 (B, H, W).
 
-    It waits for the device. ValueError where OpenCV cannot be imported or lacks the saliency
-    module.
+    It waits for the device. ValueError where OpenCV cannot be imported or lacks the detector.
     """
     try:
         import cv2
@@ -165,12 +164,14 @@ def opencv_saliency(pixels: Tensor) -> Tensor:
             f"OpenCV cannot be imported ({error}): install opencv-contrib-python, and libgl1 and "
             "libglib2.0-0 from the system"
         ) from error
-    if not hasattr(cv2, "saliency"):
+    # OpenCV that overwrote opencv-contrib's has an empty module
+    create = getattr(getattr(cv2, "saliency", None), "StaticSaliencyFineGrained_create", None)
+    if create is None:
         raise ValueError(
-            f"OpenCV {cv2.__version__} has no saliency module: replace opencv-python by "
-            "opencv-contrib-python"
+            f"OpenCV {cv2.__version__} has no saliency detector: pip uninstall opencv-python "
+            "opencv-python-headless, then pip install --force-reinstall opencv-contrib-python"
         )
-    detector = cv2.saliency.StaticSaliencyFineGrained_create()  # type: ignore[attr-defined]
+    detector = create()
     images = pixels.flip(1).permute(0, 2, 3, 1).contiguous().cpu().numpy()  # (B, H, W, 3) BGR
     return torch.stack(
         [torch.from_numpy(detector.computeSaliency(image)[1]) for image in images]

@@ -258,6 +258,7 @@ def test_timms_own_weights(monkeypatch):
         return model
 
     monkeypatch.setattr(timm, "create_model", offline)
+    monkeypatch.setattr("mixbench.models.build.reach_hub", lambda repository: None)
     loaded = load_model(DEIT, pretrained=True, num_classes=7, img_size=64)
     assert (loaded.weights_source.weights, loaded.weights_source.head) == ("pretrained", "new")
     assert loaded.weights_source.path == "deit_tiny_patch16_224.fb_in1k" and torch.equal(

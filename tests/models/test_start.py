@@ -168,6 +168,7 @@ def test_timms_weights_are_of_a_tag(monkeypatch):
         return made
 
     monkeypatch.setattr(timm, "create_model", offline)
+    monkeypatch.setattr("mixbench.models.build.reach_hub", lambda repository: None)
     recipe = dataclasses.replace(recipe, image_size=64, **SMALL)
     loaded = start_model(recipe, CLASSES, 0)
     assert torch.equal(loaded.blocks[1].mlp.fc1.weight, model.blocks[1].mlp.fc1.weight)

