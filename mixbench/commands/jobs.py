@@ -24,6 +24,7 @@ from mixbench.commands.bench import bench
 from mixbench.commands.status import status_of
 from mixbench.comparison.plan import Plan
 from mixbench.comparison.screen import make_console
+from mixbench.comparison.seeds import seed_remark
 from mixbench.files import read_json, replace_file
 from mixbench.report.files import write_comparison
 from mixbench.report.tables import print_tables
@@ -122,6 +123,9 @@ class Sweep:
 
     def run(self, identity: Identity) -> int:
         """Send what is missing, wait and collect; the exit status, 1 where a job failed."""
+        remark = seed_remark(self.plan)
+        if remark:
+            _say(remark)
         if self.options.dry_run:
             for job in self.jobs:
                 state = "finished" if job.finished else "would run"

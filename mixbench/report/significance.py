@@ -6,7 +6,7 @@ Paired differences with intervals and corrected tests, and one seed's images.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from mixbench.runs.samples import Correct
 
 LEVEL = 0.05
 POWER = 0.8
+MOST_SEEDS = 1000  # beyond which nobody is told how many would do
 EQUAL = 1e-9  # percent points: what differs by less is rounding
 
 # by seed, in percent; None or not finite where the run gave no figure
@@ -49,6 +50,9 @@ class Difference:
     corrected: float | None  # p by Holm's correction over the strategies
     # the true difference that as many seeds show four times in five, at the spread seen
     smallest: float | None
+    # seeds that find a true difference as large as that seen, four times in five; None where it is
+    # 0 or already shown, or more than MOST_SEEDS are needed
+    enough: int | None
     claimed: bool  # two seeds or more, the interval excludes 0 and the corrected p is below .05
     sentence: str
 
@@ -88,7 +92,7 @@ def compare(
     """
     if not figures:
         raise ValueError("there is no strategy to compare")
-    baseline = baseline or ("cutmix" if "cutmix" in figures else next(iter(figures)))
+    baseline = baseline or default_baseline(figures)
     if baseline not in figures:
         raise ValueError(
             f"the baseline {baseline!r} is not among the strategies: choose one of "
@@ -114,6 +118,29 @@ def compare(
         sentence = _sentence(difference, tests.get(name), most, unpaired)
         differences.append(replace(difference, sentence=sentence))
     return Paired(baseline, tuple(summaries.values()), tuple(differences))
+
+
+def default_baseline(strategies: Collection[str]) -> str:
+    """The strategy that others are compared with: cutmix where present, else the first."""
+    return "cutmix" if "cutmix" in strategies else next(iter(strategies))
+
+
+def hopeless(seeds: Mapping[str, Collection[int]]) -> str | None:
+    """That the seeds by strategy can show no difference whatever comes out; None where they can."""
+    baseline = default_baseline(seeds)
+    reference = set(seeds[baseline])
+    paired = [len(reference.intersection(s)) for name, s in seeds.items() if name != baseline]
+    most = max(paired, default=0)
+    # those of one seed are not tested, but would be once there are more
+    comparisons = sum(n > 1 for n in paired) if most > 1 else len(paired)
+    if not most or most >= seeds_needed(comparisons):
+        return None
+    many = f"{comparisons} comparison{'s' * (comparisons > 1)}"
+    end = f"{seeds_needed(comparisons)} seeds are the least"
+    if most == 1:
+        return f"1 seed and {many}: no difference between strategies can be shown; {end}"
+    corrected = " after correction" if comparisons > 1 else ""
+    return f"{most} seeds and {many}: no p below .05 is possible{corrected}; {end}"
 
 
 def _summary(name: str, by_seed: Figures) -> Summary:
@@ -171,6 +198,13 @@ def _difference(
         low, high = bca_interval(numbers)
         smallest = smallest_difference(numbers, test.comparisons)
     excludes_zero = low is not None and high is not None and low * high > 0
+    claimed = (
+        excludes_zero
+        and max(map(abs, numbers)) >= EQUAL
+        and test is not None
+        and test.corrected < LEVEL
+    )
+    several = len(numbers) > 1 and test is not None and not claimed
     return Difference(
         name,
         baseline,
@@ -181,10 +215,8 @@ def _difference(
         p=test.p if test else None,
         corrected=test.corrected if test else None,
         smallest=smallest,
-        claimed=excludes_zero
-        and max(map(abs, numbers)) >= EQUAL
-        and test is not None
-        and test.corrected < LEVEL,
+        enough=enough_seeds(numbers, test.comparisons) if several and test else None,
+        claimed=claimed,
         sentence="",
     )
 
@@ -253,14 +285,26 @@ def _of_seeds(difference: Difference, test: _Test, most: int) -> str:
         )
         return (
             f"{text} So few can show no difference, since p cannot be below {lowest}: it takes "
-            f"{seeds_needed(comparisons)} seeds."
+            f"{seeds_needed(comparisons)} seeds.{_more_seeds(difference)}"
         )
     if difference.smallest is not None and difference.smallest > EQUAL:
         text += (
             f" A true difference of about {difference.smallest:.2f} points would be found by {n} "
             "seeds four times in five."
         )
-    return text
+    return text + _more_seeds(difference)
+
+
+def _more_seeds(difference: Difference) -> str:
+    """How many seeds would find the difference seen; nothing where it is 0."""
+    if difference.mean is None or abs(difference.mean) < EQUAL:
+        return ""
+    if difference.enough is None:
+        return f" A difference as small as that seen takes more than {MOST_SEEDS:,} seeds."
+    return (
+        f" If the difference seen is the true one, about {difference.enough} seeds would find it "
+        "four times in five."
+    )
 
 
 def _images(count: int) -> str:
@@ -346,6 +390,29 @@ def smallest_difference(differences: Sequence[float], comparisons: int = 1) -> f
     if 4 / 2**n >= level:
         effect = max(effect, stats.norm.isf(1 - POWER ** (1 / n)))
     return float(np.std(differences, ddof=1) * effect)
+
+
+def enough_seeds(differences: Sequence[float], comparisons: int = 1) -> int | None:
+    """The seeds, more than these, that find a true difference like the one seen 4 times in 5.
+
+    Mean and spread are taken to be those seen. By the paired t test's noncentral t at level
+    .05 / comparisons; where only equal signs of all seeds reach that level, by their chance if it
+    is less. None where the mean is 0, or MOST_SEEDS are too few.
+    """
+    from scipy import stats
+
+    mean, spread = abs(float(np.mean(differences))), float(np.std(differences, ddof=1))
+    if mean < EQUAL:
+        return None
+    effect = min(mean / max(spread, EQUAL), 10.0)  # any number of seeds finds the largest
+    least, level = seeds_needed(comparisons), LEVEL / comparisons
+    n = np.arange(max(least, len(differences) + 1), MOST_SEEDS + 1)
+    critical = stats.t.isf(level / 2, n - 1)
+    power = stats.nct.sf(critical, n - 1, effect * np.sqrt(n))
+    equal_signs = stats.norm.cdf(effect) ** n
+    power = np.where(4 / 2.0**n >= level, np.minimum(power, equal_signs), power)
+    reached = np.flatnonzero(power >= POWER)
+    return int(n[reached[0]]) if reached.size else None
 
 
 def mcnemar(ours: np.ndarray, theirs: np.ndarray) -> McNemar:
