@@ -47,7 +47,7 @@ class Difference:
     low: float | None  # BCa bootstrap 95 % interval of the mean
     high: float | None
     p: float | None  # sign-flip test over the seeds; of one seed, McNemar's over the images
-    corrected: float | None  # p by Holm's correction over the strategies
+    corrected: float | None  # p by Holm's correction over the comparisons
     # the true difference that as many seeds show four times in five, at the spread seen
     smallest: float | None
     # seeds that find a true difference as large as that seen, four times in five; None where it is
@@ -64,6 +64,15 @@ class Paired:
     baseline: str
     summaries: tuple[Summary, ...]
     differences: tuple[Difference, ...]
+    comparisons: int  # over the seeds, that the correction is for; of other settings too
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Figures by strategy of one model, data and recipe, and which images each seed had right."""
+
+    figures: Mapping[str, Figures]
+    correct: Correct
 
 
 class McNemar(NamedTuple):
@@ -98,9 +107,41 @@ def compare(
             f"the baseline {baseline!r} is not among the strategies: choose one of "
             f"{', '.join(figures)}"
         )
-    summaries = {name: _summary(name, by_seed) for name, by_seed in figures.items()}
-    reference = summaries[baseline].values
-    paired = {
+    [paired] = _compare([Setting(figures, correct or {})], baseline)
+    return paired
+
+
+def compare_settings(settings: Sequence[Setting]) -> list[Paired]:
+    """The comparisons in several settings with one baseline, corrected together; one for each."""
+    return _compare(settings, common_baseline([setting.figures for setting in settings]))
+
+
+def _compare(settings: Sequence[Setting], baseline: str) -> list[Paired]:
+    summaries = [
+        {name: _summary(name, by_seed) for name, by_seed in setting.figures.items()}
+        for setting in settings
+    ]
+    pairs = [_paired(summary, baseline) for summary in summaries]
+    tests = _tests(pairs, baseline, [setting.correct for setting in settings])
+    most = max((len(values) for paired in pairs for values in paired.values()), default=0)
+    comparisons = sum(len(values) > 1 for paired in pairs for values in paired.values())
+    results = []
+    for setting, summary, paired, test in zip(settings, summaries, pairs, tests, strict=True):
+        differences = []
+        for name, values in paired.items():
+            difference = _difference(name, baseline, values, test.get(name))
+            seeds = {*setting.figures[name], *setting.figures.get(baseline, ())}
+            unpaired = sorted(seeds - set(values))
+            sentence = _sentence(difference, test.get(name), most, unpaired)
+            differences.append(replace(difference, sentence=sentence))
+        results.append(Paired(baseline, tuple(summary.values()), tuple(differences), comparisons))
+    return results
+
+
+def _paired(summaries: Mapping[str, Summary], baseline: str) -> dict[str, dict[int, float]]:
+    """Each strategy's figures minus the baseline's, by seed."""
+    reference = summaries[baseline].values if baseline in summaries else {}
+    return {
         name: {
             seed: value - reference[seed]
             for seed, value in summary.values.items()
@@ -109,20 +150,17 @@ def compare(
         for name, summary in summaries.items()
         if name != baseline
     }
-    tests = _tests(paired, baseline, correct)
-    most = max(map(len, paired.values()), default=0)
-    differences = []
-    for name, values in paired.items():
-        difference = _difference(name, baseline, values, tests.get(name))
-        unpaired = sorted((set(figures[name]) | set(figures[baseline])) - set(values))
-        sentence = _sentence(difference, tests.get(name), most, unpaired)
-        differences.append(replace(difference, sentence=sentence))
-    return Paired(baseline, tuple(summaries.values()), tuple(differences))
 
 
 def default_baseline(strategies: Collection[str]) -> str:
     """The strategy that others are compared with: cutmix where present, else the first."""
     return "cutmix" if "cutmix" in strategies else next(iter(strategies))
+
+
+def common_baseline(settings: Sequence[Collection[str]]) -> str:
+    """The baseline of several settings' strategies: one that all have, where there is such."""
+    common = [name for name in settings[0] if all(name in names for names in settings)]
+    return default_baseline(common or settings[0])
 
 
 def hopeless(seeds: Mapping[str, Collection[int]]) -> str | None:
@@ -163,27 +201,28 @@ def _summary(name: str, by_seed: Figures) -> Summary:
 
 
 def _tests(
-    paired: Mapping[str, Mapping[int, float]], baseline: str, correct: Correct | None
-) -> dict[str, _Test]:
-    """The test of each strategy that has one: over its seeds, or over one seed's images."""
-    by_seeds = {
-        name: sign_flip_p(list(values.values()))
-        for name, values in paired.items()
-        if len(values) > 1
-    }
-    by_images: dict[str, McNemar] = {}
-    for name, values in paired.items():
-        if len(values) == 1 and correct is not None:
-            [seed] = values
-            ours, theirs = correct.get((name, seed)), correct.get((baseline, seed))
-            if ours is not None and theirs is not None:
-                by_images[name] = mcnemar(ours, theirs)
-    tests = {}
+    pairs: Sequence[Mapping[str, Mapping[int, float]]],
+    baseline: str,
+    correct: Sequence[Correct],
+) -> list[dict[str, _Test]]:
+    """The test of each strategy that has one, by setting: over its seeds, or one seed's images."""
+    by_seeds: dict[tuple[int, str], float] = {}
+    by_images: dict[tuple[int, str], McNemar] = {}
+    for place, paired in enumerate(pairs):
+        for name, values in paired.items():
+            if len(values) > 1:
+                by_seeds[place, name] = sign_flip_p(list(values.values()))
+            for seed in values if len(values) == 1 else ():
+                ours = correct[place].get((name, seed))
+                theirs = correct[place].get((baseline, seed))
+                if ours is not None and theirs is not None:
+                    by_images[place, name] = mcnemar(ours, theirs)
+    tests: list[dict[str, _Test]] = [{} for _ in pairs]
     # the images answer another question, so that they are a family of their own
-    for family in (by_seeds, {name: result.p for name, result in by_images.items()}):
+    for family in (by_seeds, {key: result.p for key, result in by_images.items()}):
         corrected = holm(list(family.values()))
-        for (name, p), p_holm in zip(family.items(), corrected, strict=True):
-            tests[name] = _Test(p, p_holm, len(family), by_images.get(name))
+        for ((place, name), p), p_holm in zip(family.items(), corrected, strict=True):
+            tests[place][name] = _Test(p, p_holm, len(family), by_images.get((place, name)))
     return tests
 
 
