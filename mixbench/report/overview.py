@@ -16,7 +16,7 @@ from mixbench.report.significance import (
     compare_settings,
     seeds_needed,
 )
-from mixbench.report.summary import figures, rows_of
+from mixbench.report.summary import figures, rows_of, verdict
 from mixbench.report.tables import (
     DEMONSTRATION,
     markdown_table,
@@ -123,11 +123,14 @@ def strategies_of(entries: Sequence[Entry]) -> list[str]:
 def overview_header(strategies: Sequence[str]) -> list[str]:
     """The columns of the overview."""
     baseline, *others = strategies
-    return ["model", "data", "recipe", f"{baseline}: top-1 (%)", *others]
+    return ["model", "data", "recipe", f"{baseline}: top-1 in %", *others]
 
 
-def overview_cells(entries: Sequence[Entry], strategies: Sequence[str]) -> list[tuple[str, ...]]:
-    """A row for each entry that was trained: the baseline's top-1 and the others' differences."""
+def overview_cells(entries: Sequence[Entry], strategies: Sequence[str]) -> list[list[list[str]]]:
+    """A row for each entry that was trained: the baseline's top-1 and the others' differences.
+
+    A cell is a list of lines.
+    """
     baseline, *others = strategies
     rows = []
     for entry in entries:
@@ -135,31 +138,33 @@ def overview_cells(entries: Sequence[Entry], strategies: Sequence[str]) -> list[
             continue
         summaries = {summary.strategy: summary for summary in entry.comparison.summaries}
         differences = {d.strategy: d for d in entry.comparison.differences}
-        cells = [_difference_cell(differences.get(name), baseline in summaries) for name in others]
-        rows.append((*entry.label, _top1_cell(summaries.get(baseline)), *cells))
+        cells = [_top1_cell(summaries.get(baseline))]
+        cells += [_difference_cell(differences.get(name), baseline in summaries) for name in others]
+        rows.append([*([text] for text in entry.label), *cells])
     return rows
 
 
-def _top1_cell(summary: Summary | None) -> str:
+def _top1_cell(summary: Summary | None) -> list[str]:
     if summary is None or summary.mean is None:
-        return "-"
+        return ["-"]
     spread = "" if summary.spread is None else f" ± {summary.spread:.2f}"
-    return f"{summary.mean:.2f}{spread}, {_seeds(len(summary.values))}"
+    return [f"{summary.mean:.2f}{spread}", _seeds(len(summary.values))]
 
 
-def _difference_cell(difference: Difference | None, has_baseline: bool) -> str:
+def _difference_cell(difference: Difference | None, has_baseline: bool) -> list[str]:
     """A difference with its interval, corrected p and seeds, or what is missing for it."""
     if difference is None:
-        return "-"
+        return ["-"]
     if difference.mean is None:
-        return "no seed in common" if has_baseline else f"no {difference.baseline}"
-    text = f"{difference.mean:+.2f}"
-    if difference.low is not None and difference.corrected is not None:
-        text += f" [{difference.low:+.2f}, {difference.high:+.2f}], p {difference.corrected:.3f}"
-    text += f", {_seeds(len(difference.values))}"
-    if difference.claimed:
-        text += f": {'higher' if difference.mean > 0 else 'lower'}"
-    return text
+        return ["no seed in common" if has_baseline else f"no {difference.baseline}"]
+    seeds = _seeds(len(difference.values))
+    if difference.low is None or difference.corrected is None:
+        return [f"{difference.mean:+.2f}", seeds]
+    lines = [
+        f"{difference.mean:+.2f} [{difference.low:+.2f}, {difference.high:+.2f}]",
+        f"p {difference.corrected:.3f}, {seeds}",
+    ]
+    return [*lines, verdict(difference)] if difference.claimed else lines
 
 
 def _seeds(n: int) -> str:
@@ -202,9 +207,11 @@ def overview_markdown(entries: Sequence[Entry], commands: Sequence[str]) -> str:
     strategies = strategies_of(entries)
     header, rows = overview_header(strategies), overview_cells(entries, strategies)
     lines = ["# Overview", "", *(f"`{command}`\n" for command in commands)]
-    lines += [*markdown_table(header, rows), "", *correction(entries, strategies[0])]
+    lines += markdown_table(header, [[", ".join(cell) for cell in row] for row in rows])
+    for line in correction(entries, strategies[0]):
+        lines += ["", line]
     if _of_scenes(entries):
-        lines += ["", DEMONSTRATION]
+        lines += ["", f"Rows of scenes: {DEMONSTRATION}"]
     for entry in entries:
         if entry.comparison is not None:
             cells = statistics_cells(entry.comparison)

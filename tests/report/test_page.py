@@ -1,7 +1,6 @@
 """The page: true of its data, whole, and without a request."""
 
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -11,43 +10,10 @@ from mixbench.report.tables import remarks
 from mixbench.runs.directory import RunDirectory
 from mixbench.runs.merge import read_runs, read_tables
 from mixbench.runs.rows import ComparisonRow, read_table
+from tests.support.html_pages import Page
 from tests.support.rows import LOG, full_tables, run_row, speed_row, write_run
 
 NO_FIGURE = r"\b(nan|inf|None)\b"
-
-
-class Page(HTMLParser):
-    """What a browser would do with a page: its text, tags, and whatever it would fetch or run."""
-
-    VOID = ("meta", "link", "img", "br")
-
-    def __init__(self, text):
-        super().__init__()
-        self.text, self.tags, self.links, self.open, self.ids = "", [], [], [], []
-        self.feed(text)
-        assert not self.open, f"unclosed: {self.open}"
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.links += [
-            v for k, v in attrs if k in ("src", "href", "xlink:href", "srcset", "data", "action")
-        ]
-        self.ids += [v for k, v in attrs if k == "id"]
-        assert not [k for k, _ in attrs if k.startswith("on")]
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.handle_starttag(tag, attrs)
-        if tag not in self.VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if "style" not in self.open:
-            self.text += data
 
 
 def page_of(folder):
