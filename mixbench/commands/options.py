@@ -19,7 +19,7 @@ COMMANDS = {  # name -> what it does
     "bench": "compare strategies: measure what the options ask for (the command without a name)",
     "train": "train strategies and model by any recipe: bench --mode accuracy",
     "speed": "time strategies: bench --mode speed, every built-in one in 40 rounds",
-    "report": "write report.html of one run, or of several that are merged",
+    "report": "write report.html of one run, of several merged, or an overview of several models",
     "sweep": "send every strategy and seed to Slurm as a job and collect the rows",
     "list": "list the strategies with their parameters",
     "zoo": "list the paper's models beside the paper's figures",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,7 +37,7 @@ class Entry:
 
     model: str
     dataset: str
-    recipe: str  # the fields in which its recipe differs from the others', in words
+    recipe: tuple[str, ...]  # the fields in which its recipe differs from the others'
     recipe_hash: str | None
     data: ReportData
     comparison: Paired | None  # None where nothing was trained
@@ -45,7 +45,10 @@ class Entry:
     @property
     def label(self) -> tuple[str, str, str]:
         """Model, data and recipe as a row of the overview has them."""
-        return self.model, self.dataset, f"{self.recipe or 'recipe'} ({self.recipe_hash or '-'})"
+        fields = [*self.recipe[:MOST_FIELDS]] or ["recipe"]
+        if len(self.recipe) > MOST_FIELDS:
+            fields.append(f"{len(self.recipe) - MOST_FIELDS} more")
+        return self.model, self.dataset, f"{', '.join(fields)} ({self.recipe_hash or '-'})"
 
     @property
     def title(self) -> str:
@@ -66,10 +69,10 @@ def entries_of(settings: Sequence[ReportData]) -> list[Entry]:
     return [_entry(data, recipe, compared) for data, recipe in zip(settings, recipes, strict=True)]
 
 
-def _entry(data: ReportData, recipe: str, compared: Any) -> Entry:
+def _entry(data: ReportData, recipe: tuple[str, ...], compared: Iterator[Paired]) -> Entry:
     rows = trained(data.tables.runs)
     if not rows:
-        return Entry("-", "-", "", None, data, None)
+        return Entry("-", "-", (), None, data, None)
     first = rows[0]
     images = "" if first.train_images is None else f", {first.train_images:,} images"
     return Entry(
@@ -82,10 +85,10 @@ def _entry(data: ReportData, recipe: str, compared: Any) -> Entry:
     )
 
 
-def recipe_words(recipes: Sequence[Mapping[str, Any]]) -> list[str]:
+def recipe_words(recipes: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     """For each recipe the fields that differ among them, but the model and what changes no figure.
 
-    No words where a recipe is not known.
+    None where a recipe is not known.
     """
     known = [recipe for recipe in recipes if recipe]
     names = dict.fromkeys(name for recipe in known for name in recipe)
@@ -96,14 +99,10 @@ def recipe_words(recipes: Sequence[Mapping[str, Any]]) -> list[str]:
         and not name.startswith("speed_")
         and any(recipe.get(name) != known[0].get(name) for recipe in known)
     ]
-    return [_words(recipe, differing) for recipe in recipes]
-
-
-def _words(recipe: Mapping[str, Any], names: Sequence[str]) -> str:
-    parts = [f"{name} {_shown(recipe[name])}" for name in names if name in recipe]
-    if len(parts) > MOST_FIELDS:
-        parts = [*parts[:MOST_FIELDS], f"{len(parts) - MOST_FIELDS} more"]
-    return ", ".join(parts)
+    return [
+        tuple(f"{name} {_shown(recipe[name])}" for name in differing if name in recipe)
+        for recipe in recipes
+    ]
 
 
 def _shown(value: Any) -> str:
@@ -196,7 +195,7 @@ def correction(entries: Sequence[Entry], baseline: str) -> list[str]:
 def overview_rows(entries: Sequence[Entry]) -> list[ComparisonRow]:
     """The rows of comparison.csv: each entry's, with the words of its recipe."""
     return [
-        replace(row, recipe=entry.recipe or None)
+        replace(row, recipe=", ".join(entry.recipe) or None)
         for entry in entries
         for row in rows_of(entry.data.tables, entry.comparison)
     ]

@@ -77,6 +77,8 @@ def report_runs(
             say(sentence)
     places = RunDirectory(out or directories[0])
     if len(settings) > 1:
+        if say is not None:
+            say(f"{len(settings)} models, data sets or recipes: the report is an overview of them")
         entries = entries_of(settings)
         if not inside:
             write_overview(entries, places)

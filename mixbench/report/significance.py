@@ -124,7 +124,7 @@ def _compare(settings: Sequence[Setting], baseline: str) -> list[Paired]:
     pairs = [_paired(summary, baseline) for summary in summaries]
     tests = _tests(pairs, baseline, [setting.correct for setting in settings])
     most = max((len(values) for paired in pairs for values in paired.values()), default=0)
-    comparisons = sum(len(values) > 1 for paired in pairs for values in paired.values())
+    comparisons = _comparisons(pairs)
     results = []
     for setting, summary, paired, test in zip(settings, summaries, pairs, tests, strict=True):
         differences = []
@@ -200,6 +200,11 @@ def _summary(name: str, by_seed: Figures) -> Summary:
     return Summary(name, values, missing, mean, spread, low, high)
 
 
+def _comparisons(pairs: Sequence[Mapping[str, Mapping[int, float]]]) -> int:
+    """How many strategies of all settings are tested over seeds."""
+    return sum(len(values) > 1 for paired in pairs for values in paired.values())
+
+
 def _tests(
     pairs: Sequence[Mapping[str, Mapping[int, float]]],
     baseline: str,
@@ -208,10 +213,11 @@ def _tests(
     """The test of each strategy that has one, by setting: over its seeds, or one seed's images."""
     by_seeds: dict[tuple[int, str], float] = {}
     by_images: dict[tuple[int, str], McNemar] = {}
+    comparisons = _comparisons(pairs)
     for place, paired in enumerate(pairs):
         for name, values in paired.items():
             if len(values) > 1:
-                by_seeds[place, name] = sign_flip_p(list(values.values()))
+                by_seeds[place, name] = sign_flip_p(list(values.values()), comparisons)
             for seed in values if len(values) == 1 else ():
                 ours = correct[place].get((name, seed))
                 theirs = correct[place].get((baseline, seed))
@@ -378,16 +384,18 @@ def bca_interval(differences: Sequence[float], draws: int = 9999) -> tuple[float
     return float(interval.low), float(interval.high)
 
 
-def sign_flip_p(differences: Sequence[float]) -> float:
+def sign_flip_p(differences: Sequence[float], comparisons: int = 1) -> float:
     """The two-sided p of the mean under all flips of signs, by scipy.
 
-    It is exact up to 13 seeds, and from 9,999 random flips beyond.
+    It is exact up to 13 seeds, and from 9,999 random flips beyond; for more than 49 comparisons
+    from more, since the least p of so few would not survive the correction.
     """
     from scipy import stats
 
     values = np.asarray(differences, float)
+    flips = max(9999, 200 * comparisons)
     test = stats.permutation_test(
-        (values,), np.mean, permutation_type="samples", n_resamples=9999, rng=0
+        (values,), np.mean, permutation_type="samples", n_resamples=flips, rng=0
     )
     return float(test.pvalue)
 

@@ -5,10 +5,11 @@ import re
 import numpy as np
 import pytest
 
-from mixbench.report.overview import recipe_words
+from mixbench.report.overview import Entry, recipe_words
 from mixbench.report.page import report_runs
 from mixbench.report.significance import Setting, common_baseline, compare, compare_settings
 from mixbench.runs.directory import RunDirectory
+from mixbench.runs.merge import ReportData, Tables
 from mixbench.runs.rows import ComparisonRow, RunRow, read_table
 from tests.support.html_pages import Page
 from tests.support.rows import run_row, speed_row, write_run
@@ -185,14 +186,18 @@ def test_recipes_are_told_apart_by_the_fields_that_differ(tmp_path):
     RunDirectory(b).recipe.write_text("- no recipe")
     said = []
     report_runs([a, b], tmp_path / "all", say=said.append)
-    assert len(said) == 1 and said[0].startswith("left out: ") and "recipe.yaml" in said[0]
+    assert len(said) == 2 and said[0].startswith("left out: ") and "recipe.yaml" in said[0]
+    assert said[1] == "2 models, data sets or recipes: the report is an overview of them"
 
 
 def test_words_of_recipes():
     many = [dict.fromkeys("abcdef", str(k)) for k in range(2)]
-    assert recipe_words(many)[1] == "a 1, b 1, c 1, d 1, 2 more"
-    assert recipe_words([{"a": "1"}, {}, {"a": "2", "b": ["3", "4"]}]) == ["a 1", "", "a 2, b 3 4"]
-    assert recipe_words([{}, {}]) == ["", ""]
+    last = recipe_words(many)[1]
+    assert last == ("a 1", "b 1", "c 1", "d 1", "e 1", "f 1")
+    label = Entry("vit", "photos", last, "abc", ReportData(Tables([], [])), None).label
+    assert label == ("vit", "photos", "a 1, b 1, c 1, d 1, 2 more (abc)")
+    some = recipe_words([{"a": "1"}, {}, {"a": "2", "b": ["3", "4"]}])
+    assert some == [("a 1",), (), ("a 2", "b 3 4")] and recipe_words([{}, {}]) == [(), ()]
 
 
 def test_speeds_stand_with_their_own_run(tmp_path):

@@ -123,6 +123,16 @@ def comparisons_need(comparisons):
     return {1: 6, 2: 7, 3: 7, 4: 8, 5: 8, 6: 8}[comparisons]
 
 
+def test_many_comparisons_do_not_outgrow_the_random_flips():
+    """300 of them need 14 seeds, and show a difference with 14 and with 15."""
+    names = ["cutmix", *map(str, range(300))]
+    assert seeds_needed(300) == 14
+    for n in (13, 14, 15):
+        values = {s: 1 + s / 100 for s in range(n)}
+        corrected = sign_flip_p(list(values.values()), 300) * 300
+        assert (corrected < 0.05) == (hopeless(dict.fromkeys(names, values)) is None) == (n > 13)
+
+
 def test_what_is_hopeless_depends_on_the_seeds_in_common():
     six, seven = range(6), range(7)
     assert hopeless({"cutmix": six, "a": six, "b": six, "c": six}) == (
