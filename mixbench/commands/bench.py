@@ -13,6 +13,7 @@ from mixbench.comparison.plan import Plan, check_early, fitted, make_plan, plan_
 from mixbench.data.sources import Data
 from mixbench.recipe import recipe_text
 from mixbench.registry import BUILTIN
+from mixbench.runs.directory import RunDirectory
 from mixbench.spec import create_strategies, strategy_spec
 from mixbench.watch import process_count
 
@@ -99,6 +100,7 @@ def check_combinations(options: argparse.Namespace) -> None:
 def describe(plan: Plan, data: Data) -> None:
     """Print what a plan would run, and what is known of its cost."""
     from mixbench.comparison.cost import training_cost
+    from mixbench.comparison.seeds import seed_remark
 
     recipe = plan.recipe
     print_line(f"would run   {', '.join(map(strategy_spec, plan.strategies))}")
@@ -112,6 +114,9 @@ def describe(plan: Plan, data: Data) -> None:
             f"{len(plan.seeds)} seeds, batch {recipe.batch_size}"
         )
         print_line(f"cost        {training_cost(plan, data)}")
+        remark = seed_remark(plan, RunDirectory(plan.out).results(plan.recipe_hash(data)))
+        if remark:
+            print_line(f"seeds       {remark}")
     if plan.times:
         print_line(
             f"timing      {recipe.speed_model} at {recipe.speed_image_size} px, {plan.rounds} "

@@ -25,6 +25,7 @@ from mixbench.commands.printing import print_line
 from mixbench.commands.status import status_of
 from mixbench.comparison.plan import Plan
 from mixbench.comparison.screen import make_console
+from mixbench.comparison.seeds import seed_remark
 from mixbench.files import read_json, replace_file
 from mixbench.report.files import write_comparison
 from mixbench.report.tables import print_tables
@@ -123,6 +124,9 @@ class Sweep:
 
     def run(self, identity: Identity) -> int:
         """Send what is missing, wait and collect; the exit status, 1 where a job failed."""
+        remark = seed_remark(self.plan)
+        if remark:
+            print_line(remark)
         if self.options.dry_run:
             for job in self.jobs:
                 state = "finished" if job.finished else "would run"

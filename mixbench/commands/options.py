@@ -15,11 +15,12 @@ from mixbench.values import did_you_mean, read_text, shortened, shown
 
 ROUNDS = 5
 MOST_WORKERS = 1024
+MOST_SEEDS = 1000  # of a range
 COMMANDS = {  # name -> what it does
     "bench": "compare strategies: measure what the options ask for (the command without a name)",
     "train": "train strategies and model by any recipe: bench --mode accuracy",
     "speed": "time strategies: bench --mode speed, every built-in one in 40 rounds",
-    "report": "write report.html of one run, or of several that are merged",
+    "report": "write report.html of one run, of several merged, or an overview of several models",
     "sweep": "send every strategy and seed to Slurm as a job and collect the rows",
     "list": "list the strategies with their parameters",
     "zoo": "list the paper's models beside the paper's figures",
@@ -96,7 +97,7 @@ def _add_what(parser: Parser) -> None:
         "--seeds",
         type=seeds,
         metavar="0,1,2",
-        help="one run of every strategy for each (default: the recipe's seed)",
+        help="one run of every strategy for each, 0-7 is a range (default: the recipe's seed)",
     )
 
 
@@ -252,15 +253,33 @@ def path_or_name(text: str) -> str:
 
 
 def seeds(text: str) -> tuple[int, ...]:
-    """Different whole numbers, comma-separated."""
+    """Different whole numbers, comma-separated; `0-7` stands for 0 to 7."""
     try:
-        numbers = tuple(read_text(part, int, "it") for part in text.split(","))
+        numbers = [seed for part in text.split(",") for seed in _seed_range(part)]
     except ValueError:
-        numbers = ()
+        numbers = []
     if not numbers or len(set(numbers)) < len(numbers) or min(numbers) < 0:
         raise argparse.ArgumentTypeError(
-            f"must be different whole numbers such as 0,1,2, not {shown(text)}"
+            f"must be different whole numbers such as 0,1,2 or a range such as 0-7, not "
+            f"{shown(text)}"
         )
     if max(numbers) >= 2**63:
         raise argparse.ArgumentTypeError(f"must be below 2**63, not {shown(max(numbers))}")
-    return numbers
+    return tuple(numbers)
+
+
+def _seed_range(text: str) -> range:
+    """The seeds of one part: of a number itself, of two with a hyphen those and all between."""
+    first, hyphen, last = text.partition("-")
+    if not hyphen:
+        last = first
+    elif not first.strip():
+        raise ValueError("a negative number")
+    low, high = (read_text(end, int, "it") for end in (first, last))
+    if high - low >= MOST_SEEDS:
+        raise argparse.ArgumentTypeError(
+            f"must be at most {MOST_SEEDS} seeds in a range, not {shown(text)}"
+        )
+    if high < low:
+        raise ValueError("a range that ends before it begins")
+    return range(low, high + 1)

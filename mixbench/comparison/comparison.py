@@ -15,6 +15,7 @@ from mixbench.comparison.agreement import facts
 from mixbench.comparison.plan import Plan, fitted, plan_data
 from mixbench.comparison.results import Results
 from mixbench.comparison.screen import Screen
+from mixbench.comparison.seeds import seed_remark
 from mixbench.comparison.timing import look_closer, time_strategies
 from mixbench.data.check import check_headers
 from mixbench.data.loaders import check_batch
@@ -23,7 +24,7 @@ from mixbench.data.sources import Data
 from mixbench.errors import STAYS
 from mixbench.models.build import recipe_model
 from mixbench.models.start import remarks
-from mixbench.recipe import Recipe, recipe_hash
+from mixbench.recipe import Recipe
 from mixbench.runs.directory import RunDirectory
 from mixbench.runtime import Runtime, choose_device
 from mixbench.services.attention import attention_tap
@@ -56,7 +57,7 @@ def run(plan: Plan, data: Data | None = None) -> int:
 def compare(plan: Plan, data: Data, runtime: Runtime, screen: Screen) -> int:
     """The comparison itself: speed, then training seed by seed, written as it comes."""
     world = runtime.world
-    digits = recipe_hash(plan.recipe, train=data.train.fingerprint, val=data.val.fingerprint)
+    digits = plan.recipe_hash(data)
     if plan.trains:
         check_batch(plan.recipe, data)
         check_division(plan.strategies, plan.recipe, runtime.device, world.size)
@@ -72,7 +73,11 @@ def compare(plan: Plan, data: Data, runtime: Runtime, screen: Screen) -> int:
     if runtime.first:
         results.begin(runtime)
     world.agree(None)  # rows of damaged files are where all look for them
-    world.check_same({"what --out holds": str(sorted(results.directory.results(digits)))})
+    finished = results.directory.results(digits)
+    world.check_same({"what --out holds": str(sorted(finished))})
+    hopeless = seed_remark(plan, finished)
+    if hopeless:
+        runtime.say(hopeless)
     with begun():
         measure(plan, data, digits, results, runtime, screen)
     if runtime.first:

@@ -75,6 +75,10 @@ class Plan:
         """What the output directory is of."""
         return Identity(self.recipe, data.identity, self.source, self.limit_train, self.limit_val)
 
+    def recipe_hash(self, data: Data) -> str:
+        """The digits that its rows carry."""
+        return recipe_hash(self.recipe, train=data.train.fingerprint, val=data.val.fingerprint)
+
     @property
     def trains(self) -> bool:
         """Whether accuracy is measured."""

@@ -96,16 +96,23 @@ def draw_differences(
     axis.set_xlabel(f"top-1 minus {fitted(baseline, 26)}'s,{gap}same seed (points)")
 
 
-def difference_figure(comparison: Paired) -> str:
-    """Top-1 of each strategy minus the baseline's, as SVG."""
+def difference_figure(
+    comparison: Paired, name: str = "differences", strategies: Sequence[str] = ()
+) -> str:
+    """Top-1 of each strategy minus the baseline's, as SVG.
+
+    Where a page has several, each has its name, and a strategy the look of its place in
+    `strategies`.
+    """
     differences = [d for d in comparison.differences if d.mean is not None]
     drawing = Drawing(
-        "differences",
+        name,
         f"Top-1 of each strategy minus that of {comparison.baseline}, by seed",
         _height([difference.strategy for difference in differences], 0.55),
     )
     with drawing as [axis]:
-        draw_differences(axis, differences, comparison.baseline, _looks(comparison))
+        style = looks(strategies) if strategies else _looks(comparison)
+        draw_differences(axis, differences, comparison.baseline, style)
     return drawing.svg
 
 

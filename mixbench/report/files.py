@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from mixbench.files import replace_file
+from mixbench.report.overview import Entry, overview_markdown, overview_rows
 from mixbench.report.summary import summarise
 from mixbench.report.tables import write_markdown
 from mixbench.runs.directory import RunDirectory
@@ -25,12 +28,26 @@ def write_comparison(
     A table without rows is not written. `csv` takes the comparison too.
     """
     summary = summarise(tables, correct)
-    if tables.runs:
-        write_table(directory.runs, RunRow, tables.runs)
-    if tables.speed:
-        write_table(directory.speed, SpeedRow, tables.speed)
+    _write_rows(tables, directory)
     write_table(directory.comparison, ComparisonRow, summary)
     write_markdown(tables, directory.markdown, command, correct)
     if csv is not None:
         write_table(csv, ComparisonRow, summary)
     return summary
+
+
+def write_overview(entries: Sequence[Entry], directory: RunDirectory) -> None:
+    """Write the same files of several models, data sets or recipes."""
+    tables = [entry.data.tables for entry in entries]
+    runs = [row for part in tables for row in part.runs]
+    _write_rows(Tables(runs, [row for part in tables for row in part.speed]), directory)
+    write_table(directory.comparison, ComparisonRow, overview_rows(entries))
+    commands = dict.fromkeys(command for entry in entries for command in entry.data.commands)
+    replace_file(directory.markdown, overview_markdown(entries, list(commands)))
+
+
+def _write_rows(tables: Tables, directory: RunDirectory) -> None:
+    if tables.runs:
+        write_table(directory.runs, RunRow, tables.runs)
+    if tables.speed:
+        write_table(directory.speed, SpeedRow, tables.speed)

@@ -6,7 +6,7 @@ Paired differences with intervals and corrected tests, and one seed's images.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from mixbench.runs.samples import Bitmap, Correct
 
 LEVEL = 0.05
 POWER = 0.8
+MOST_SEEDS = 1000  # beyond which nobody is told how many would do
 EQUAL = 1e-9  # percent points: what differs by less is rounding
 
 # by seed, in percent; None or not finite where the run gave no figure
@@ -46,9 +47,12 @@ class Difference:
     low: float | None  # BCa bootstrap 95 % interval of the mean
     high: float | None
     p: float | None  # sign-flip test over the seeds; of one seed, McNemar's over the images
-    corrected: float | None  # p by Holm's correction over the strategies
+    corrected: float | None  # p by Holm's correction over the comparisons
     # the true difference that as many seeds show four times in five, at the spread seen
     smallest: float | None
+    # seeds that find a true difference as large as that seen, four times in five; None where it is
+    # 0 or already shown, or more than MOST_SEEDS are needed
+    enough: int | None
     claimed: bool  # two seeds or more, the interval excludes 0 and the corrected p is below .05
     sentence: str
 
@@ -60,6 +64,15 @@ class Paired:
     baseline: str
     summaries: tuple[Summary, ...]
     differences: tuple[Difference, ...]
+    comparisons: int  # over the seeds, that the correction is for; of other settings too
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Figures by strategy of one model, data and recipe, and which images each seed had right."""
+
+    figures: Mapping[str, Figures]
+    correct: Correct
 
 
 class McNemar(NamedTuple):
@@ -87,18 +100,56 @@ def compare(
     `correct` gives McNemar's test; seeds whose bitmaps there are of other images are not paired.
     ValueError where the baseline is not among the strategies.
     """
-    correct = correct or {}
     if not figures:
         raise ValueError("there is no strategy to compare")
-    baseline = baseline or ("cutmix" if "cutmix" in figures else next(iter(figures)))
+    baseline = baseline or default_baseline(figures)
     if baseline not in figures:
         raise ValueError(
             f"the baseline {baseline!r} is not among the strategies: choose one of "
             f"{', '.join(figures)}"
         )
-    summaries = {name: _summary(name, by_seed) for name, by_seed in figures.items()}
-    reference = summaries[baseline].values
-    paired = {
+    [paired] = _compare([Setting(figures, correct or {})], baseline)
+    return paired
+
+
+def compare_settings(settings: Sequence[Setting]) -> list[Paired]:
+    """The comparisons in several settings with one baseline, corrected together; one for each."""
+    return _compare(settings, common_baseline([setting.figures for setting in settings]))
+
+
+def _compare(settings: Sequence[Setting], baseline: str) -> list[Paired]:
+    summaries = [
+        {name: _summary(name, by_seed) for name, by_seed in setting.figures.items()}
+        for setting in settings
+    ]
+    pairs = [
+        _paired(summary, baseline, setting.correct)
+        for summary, setting in zip(summaries, settings, strict=True)
+    ]
+    tests = _tests(pairs, baseline, [setting.correct for setting in settings])
+    most = max((len(values) for paired in pairs for values in paired.values()), default=0)
+    comparisons = _comparisons(pairs)
+    results = []
+    for setting, summary, paired, test in zip(settings, summaries, pairs, tests, strict=True):
+        differences = []
+        for name, values in paired.items():
+            difference = _difference(name, baseline, values, test.get(name))
+            seeds = {*setting.figures[name], *setting.figures.get(baseline, ())}
+            reference = summary[baseline].values if baseline in summary else {}
+            shared = set(summary[name].values) & set(reference)
+            left_out = _left_out(sorted(seeds - shared), sorted(shared - set(values)))
+            sentence = _sentence(difference, test.get(name), most) + left_out
+            differences.append(replace(difference, sentence=sentence))
+        results.append(Paired(baseline, tuple(summary.values()), tuple(differences), comparisons))
+    return results
+
+
+def _paired(
+    summaries: Mapping[str, Summary], baseline: str, correct: Correct
+) -> dict[str, dict[int, float]]:
+    """Each strategy's figures minus the baseline's, by seed."""
+    reference = summaries[baseline].values if baseline in summaries else {}
+    return {
         name: {
             seed: value - reference[seed]
             for seed, value in summary.values.items()
@@ -107,17 +158,35 @@ def compare(
         for name, summary in summaries.items()
         if name != baseline
     }
-    tests = _tests(paired, baseline, correct)
-    most = max(map(len, paired.values()), default=0)
-    differences = []
-    for name, values in paired.items():
-        difference = _difference(name, baseline, values, tests.get(name))
-        shared = set(summaries[name].values) & set(reference)
-        missing = sorted((set(figures[name]) | set(figures[baseline])) - shared)
-        left_out = _left_out(missing, sorted(shared - set(values)))
-        sentence = _sentence(difference, tests.get(name), most) + left_out
-        differences.append(replace(difference, sentence=sentence))
-    return Paired(baseline, tuple(summaries.values()), tuple(differences))
+
+
+def default_baseline(strategies: Collection[str]) -> str:
+    """The strategy that others are compared with: cutmix where present, else the first."""
+    return "cutmix" if "cutmix" in strategies else next(iter(strategies))
+
+
+def common_baseline(settings: Sequence[Collection[str]]) -> str:
+    """The baseline of several settings' strategies: one that all have, where there is such."""
+    common = [name for name in settings[0] if all(name in names for names in settings)]
+    return default_baseline(common or settings[0])
+
+
+def hopeless(seeds: Mapping[str, Collection[int]]) -> str | None:
+    """That the seeds by strategy can show no difference whatever comes out; None where they can."""
+    baseline = default_baseline(seeds)
+    reference = set(seeds[baseline])
+    paired = [len(reference.intersection(s)) for name, s in seeds.items() if name != baseline]
+    most = max(paired, default=0)
+    # those of one seed are not tested, but would be once there are more
+    comparisons = sum(n > 1 for n in paired) if most > 1 else len(paired)
+    if not most or most >= seeds_needed(comparisons):
+        return None
+    many = f"{comparisons} comparison{'s' * (comparisons > 1)}"
+    end = f"{seeds_needed(comparisons)} seeds are the least"
+    if most == 1:
+        return f"1 seed and {many}: no difference between strategies can be shown; {end}"
+    corrected = " after correction" if comparisons > 1 else ""
+    return f"{most} seeds and {many}: no p below .05 is possible{corrected}; {end}"
 
 
 def _same_images(correct: Correct, ours: tuple[str, int], theirs: tuple[str, int]) -> bool:
@@ -146,28 +215,35 @@ def _summary(name: str, by_seed: Figures) -> Summary:
     return Summary(name, values, missing, mean, spread, low, high)
 
 
+def _comparisons(pairs: Sequence[Mapping[str, Mapping[int, float]]]) -> int:
+    """How many strategies of all settings are tested over seeds."""
+    return sum(len(values) > 1 for paired in pairs for values in paired.values())
+
+
 def _tests(
-    paired: Mapping[str, Mapping[int, float]], baseline: str, correct: Correct
-) -> dict[str, _Test]:
-    """The test of each strategy that has one: over its seeds, or over one seed's images."""
-    by_seeds = {
-        name: sign_flip_p(list(values.values()))
-        for name, values in paired.items()
-        if len(values) > 1
-    }
-    by_images: dict[str, McNemar] = {}
-    for name, values in paired.items():
-        if len(values) == 1:
-            [seed] = values
-            ours, theirs = correct.get((name, seed)), correct.get((baseline, seed))
-            if ours is not None and theirs is not None:
-                by_images[name] = mcnemar(ours, theirs)
-    tests = {}
+    pairs: Sequence[Mapping[str, Mapping[int, float]]],
+    baseline: str,
+    correct: Sequence[Correct],
+) -> list[dict[str, _Test]]:
+    """The test of each strategy that has one, by setting: over its seeds, or one seed's images."""
+    by_seeds: dict[tuple[int, str], float] = {}
+    by_images: dict[tuple[int, str], McNemar] = {}
+    comparisons = _comparisons(pairs)
+    for place, paired in enumerate(pairs):
+        for name, values in paired.items():
+            if len(values) > 1:
+                by_seeds[place, name] = sign_flip_p(list(values.values()), comparisons)
+            for seed in values if len(values) == 1 else ():
+                ours = correct[place].get((name, seed))
+                theirs = correct[place].get((baseline, seed))
+                if ours is not None and theirs is not None:
+                    by_images[place, name] = mcnemar(ours, theirs)
+    tests: list[dict[str, _Test]] = [{} for _ in pairs]
     # the images answer another question, so that they are a family of their own
-    for family in (by_seeds, {name: result.p for name, result in by_images.items()}):
+    for family in (by_seeds, {key: result.p for key, result in by_images.items()}):
         corrected = holm(list(family.values()))
-        for (name, p), p_holm in zip(family.items(), corrected, strict=True):
-            tests[name] = _Test(p, p_holm, len(family), by_images.get(name))
+        for ((place, name), p), p_holm in zip(family.items(), corrected, strict=True):
+            tests[place][name] = _Test(p, p_holm, len(family), by_images.get((place, name)))
     return tests
 
 
@@ -182,6 +258,13 @@ def _difference(
         low, high = bca_interval(numbers)
         smallest = smallest_difference(numbers, test.comparisons)
     excludes_zero = low is not None and high is not None and low * high > 0
+    claimed = (
+        excludes_zero
+        and max(map(abs, numbers)) >= EQUAL
+        and test is not None
+        and test.corrected < LEVEL
+    )
+    several = len(numbers) > 1 and test is not None and not claimed
     return Difference(
         name,
         baseline,
@@ -192,10 +275,8 @@ def _difference(
         p=test.p if test else None,
         corrected=test.corrected if test else None,
         smallest=smallest,
-        claimed=excludes_zero
-        and max(map(abs, numbers)) >= EQUAL
-        and test is not None
-        and test.corrected < LEVEL,
+        enough=enough_seeds(numbers, test.comparisons) if several and test else None,
+        claimed=claimed,
         sentence="",
     )
 
@@ -268,14 +349,26 @@ def _of_seeds(difference: Difference, test: _Test, most: int) -> str:
         )
         return (
             f"{text} So few can show no difference, since p cannot be below {lowest}: it takes "
-            f"{seeds_needed(comparisons)} seeds."
+            f"{seeds_needed(comparisons)} seeds.{_more_seeds(difference)}"
         )
     if difference.smallest is not None and difference.smallest > EQUAL:
         text += (
             f" A true difference of about {difference.smallest:.2f} points would be found by {n} "
             "seeds four times in five."
         )
-    return text
+    return text + _more_seeds(difference)
+
+
+def _more_seeds(difference: Difference) -> str:
+    """How many seeds would find the difference seen; nothing where it is 0."""
+    if difference.mean is None or abs(difference.mean) < EQUAL:
+        return ""
+    if difference.enough is None:
+        return f" A difference as small as that seen takes more than {MOST_SEEDS:,} seeds."
+    return (
+        f" If the difference seen is the true one, about {difference.enough} seeds would find it "
+        "four times in five."
+    )
 
 
 def _images(count: int) -> str:
@@ -310,16 +403,18 @@ def bca_interval(differences: Sequence[float], draws: int = 9999) -> tuple[float
     return float(interval.low), float(interval.high)
 
 
-def sign_flip_p(differences: Sequence[float]) -> float:
+def sign_flip_p(differences: Sequence[float], comparisons: int = 1) -> float:
     """The two-sided p of the mean under all flips of signs, by scipy.
 
-    It is exact up to 13 seeds, and from 9,999 random flips beyond.
+    It is exact up to 13 seeds, and from 9,999 random flips beyond; for more than 49 comparisons
+    from more, since the least p of so few would not survive the correction.
     """
     from scipy import stats
 
     values = np.asarray(differences, float)
+    flips = max(9999, 200 * comparisons)
     test = stats.permutation_test(
-        (values,), np.mean, permutation_type="samples", n_resamples=9999, rng=0
+        (values,), np.mean, permutation_type="samples", n_resamples=flips, rng=0
     )
     return float(test.pvalue)
 
@@ -361,6 +456,29 @@ def smallest_difference(differences: Sequence[float], comparisons: int = 1) -> f
     if 4 / 2**n >= level:
         effect = max(effect, stats.norm.isf(1 - POWER ** (1 / n)))
     return float(np.std(differences, ddof=1) * effect)
+
+
+def enough_seeds(differences: Sequence[float], comparisons: int = 1) -> int | None:
+    """The seeds, more than these, that find a true difference like the one seen 4 times in 5.
+
+    Mean and spread are taken to be those seen. By the paired t test's noncentral t at level
+    .05 / comparisons; where only equal signs of all seeds reach that level, by their chance if it
+    is less. None where the mean is 0, or MOST_SEEDS are too few.
+    """
+    from scipy import stats
+
+    mean, spread = abs(float(np.mean(differences))), float(np.std(differences, ddof=1))
+    if mean < EQUAL:
+        return None
+    effect = min(mean / max(spread, EQUAL), 10.0)  # any number of seeds finds the largest
+    least, level = seeds_needed(comparisons), LEVEL / comparisons
+    n = np.arange(max(least, len(differences) + 1), MOST_SEEDS + 1)
+    critical = stats.t.isf(level / 2, n - 1)
+    power = stats.nct.sf(critical, n - 1, effect * np.sqrt(n))
+    equal_signs = stats.norm.cdf(effect) ** n
+    power = np.where(4 / 2.0**n >= level, np.minimum(power, equal_signs), power)
+    reached = np.flatnonzero(power >= POWER)
+    return int(n[reached[0]]) if reached.size else None
 
 
 def mcnemar(ours: Bitmap, theirs: Bitmap) -> McNemar:

@@ -109,7 +109,11 @@ def train_rates(runs: Iterable[RunRow]) -> dict[str, float]:
 
 def summarise(tables: Tables, correct: Correct | None = None) -> list[ComparisonRow]:
     """A row for each strategy, in the order of `strategies`."""
-    paired = compare_runs(tables.runs, correct)
+    return rows_of(tables, compare_runs(tables.runs, correct))
+
+
+def rows_of(tables: Tables, paired: Paired | None) -> list[ComparisonRow]:
+    """The same of a comparison that is made already."""
     rates = train_rates(tables.runs)
     rows = []
     for spec in strategies(tables):
@@ -179,6 +183,7 @@ def _with_scores(
         difference_hi=difference.high,
         p=difference.p if several else None,
         p_corrected=difference.corrected if several else None,
+        comparisons=paired.comparisons if several else None,
         verdict=verdict(difference),
     )
 

@@ -138,6 +138,14 @@ def recipe_difference(file: Path, recipe: Recipe) -> str | None:
     return _several(parts) if parts else None
 
 
+def read_recipe_fields(file: Path) -> dict[str, Any]:
+    """The fields of a run's recipe.yaml as text; ValueError where it is damaged."""
+    try:
+        return _fields(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{file} is damaged ({_reason(error)})") from None
+
+
 def _fields(text: str) -> dict[str, Any]:
     """The fields of a recipe's text, with values as they are written; ValueError if it is none."""
     import yaml

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from os.path import lexists
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from mixbench.files import read_json
 from mixbench.runs import schema2
 from mixbench.runs.directory import RunDirectory, SeedFolder
+from mixbench.runs.identity import read_recipe_fields
 from mixbench.runs.rows import EpochRow, RunRow, SpeedRow, read_table
 from mixbench.runs.samples import Bitmap, GalleryEntry, read_correct, read_gallery, read_lam
 
@@ -28,6 +29,13 @@ class Tables:
     damaged: list[str] = field(default_factory=list)  # a sentence for each file left out
 
 
+class Part(NamedTuple):
+    """What a directory holds of one recipe."""
+
+    directory: Path
+    tables: Tables
+
+
 @dataclass(frozen=True)
 class ReportData:
     """All that the page shows; only the tables are needed. Keys are strategy and seed."""
@@ -40,6 +48,8 @@ class ReportData:
     correct: dict[tuple[str, int], Bitmap] = field(default_factory=dict)
     # by the folder of the pictures
     gallery: dict[Path, list[GalleryEntry]] = field(default_factory=dict)
+    # the recipe's fields as text, where a directory holds them
+    recipe: dict[str, Any] = field(default_factory=dict)
     # a sentence for each file that is left out
     damaged: list[str] = field(default_factory=list)
 
@@ -85,17 +95,58 @@ def _read(read: Callable[[Path], T], path: Path, damaged: list[str]) -> T | None
 
 
 def merge(directories: Sequence[Path], *, mixed_machines: bool = False) -> Tables:
-    """The rows of several runs in one pair of tables.
+    """The rows of several runs of one recipe in one pair of tables.
 
     ValueError where trained rows differ in recipe or data, where one strategy and seed is in two
     runs, and, unless `mixed_machines`, where speeds are of several machines, models, sizes or
     precisions.
     """
+    return _merged(_only_recipe(by_recipe(directories)), mixed_machines=mixed_machines)
+
+
+def by_recipe(directories: Sequence[Path]) -> dict[str | None, list[Part]]:
+    """The rows of several runs by the recipe hash of what was trained, in the order given.
+
+    Speeds and rows without a hash are of their directory's recipe; where that has several or none,
+    of the only one that there is, else apart, under None.
+    """
+    read = [(directory, read_tables(directory)) for directory in directories]
+    recipes = dict.fromkeys(row.recipe_hash for _, tables in read for row in trained(tables.runs))
+    parts: dict[str | None, list[Part]] = {recipe: [] for recipe in recipes}
+    for directory, tables in read:
+        own = dict.fromkeys(row.recipe_hash for row in trained(tables.runs))
+        homes = list(own or recipes)
+        rest = homes[0] if len(homes) == 1 else None
+        divided: dict[str | None, Tables] = {}
+        for row in tables.runs:
+            recipe = row.recipe_hash if row.recipe_hash in own else rest
+            divided.setdefault(recipe, Tables([], [])).runs.append(row)
+        if tables.speed or not divided:
+            divided.setdefault(rest, Tables([], [])).speed.extend(tables.speed)
+        for recipe, rows in divided.items():
+            parts.setdefault(recipe, []).append(Part(directory, rows))
+        next(iter(divided.values())).damaged.extend(tables.damaged)
+    return parts
+
+
+def _only_recipe(parts: Mapping[str | None, list[Part]]) -> list[Part]:
+    """The parts of the one recipe; ValueError where there are several."""
+    if len(parts) > 1:
+        runs = ", ".join(
+            f"{part.directory} ({recipe})" for recipe, some in parts.items() for part in some[:1]
+        )
+        raise ValueError(
+            f"runs of different recipes or data are no one comparison: {runs}; report them apart, "
+            "or together with `mixbench report`"
+        )
+    return next(iter(parts.values()), [])
+
+
+def _merged(parts: Sequence[Part], *, mixed_machines: bool) -> Tables:
+    """The rows of one recipe in one pair of tables; ValueError as `merge` says."""
     merged = Tables([], [])
     owner: dict[tuple[str, int], Path] = {}
-    recipes: dict[str | None, Path] = {}
-    for directory in directories:
-        tables = read_tables(directory)
+    for directory, tables in parts:
         for row in trained(tables.runs):
             key = (row.strategy, row.seed)
             if key in owner:
@@ -104,15 +155,9 @@ def merge(directories: Sequence[Path], *, mixed_machines: bool = False) -> Table
                     f"{directory}: leave one out"
                 )
             owner[key] = directory
-            recipes.setdefault(row.recipe_hash, directory)
         merged.runs.extend(tables.runs)
         merged.speed.extend(tables.speed)
         merged.damaged.extend(tables.damaged)
-    if len(recipes) > 1:
-        runs = ", ".join(f"{directory} ({recipe})" for recipe, directory in recipes.items())
-        raise ValueError(
-            f"runs of different recipes or data cannot be compared: {runs}; report them apart"
-        )
     if not mixed_machines:
         _check_speeds([row for row in merged.speed if row.im_per_sec is not None])
     return merged
@@ -143,15 +188,32 @@ def read_command(path: Path) -> str | None:
 
 
 def read_runs(directories: Sequence[Path], *, mixed_machines: bool = False) -> ReportData:
-    """What the report shows of one or several run directories; ValueError as `merge` says."""
-    data = ReportData(merge(directories, mixed_machines=mixed_machines))
+    """What the report shows of one or several directories of one recipe; ValueError as `merge`."""
+    return _read_parts(_only_recipe(by_recipe(directories)), mixed_machines=mixed_machines)
+
+
+def read_settings(directories: Sequence[Path], *, mixed_machines: bool = False) -> list[ReportData]:
+    """The same for each model, data and recipe; ValueError as `merge`, but for other recipes."""
+    settings = []
+    divided = by_recipe(directories)
+    for parts in divided.values():
+        data = _read_parts(parts, mixed_machines=mixed_machines)
+        for directory, _ in parts if len(divided) > 1 else ():
+            recipe = _read(read_recipe_fields, RunDirectory(directory).recipe, data.damaged)
+            data.recipe.update(recipe or {})
+        settings.append(data)
+    return settings
+
+
+def _read_parts(parts: Sequence[Part], *, mixed_machines: bool) -> ReportData:
+    data = ReportData(_merged(parts, mixed_machines=mixed_machines))
     data.damaged.extend(data.tables.damaged)
-    for directory in directories:
+    for directory, tables in parts:
         places = RunDirectory(directory)
         command = _read(read_command, places.environment, data.damaged)
         data.commands.extend([command] if command else [])
         data.gallery[places.gallery] = _read(read_gallery, places.gallery, data.damaged) or []
-        for row in trained(read_tables(directory).runs):
+        for row in trained(tables.runs):
             _read_samples(_seed_folder(places, row), (row.strategy, row.seed), data)
     return data
 

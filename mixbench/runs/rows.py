@@ -193,7 +193,10 @@ class ComparisonRow:
     )
     difference_hi: float | None = column("upper end", unit="points")
     p: float | None = column("sign-flip test over the seeds, two-sided", digits=6)
-    p_corrected: float | None = column("`p` by Holm's correction over the strategies", digits=6)
+    p_corrected: float | None = column("`p` by Holm's correction over `comparisons`", digits=6)
+    comparisons: int | None = column(
+        "comparisons that the correction is over: the file's, of two seeds or more"
+    )
     verdict: str | None = column(
         "`higher`, `lower`, `not resolvable with n seeds`, `the baseline` or `nothing to compare`"
     )
@@ -237,6 +240,9 @@ class ComparisonRow:
         "the control band and 1; else `no difference shown`, or `the reference`"
     )
     compiled: bool | None = column(COMPILED)
+    recipe: str | None = column(
+        "in a report over several recipes the fields in which this differs from the others"
+    )
     recipe_hash: str | None = column("of the trained rows, as in `runs.csv`")
     device: str | None = column("the processors that trained, or were timed")
     versions: str | None = column(VERSIONS)

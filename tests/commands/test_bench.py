@@ -113,6 +113,19 @@ def test_speed_alone_adds_the_reference(tmp_path):
     assert written[0]["ratio_to_cutmix"] == "1.0" and not directory.runs.exists()
 
 
+def test_too_few_seeds_are_said_before_anything_runs(tmp_path, capsys):
+    argv = ["--strategies", "none,mixup", "--out", str(tmp_path / "run"), *ACCURACY]
+    assert main([*argv, "--seeds", "0-1"]) == 0
+    text = capsys.readouterr().out
+    words = "2 seeds and 1 comparison: no p below .05 is possible; 6 seeds are the least"
+    assert -1 < text.index(words) < text.index("training will take")
+    # with what is there already they are six
+    assert main([*argv, "--seeds", "2-5", "--resume", "--dry-run"]) == 0
+    assert "are the least" not in capsys.readouterr().out
+    assert main([*argv, "--seeds", "2-4", "--resume", "--dry-run"]) == 0
+    assert "seeds       5 seeds and 1 comparison" in capsys.readouterr().out
+
+
 def test_train_trains_transmix_where_nothing_is_named(tmp_path):
     directory = RunDirectory(tmp_path / "run")
     assert main(["train", "--out", str(directory.path), *TINY]) == 0
@@ -163,6 +176,21 @@ def test_tf32_is_of_a_gpu_and_told_in_the_row(tmp_path):
     assert after["recipe_hash"] != before["recipe_hash"]
 
 
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("0-7", (0, 1, 2, 3, 4, 5, 6, 7)),
+        ("0-3,7", (0, 1, 2, 3, 7)),
+        ("9,2-3", (9, 2, 3)),
+        ("4-4", (4,)),
+        (" 0 - 1 ", (0, 1)),
+        ("0,1,2", (0, 1, 2)),
+    ],
+)
+def test_seeds_may_be_a_range(text, numbers):
+    assert bench_parser().parse(["--seeds", text]).seeds == numbers
+
+
 def test_the_time_is_told_before_training_and_a_long_run_is_warned_of(
     tmp_path, capsys, monkeypatch
 ):
@@ -208,11 +236,19 @@ def test_the_time_is_told_before_training_and_a_long_run_is_warned_of(
         (["--rounds", "\u00b2"], "--rounds: must be a whole number above 0"),
         (["--limit-train", "1e3"], "--limit-train: must be a whole number above 0"),
         (["--limit-val", "9" * 5000], "--limit-val: must be a whole number"),
-        (["--seeds", "0,00"], "different whole numbers such as 0,1,2, not '0,00'"),
+        (["--seeds", "0,00"], "different whole numbers such as 0,1,2 or .* 0-7, not '0,00'"),
         (["--seeds", ","], "different whole numbers"),
         (["--seeds", "0,"], "different whole numbers"),
         (["--seeds", str(2**63)], r"below 2\*\*63, not 9223372036854775808"),
         (["--seeds", "1:30"], "different whole numbers"),
+        (["--seeds", "3-1"], "a range such as 0-7, not '3-1'"),
+        (["--seeds", "0,5-3"], "different whole numbers"),
+        (["--seeds", "0-"], "different whole numbers"),
+        (["--seeds", "-1"], "different whole numbers"),
+        (["--seeds=-1-3"], "different whole numbers"),
+        (["--seeds", "0-1-2"], "different whole numbers"),
+        (["--seeds", "0-3,2"], "different whole numbers"),
+        (["--seeds", "0-9999999"], "at most 1000 seeds in a range, not '0-9999999'"),
         (["--data="], "--data: must be a path, not ''"),
         (["--config="], "--config: must be a path, not ''"),
         (["--plugin", "a\0b"], "--plugin: must be a path"),
@@ -313,7 +349,9 @@ def test_information_only(capsys, tmp_path):
     assert main(["--print-recipe", "--warmup_epochs", "3"]) == 0
     assert "warmup_epochs: 3.0" in capsys.readouterr().out
     assert main(["--dry-run", "--out", str(tmp_path / "x")]) == 0
-    assert "would run   cutmix, transmix" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "would run   cutmix, transmix" in text
+    assert "seeds       1 seed and 1 comparison: no difference between strategies can" in text
     assert not (tmp_path / "x").exists()
 
 

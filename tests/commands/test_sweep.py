@@ -214,7 +214,8 @@ def test_mistakes(tmp_path, monkeypatch, capsys):
         error = capsys.readouterr().err
         assert error.startswith("error: ") and error.count("\n") == 1 and message in error, error
     assert main([*COMMAND, "--dry-run", "--out", str(tmp_path / "out")]) == 0
-    assert capsys.readouterr().out.count("would run") == 2
+    text = capsys.readouterr().out
+    assert text.count("would run") == 2 and text.startswith("1 seed and 1 comparison: no diff")
     assert not (tmp_path / "out").exists()
     monkeypatch.setitem(sys.modules, "submitit", None)
     assert main(COMMAND) == 2 and "pip install 'mixbench[slurm]'" in capsys.readouterr().err

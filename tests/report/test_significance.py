@@ -11,7 +11,9 @@ from scipy import stats
 from mixbench.report.significance import (
     bca_interval,
     compare,
+    enough_seeds,
     holm,
+    hopeless,
     mcnemar,
     seeds_needed,
     sign_flip_p,
@@ -98,6 +100,88 @@ def test_too_few_seeds_can_show_nothing():
         and "p cannot be below 2/2^5: it takes 6 seeds" in result.sentence
     )
     assert against_cutmix([1.0, 1.1, 1.2, 0.9, 1.0, 1.1]).claimed
+
+
+@pytest.mark.parametrize("comparisons", range(1, 7))
+def test_seeds_are_hopeless_where_the_best_data_would_show_nothing(comparisons):
+    names = ["cutmix", *(f"s{k}" for k in range(comparisons))]
+    shown = {}
+    for n in range(1, 10):
+        best = {name: {s: float(i) + i * s / 100 for s in range(n)} for i, name in enumerate(names)}
+        shown[n] = any(d.claimed for d in compare(best).differences)
+        text = hopeless(dict.fromkeys(names, range(n)))
+        assert (text is None) == shown[n], (n, text)
+        if not shown[n]:
+            assert f"{n} seed" in text and f"{comparisons} comparison" in text
+            assert int(re.search(r"(\d+) seeds are the least", text)[1]) == comparisons_need(
+                comparisons
+            )
+    assert min(n for n in shown if shown[n]) == comparisons_need(comparisons)
+
+
+def comparisons_need(comparisons):
+    """2 / 2^n below .05 / comparisons, by hand."""
+    return {1: 6, 2: 7, 3: 7, 4: 8, 5: 8, 6: 8}[comparisons]
+
+
+def test_many_comparisons_do_not_outgrow_the_random_flips():
+    """300 of them need 14 seeds, and show a difference with 14 and with 15."""
+    names = ["cutmix", *map(str, range(300))]
+    assert seeds_needed(300) == 14
+    for n in (13, 14, 15):
+        values = {s: 1 + s / 100 for s in range(n)}
+        corrected = sign_flip_p(list(values.values()), 300) * 300
+        assert (corrected < 0.05) == (hopeless(dict.fromkeys(names, values)) is None) == (n > 13)
+
+
+def test_what_is_hopeless_depends_on_the_seeds_in_common():
+    six, seven = range(6), range(7)
+    assert hopeless({"cutmix": six, "a": six, "b": six, "c": six}) == (
+        "6 seeds and 3 comparisons: no p below .05 is possible after correction; 7 seeds are the "
+        "least"
+    )
+    assert hopeless({"cutmix": seven, "a": seven, "b": six, "c": six}) is None
+    assert hopeless({"a": seven, "b": six, "cutmix": range(5)}).startswith("5 seeds and 2")
+    assert hopeless({"a": six, "b": range(5)}) == (
+        "5 seeds and 1 comparison: no p below .05 is possible; 6 seeds are the least"
+    )
+    # what has one seed alone is no comparison of the correction
+    assert hopeless({"cutmix": six, "a": six, "b": [0], "c": [0]}) is None
+    assert hopeless({"cutmix": six}) is None and hopeless({"a": [0], "b": [1]}) is None
+
+
+@pytest.mark.parametrize(("effect", "comparisons"), [(2.0, 1), (1.3, 1), (1.3, 3), (1.0, 3)])
+def test_enough_seeds_find_the_difference_seen_about_four_times_in_five(effect, comparisons):
+    seen = effect + np.array([-1.0, 1.0]) / np.sqrt(2)  # their standard deviation is 1
+    n = enough_seeds(seen, comparisons)
+    assert 0.72 <= exact_power(n, effect, comparisons) <= 0.9
+    assert exact_power(n - 1, effect, comparisons) < 0.83
+
+
+def exact_power(n, effect, comparisons):
+    """How often all sign flips show normal differences, by counting them."""
+    signs = np.array(list(itertools.product((1, -1), repeat=n - 1)))
+    found = [
+        (abs(v[0] + signs @ v[1:]) >= abs(v.sum()) - 1e-9).mean() * comparisons < 0.05
+        for v in np.random.default_rng(0).normal(effect, 1, (400, n))
+    ]
+    return np.mean(found)
+
+
+def test_enough_seeds_at_the_ends():
+    assert enough_seeds([0.3, -0.3]) is None and enough_seeds([0.001, 1.0, -1.0]) is None
+    assert enough_seeds([0.1, 0.1]) == 6 and enough_seeds([0.1, 0.1], 3) == 7
+    assert enough_seeds([5.0] * 5 + [-0.1]) == 7  # six have not shown it
+
+
+def test_how_many_seeds_would_do_is_said_where_nothing_is_shown():
+    words = "If the difference seen is the true one, about {} seeds would find it four times in"
+    assert words.format(6) in against_cutmix([1.0, 1.1]).sentence
+    assert words.format(7) in against_cutmix([5.0] * 5 + [-0.1]).sentence
+    assert "takes more than 1,000 seeds." in against_cutmix([0.001, 1.0, -1.0]).sentence
+    for silent in ([1.0], [0.5, -0.5], [0.0, 0.0], [1.0, 1.1, 1.2, 0.9, 1.0, 1.1]):
+        assert "If the difference" not in against_cutmix(silent).sentence
+        assert "more than" not in against_cutmix(silent).sentence
 
 
 def test_a_claim_needs_the_interval_and_the_corrected_p():

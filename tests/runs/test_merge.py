@@ -3,7 +3,7 @@
 import pytest
 
 from mixbench.runs.directory import RunDirectory
-from mixbench.runs.merge import Tables, merge, read_runs, read_tables
+from mixbench.runs.merge import Tables, by_recipe, merge, read_runs, read_settings, read_tables
 from tests.support.rows import run_row, speed_row, write_run
 
 
@@ -21,8 +21,39 @@ def test_rows_of_several_runs(tmp_path):
     with pytest.raises(ValueError, match=r"cutmix with seed 0 is in both .*a and .*a"):
         merge([a, a])
     c = write_run(tmp_path / "c", [run_row("cutmix", 2, recipe_hash="other")])
-    with pytest.raises(ValueError, match=r"different recipes or data .*\(abc\).*\(other\)"):
-        merge([a, c])
+    for read in (merge, read_runs):
+        with pytest.raises(ValueError, match=r"different recipes or data .*\(abc\).*\(other\)"):
+            read([a, c])
+
+
+def test_rows_by_recipe(tmp_path):
+    """Speeds and rows without a hash are of their directory's recipe, else apart."""
+    queued = run_row("mixup", 0, None, dataset=None, recipe_hash=None, status="queued or running")
+    a = write_run(tmp_path / "a", [run_row(), queued], [speed_row()])
+    b = write_run(tmp_path / "b", [run_row(recipe_hash="other")], [speed_row("mixup")])
+    c = write_run(tmp_path / "c", speed=[speed_row("puzzlemix")])
+    two = [run_row(seed=1), run_row(seed=1, recipe_hash="other")]
+    both = write_run(tmp_path / "d", two, files=False)
+
+    def rows(*directories):
+        return {
+            recipe: [
+                (part.directory.name, [row.strategy for row in [*tables.runs, *tables.speed]])
+                for part in parts
+                for tables in [part.tables]
+            ]
+            for recipe, parts in by_recipe(directories).items()
+        }
+
+    assert rows(a, b, c, both) == {
+        "abc": [("a", ["cutmix", "mixup", "cutmix"]), ("d", ["cutmix"])],
+        "other": [("b", ["cutmix", "mixup"]), ("d", ["cutmix"])],
+        None: [("c", ["puzzlemix"])],
+    }
+    assert list(rows(a, c)) == ["abc"] and list(rows(c)) == [None] and rows() == {}
+    assert [len(data.tables.runs) for data in read_settings([a, b, both])] == [3, 2]
+    with pytest.raises(ValueError, match=r"cutmix with seed 0 is in both .*a and .*a"):
+        read_settings([a, b, a])
 
 
 def test_a_job_that_has_no_figures_yet_is_in_nobodys_way(tmp_path):
