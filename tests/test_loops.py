@@ -237,8 +237,10 @@ def test_a_provider_sees_the_images_that_a_wrapped_model_sees(tmp_path):
         tmp_path / "provider.pth",
     )
     strategy = create_strategy(f"transmix(attention='{tmp_path / 'provider.pth'}')")
-    loss = mixed_loss(strategy, WithOutput(tiny()), *batch(), step=1, **SETTINGS)
-    torch.testing.assert_close(loss, by_hand(strategy, tiny(), *batch(), step=1))
+    loss = mixed_loss(strategy, Holder(tiny()), *batch(), step=1, **SETTINGS)
+    bare = tiny()
+    bare.head.weight.data, bare.head.bias.data = bare.head.weight.flip(0), bare.head.bias.flip(0)
+    torch.testing.assert_close(loss, by_hand(strategy, bare, *batch(), step=1))
 
 
 @pytest.mark.parametrize("spec", ["cutmix", "transmix", "puzzlemix"])

@@ -160,6 +160,7 @@ class ClassAttention(_WatchedAttention):
             )
         self._attn: Any = modules[-1 if text == "last" else int(text) - 1]
         self._query: Tensor | None = None
+        self._key: Tensor | None = None
         self._rows: Tensor | None = None
 
     def _hooks(self) -> list[RemovableHandle]:
@@ -181,12 +182,20 @@ class ClassAttention(_WatchedAttention):
         # the class token's alone, or every token's
         first = output.detach() if output.ndim == 2 else output.detach()[:, 0]
         self._query = first.unflatten(-1, (head_count(self._attn), -1))[:, None]  # (B, 1, heads, d)
+        self._see_both()
 
     def _see_key(self, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
-        assert self._query is not None
+        self._key = output.detach()
+        self._see_both()
+
+    def _see_both(self) -> None:
+        """Use the queries and the keys once both are there: transformers 4 makes the keys first."""
+        q, k = self._query, self._key
+        if q is None or k is None:
+            return
         heads = head_count(self._attn)
-        keys = output.detach()[..., : self._query.shape[-1] * heads]
-        self._see(self._query, keys.unflatten(-1, (heads, -1)))
+        self._query = self._key = None
+        self._see(q, k[..., : q.shape[-1] * heads].unflatten(-1, (heads, -1)))
 
     @torch.no_grad()
     def _see(self, q: Tensor, k: Tensor) -> None:

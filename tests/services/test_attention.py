@@ -482,6 +482,19 @@ def test_hugging_faces_vit(block):
     torch.testing.assert_close(tap.per_head().flatten(2), expected, atol=1e-5, rtol=0)
 
 
+def test_keys_may_come_before_queries():
+    """As in transformers 4."""
+    model, rows = hugging_face_vit(), []
+    states = torch.randn(2, 17, 24)
+    with torch.no_grad(), ClassAttention(model.vit) as tap:
+        model(torch.randn(2, 3, 32, 32))
+        for names in (("q_proj", "k_proj"), ("k_proj", "q_proj"), ("q_proj", "k_proj")):
+            for name in names:
+                getattr(tap._attn, name)(states if len(rows) < 2 else states.flip(0))
+            rows.append(tap.mean())
+    assert torch.equal(rows[0], rows[1]) and torch.equal(rows[2], rows[1].flip(0))
+
+
 def test_what_of_hugging_face_is_refused():
     transformers = pytest.importorskip("transformers")
     model = hugging_face_vit()
