@@ -12,7 +12,7 @@ ROOMS = [  # from the highest to the lowest
     {"comparison"},
     {"evaluations", "report", "transfer"},
     {"training"},
-    {"runs", "strategies", "testing"},
+    {"loops", "runs", "strategies", "testing"},
     {"services"},
     {"data", "models"},
     {"recipe", "spec"},

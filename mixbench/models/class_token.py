@@ -20,13 +20,8 @@ def class_attention_modules(model: Any) -> list[nn.Module]:
     NoClassAttention where there is none, where the attention is another, and for a model that is
     wrapped in another module.
     """
-    if _is_compiled(model):
-        raise NoClassAttention(
-            f"{model_name(model)} is compiled, and hooks on a compiled model may be left out: pass "
-            "the model as it was before torch.compile (model._orig_mod)"
-        )
-    modules = _class_attention(model)
-    unknown = {type(module).__name__ for module in modules if type(module) not in _known()}
+    modules = class_attention_of(model)
+    unknown = {type(module).__name__ for module in modules if not _is_plain(module)}
     if modules and not unknown:
         return modules
     if unknown:
@@ -39,6 +34,15 @@ def class_attention_modules(model: Any) -> list[nn.Module]:
     raise NoClassAttention(f"{model_name(model)} {_no_class_token(model)}")
 
 
+def refuse_compiled(model: Any) -> None:
+    """NoClassAttention for a compiled model, whose graph may leave the hooks of a tap out."""
+    if is_compiled(model) or getattr(model, "_compiled_call_impl", None) is not None:
+        raise NoClassAttention(
+            f"{model_name(model)} is compiled, and hooks on a compiled model may be left out: pass "
+            "the model as it was before torch.compile (model._orig_mod)"
+        )
+
+
 def rollout_modules(model: Any) -> list[nn.Module]:
     """The attention modules of all blocks, first to last, where rollout may multiply them.
 
@@ -48,6 +52,11 @@ def rollout_modules(model: Any) -> list[nn.Module]:
     from timm.models.vision_transformer import Attention, Block, ResPostBlock
 
     modules = class_attention_modules(model)
+    if hasattr(model, "embeddings"):
+        raise ValueError(
+            f"attention=rollout knows timm's plain blocks, and {model_name(model)} is Hugging "
+            f"Face's: choose attention=last or a block from 1 to {len(modules)}"
+        )
     blocks, count = getattr(model, "blocks", ()), len(modules)
     if len(blocks) != count or any(type(module) is not Attention for module in modules):
         raise ValueError(
@@ -66,7 +75,7 @@ def rollout_modules(model: Any) -> list[nn.Module]:
     return modules
 
 
-def _class_attention(model: Any) -> list[Any]:
+def class_attention_of(model: Any) -> list[Any]:
     """The modules in which a class token attends, whatever they compute; [] without any."""
     if hasattr(model, "blocks_token_only"):  # CaiT
         return [block.attn for block in model.blocks_token_only]
@@ -76,6 +85,8 @@ def _class_attention(model: Any) -> list[Any]:
         return [model.cls_block.attn]
     if hasattr(model, "block4"):  # PVT; the class token joins at its last stage
         return [block.attn for block in model.block4]
+    if getattr(getattr(model, "embeddings", None), "cls_token", None) is not None:
+        return _hugging_face_attention(model)
     # an averaged head leaves the class token untrained; rope and position biases make attention
     # more than q and k
     if (
@@ -91,6 +102,35 @@ def _class_attention(model: Any) -> list[Any]:
     return modules if all(hasattr(module, "qkv") for module in modules) else []
 
 
+def _hugging_face_attention(model: Any) -> list[Any]:
+    """The attention modules of a model as transformers builds its ViT, [] where it is another."""
+    # transformers 5, and 4 with an attention module inside another
+    layers = getattr(model, "layers", None) or getattr(
+        getattr(model, "encoder", None), "layer", None
+    )
+    modules = [getattr(layer, "attention", None) for layer in layers or ()]
+    return [] if None in modules else [getattr(m, "attention", m) for m in modules]
+
+
+def query_and_key(attn: Any) -> tuple[nn.Module, nn.Module]:
+    """The projections that give the queries, and the keys (PVT's: keys and values)."""
+    for query, key in (("q", "k"), ("q", "kv"), ("q_proj", "k_proj"), ("query", "key")):
+        if hasattr(attn, query) and hasattr(attn, key):
+            return getattr(attn, query), getattr(attn, key)
+    raise AssertionError(f"{type(attn).__name__} has no projections that are known")
+
+
+def head_count(attn: Any) -> int:
+    """The heads of an attention module, by timm's name or by transformers'."""
+    return attn.num_heads if hasattr(attn, "num_heads") else attn.num_attention_heads
+
+
+def _is_plain(module: Any) -> bool:
+    """Whether a module computes softmax(q k^T * scale) and nothing else."""
+    kind = type(module)
+    return kind in _known() or kind.__module__ == "transformers.models.vit.modeling_vit"
+
+
 @cache
 def _known() -> frozenset[type]:
     """The classes whose forward is softmax(q k^T * scale) of `q`, `k` or `qkv`, and no more."""
@@ -103,24 +143,23 @@ def _known() -> frozenset[type]:
     return frozenset({Attention, ClassAttn, MHSA, SpatialReductionAttention})
 
 
-def _is_compiled(model: Any) -> bool:
-    return (
-        type(model).__name__ == "OptimizedModule"
-        or getattr(model, "_compiled_call_impl", None) is not None
-    )
+def is_compiled(model: Any) -> bool:
+    """Whether this is torch.compile's wrapper of a model, which it holds as `_orig_mod`."""
+    return type(model).__name__ == "OptimizedModule"
 
 
 def _no_class_token(model: Any) -> str:
     """Why a model gives no class attention, and what to do."""
     for path, module in model.named_modules():
-        if path and _class_attention(module):
+        if path and class_attention_of(module):
             inner = f"model.{path}" if path.replace(".", "_").isidentifier() else ""
             inner = inner or f"model.get_submodule({path!r})"
             return f"only holds a model with class attention: pass the inner one, {inner}"
     if any(cls.__module__.startswith("transformers.") for cls in type(model).__mro__):
         return (
-            "is a model of Hugging Face's transformers, and class attention is read from timm's: "
-            "pass a timm model, such as timm.create_model('deit_small_patch16_224')"
+            "is a model of Hugging Face's transformers, and class attention is read from their "
+            "ViT and from timm's models: pass ViTForImageClassification, or a timm model such as "
+            "timm.create_model('deit_small_patch16_224')"
         )
     return (
         "has no class token to take attention from: choose a model with one "
@@ -136,6 +175,8 @@ def model_name(model: nn.Module) -> str:
 
 def patch_embedding(model: Any) -> Any:
     """The module that makes patches of the images, PVT's first."""
+    if hasattr(model, "embeddings"):  # Hugging Face's
+        return model.embeddings.patch_embeddings
     return model.patch_embed if hasattr(model, "patch_embed") else model.patch_embed1
 
 
@@ -143,8 +184,10 @@ def attention_grid(model: Any, height: int, width: int) -> tuple[int, int]:
     """The patches that the class token sees in images of this size, (rows, columns)."""
     if hasattr(model, "attention_grid"):  # PVT and CA-Swin: coarser than their first patches
         return model.attention_grid(height, width)
-    embed = model.patch_embed
+    embed = patch_embedding(model)
     if hasattr(embed, "dynamic_feat_size"):  # a hybrid's counts the stride of its CNN too
         rows, columns = embed.dynamic_feat_size((height, width))
         return rows, columns
-    return height // embed.patch_size, width // embed.patch_size  # XCiT
+    size = embed.patch_size  # a number for XCiT, a pair for Hugging Face's ViT
+    rows, columns = size if isinstance(size, tuple | list) else (size, size)
+    return height // rows, width // columns

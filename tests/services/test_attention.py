@@ -277,7 +277,7 @@ def test_a_tap_forgets_and_leaves_no_hook(name):
         assert isinstance(tap, Tap) and tap(torch.randn(1, 3, 64, 64)).attn.shape == (1, 4, 4)
         assert any(len(m._forward_hooks) > before[id(m)] for m in model.modules())
         tap.forget()
-        with pytest.raises(AssertionError, match="no forward pass was seen"):
+        with pytest.raises(NoClassAttention, match=r"no forward pass of vit_tiny\S* was seen"):
             tap.mean()
     assert all(len(m._forward_hooks) == before[id(m)] for m in model.modules())
     assert not any(module._forward_pre_hooks for module in model.modules())
@@ -463,10 +463,59 @@ def test_a_model_compiled_in_place_is_refused():
         attention_tap(model)
 
 
-def test_hugging_faces_vit_is_told_apart():
+def hugging_face_vit(**changes):
     transformers = pytest.importorskip("transformers")
-    config = transformers.ViTConfig(
-        hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24
+    shape = dict(
+        image_size=32,
+        patch_size=8,
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=24,
+        initializer_range=0.5,  # far from even attention
+        attn_implementation="eager",  # the other ways give no maps
     )
-    with pytest.raises(NoClassAttention, match=r"Hugging Face's transformers.*pass a timm model"):
-        attention_tap(transformers.ViTForImageClassification(config))
+    torch.manual_seed(0)
+    config = transformers.ViTConfig(**{**shape, **changes})
+    return transformers.ViTForImageClassification(config)
+
+
+@pytest.mark.parametrize("block", [1, 2, "last"])
+def test_hugging_faces_vit(block):
+    """The row is what transformers itself gives, on an oblong image too."""
+    model = hugging_face_vit(image_size=(32, 48))
+    images = torch.randn(3, 3, 32, 48)
+    with torch.no_grad(), ClassAttention(model.vit, block) as tap:
+        maps = model(images, output_attentions=True).attentions
+    expected = maps[-1 if block == "last" else block - 1][:, :, 0, 1:]
+    assert tap.per_head().shape == (3, 2, 4, 6) and expected.std() > 0.02
+    torch.testing.assert_close(tap.per_head().flatten(2), expected, atol=1e-5, rtol=0)
+
+
+def test_keys_may_come_before_queries():
+    """As in transformers 4."""
+    model, rows = hugging_face_vit(), []
+    states = torch.randn(2, 17, 24)
+    with torch.no_grad(), ClassAttention(model.vit) as tap:
+        model(torch.randn(2, 3, 32, 32))
+        for names in (("q_proj", "k_proj"), ("k_proj", "q_proj"), ("q_proj", "k_proj")):
+            for name in names:
+                getattr(tap._attn, name)(states if len(rows) < 2 else states.flip(0))
+            rows.append(tap.mean())
+    assert torch.equal(rows[0], rows[1]) and torch.equal(rows[2], rows[1].flip(0))
+
+
+def test_what_of_hugging_face_is_refused():
+    transformers = pytest.importorskip("transformers")
+    model = hugging_face_vit()
+    with pytest.raises(NoClassAttention, match=r"pass the inner one, model\.vit$"):
+        attention_tap(model)
+    with pytest.raises(ValueError, match="is Hugging Face's: choose attention=last"):
+        attention_tap(model.vit, "rollout")
+    shape = dict(hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24)
+    beit = transformers.BeitModel(transformers.BeitConfig(**shape))
+    with pytest.raises(NoClassAttention, match=r"Beit.* would be rebuilt wrongly"):
+        attention_tap(beit)
+    mixer = transformers.PoolFormerForImageClassification(transformers.PoolFormerConfig())
+    with pytest.raises(NoClassAttention, match=r"Hugging Face's transformers.*pass ViTFor"):
+        attention_tap(mixer)
