@@ -84,8 +84,8 @@ def _named(path: Path) -> Iterator[None]:
 
 def _upright(image: ImageFile.ImageFile) -> Image.Image:
     _scale_transparent_grey(image)
-    orientation = _orientation(image)
     image.load()
+    orientation = _orientation(image)
     rgb = _rgb(image)
     return rgb.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else rgb
 
@@ -130,7 +130,8 @@ def _orientation(image: Image.Image) -> int:
     if image.format == "TIFF":
         return 1
     try:
-        return int(image.getexif().get(ORIENTATION, 1))
+        exif = Image.Image.getexif(image)  # PngImageFile's would decode the pixels
+        return int(exif.get(ORIENTATION, 1))
     except Exception:  # a damaged tag says nothing of the pixels
         return 1
 

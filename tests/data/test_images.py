@@ -1,17 +1,19 @@
 """An image file as pixels: depths, orientation, transparency, and files that are none."""
 
+import io
 import os
 import struct
 import subprocess
 import sys
 import zlib
+from contextlib import nullcontext
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from mixbench.data.datasets import open_data
+from mixbench.data.datasets import ArraySource, open_data
 from mixbench.data.folders import open_folder
 from mixbench.data.images import image_size, open_image
 from mixbench.data.sources import UnreadableImage
@@ -304,12 +306,38 @@ def test_every_image_is_checked_or_left_out(tmp_path):
     assert check_images(open_folder(root)).identity.content != first.content
 
 
+def test_every_image_is_read_once_and_counted(tmp_path, monkeypatch):
+    from mixbench.data.check import check_images
+
+    data = open_folder(tree(tmp_path / "set", ["1.png", "2.png"]))
+    opened, ticks = [], []
+    look = io.open
+
+    def counted(file, *arguments, **named):
+        opened.append(str(file))
+        return look(file, *arguments, **named)
+
+    monkeypatch.setattr(io, "open", counted)  # pathlib's
+    monkeypatch.setattr("builtins.open", counted)  # Pillow's
+    check_images(data, counting=lambda *_: nullcontext(lambda *count: ticks.append(count)))
+    assert sorted(opened) == sorted(map(str, [*data.train.paths, *data.val.paths]))
+    assert ticks == [(done, 8) for done in range(1, 9)]
+
+
+def test_images_of_torchvision_are_named_by_their_split():
+    class Dataset:
+        targets = (0, 1)
+
+    assert ArraySource(Dataset(), "cifar10", "train").image_name(1) == "train/1"
+    assert ArraySource(Dataset(), "cifar10", "val").fingerprint == "cifar10-val-2"
+
+
 def test_headers_of_validation_images_are_read_before_training(tmp_path):
     from mixbench.data.check import check_headers
 
     root = tree(tmp_path / "set", ["1.png", "2.png"])
     check_headers(open_folder(root).val)
     (root / "val/b/2.png").write_bytes(b"no image")
-    with pytest.raises(UnreadableImage, match=r"val.b.2\.png"):
+    with pytest.raises(UnreadableImage, match=r"val.b.2\.png.*--check-data"):
         check_headers(open_folder(root).val)
     check_headers(open_folder(root).val, seconds=0)  # the first alone
