@@ -85,7 +85,7 @@ def plan_data(plan: Plan) -> Data:
     from mixbench.comparison.screen import Screen
     from mixbench.data.check import check_images
 
-    screen = Screen(speaks=int(os.environ.get("RANK", "0")) == 0)
+    screen = Screen(speaks=os.environ.get("RANK", "0") == "0")
     with screen.progress:
         return check_images(data, skip=plan.skip_unreadable, counting=screen.counting)
 

@@ -137,6 +137,8 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and image.format == "JPEG":
+        return image  # most photographs; `convert` would copy each
     sixteen = image.mode.startswith("I;16")
     if sixteen or (image.mode == "I" and image.format in SIXTEEN_AS_32):
         return _eight_bits(image).convert("RGB")
