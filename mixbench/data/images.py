@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from mixbench.data.sources import UnreadableImage
 from mixbench.errors import reason
@@ -78,6 +78,9 @@ def _named(path: Path) -> Iterator[None]:
         if not stat.S_ISREG(os.stat(path).st_mode):  # a fifo would be waited for
             raise ValueError("it is no regular file")
         yield
+    except UnidentifiedImageError:
+        words = "its bytes begin as no image format that is read"
+        raise UnreadableImage(f"cannot read image {path}: {words}") from None
     except (Exception, MemoryError) as error:  # decoders raise anything for a damaged file
         raise UnreadableImage(f"cannot read image {path}: {reason(error, REASON)}") from None
 
