@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -151,9 +152,12 @@ def plan_data(plan: Plan) -> Data:
     )
     if not (plan.check_data or plan.skip_unreadable):
         return data
+    from mixbench.comparison.screen import Screen
     from mixbench.data.check import check_images
 
-    return check_images(data, skip=plan.skip_unreadable)
+    screen = Screen(speaks=os.environ.get("RANK", "0") == "0")
+    with screen.progress:
+        return check_images(data, skip=plan.skip_unreadable, counting=screen.counting)
 
 
 def check_early(plan: Plan) -> None:

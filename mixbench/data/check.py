@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from functools import partial
+from itertools import chain
 
-from mixbench.data.sources import Data, Source, Subset, UnreadableImage
+from mixbench.data.sources import CHECKS, Data, Source, Subset, UnreadableImage
 
 HEADERS = 5  # seconds for the headers of validation images
+CHUNK = 64  # images
 NAMED = 3  # unreadable images that a sentence names
 
 
@@ -26,8 +29,23 @@ class Readable(Subset):
         self.fingerprint = f"{source.fingerprint}-{left_out}"
 
 
-def check_images(data: Data, *, skip: bool = False) -> Data:
-    """`data` with the hash of all its bytes, every image having been decoded once.
+Tick = Callable[[int, int], None]  # images read, and in all
+
+
+def uncounted(title: str, unit: str) -> AbstractContextManager[Tick]:
+    """What takes a count and shows none of it."""
+    return nullcontext(lambda done, total: None)
+
+
+def check_images(
+    data: Data,
+    *,
+    skip: bool = False,
+    counting: Callable[[str, str], AbstractContextManager[Tick]] = uncounted,
+) -> Data:
+    """`data` with the hash of all its bytes, every image having been read and decoded once.
+
+    `counting(title, unit)` shows how far it is, as Screen's does.
 
     Where images cannot be decoded: ValueError names some of them, or with `skip` they are left out
     and a remark says how many. ValueError where a class would lose its last image.
@@ -35,20 +53,22 @@ def check_images(data: Data, *, skip: bool = False) -> Data:
     problems: list[str] = []
     content = hashlib.sha256()
     splits = []
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    total = len(data.train.labels) + len(data.val.labels)
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool, counting("reading", "image") as tick:
+        done = 0
         for split in (data.train, data.val):
             unreadable: set[int] = set()
-            indices = range(len(split.labels))
-            for index, result in enumerate(pool.map(partial(_digest, split), indices)):
+            for index, result in enumerate(_digests(split, pool)):
                 if isinstance(result, UnreadableImage):
                     unreadable.add(index)
                     problems.append(str(result))
                 else:
                     name = split.image_name(index).encode("utf-8", "surrogateescape")
                     content.update(name + b"\0" + result)
+                done += 1
+                tick(done, total)
             splits.append(Readable(split, unreadable) if unreadable else split)
     train, val = splits
-    total = len(data.train.labels) + len(data.val.labels)
     if problems and not skip:
         more = f" and {len(problems) - NAMED} more" if len(problems) > NAMED else ""
         raise UnreadableImage(
@@ -78,15 +98,28 @@ def check_headers(source: Source, seconds: float = HEADERS) -> None:
     """
     end = time.monotonic() + seconds
     for index in range(len(source.labels)):
-        source.size(index)
+        try:
+            source.size(index)
+        except UnreadableImage as error:
+            raise UnreadableImage(f"{error}; {CHECKS}") from None
         if time.monotonic() > end:
             return
+
+
+def _digests(source: Source, pool: ThreadPoolExecutor) -> Iterator[bytes | UnreadableImage]:
+    """What `_digest` gives for every image, in their order; a thread takes CHUNK images at once."""
+
+    def digests(start: int) -> list[bytes | UnreadableImage]:
+        stop = min(start + CHUNK, len(source.labels))
+        return [_digest(source, index) for index in range(start, stop)]
+
+    starts = range(0, len(source.labels), CHUNK)
+    return chain.from_iterable(pool.map(digests, starts))
 
 
 def _digest(source: Source, index: int) -> bytes | UnreadableImage:
     """The hash of an image's bytes, or why it cannot be decoded."""
     try:
-        source.load(index)
         return hashlib.sha256(source.content(index)).digest()
     except UnreadableImage as error:
         return error

@@ -27,14 +27,17 @@ class Labelled(Protocol):
 class ArraySource(Source):
     """A torchvision data set that is held in memory."""
 
-    def __init__(self, dataset: Labelled, name: str):
-        self.dataset = dataset
+    def __init__(self, dataset: Labelled, name: str, split: str):
+        self.dataset, self.split = dataset, split
         self.labels = [int(label) for label in dataset.targets]
-        self.fingerprint = f"{name}-{len(self.labels)}"
+        self.fingerprint = f"{name}-{split}-{len(self.labels)}"
 
     def load(self, index: int) -> Image.Image:
         image, _ = self.dataset[index]
         return image.convert("RGB")
+
+    def image_name(self, index: int) -> str:
+        return f"{self.split}/{index}"
 
 
 def open_data(
@@ -84,7 +87,7 @@ def _open_torchvision(name: str, download: bool) -> Data:
         raise ValueError(f"{name} is not in {root}: add --download to fetch it ({error})") from None
     return Data(
         name,
-        ArraySource(train, f"{name}-train"),
-        ArraySource(val, f"{name}-val"),
+        ArraySource(train, name, "train"),
+        ArraySource(val, name, "val"),
         tuple(train.classes),
     )

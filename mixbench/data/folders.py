@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image
 
-from mixbench.data.images import image_size, open_image
+from mixbench.data.images import decoded_bytes, image_size, open_image
 from mixbench.data.sources import Data, Source, UnreadableImage
+from mixbench.files import trouble
 
 SPLITS = ("train", "val")
 EXTENSIONS = (
@@ -45,22 +47,41 @@ class FolderSource(Source):
         return image_size(self.paths[index])
 
     def content(self, index: int) -> bytes:
-        return self.paths[index].read_bytes()
+        return decoded_bytes(self.paths[index])
 
     def image_name(self, index: int) -> str:
         return self.paths[index].relative_to(self.root).as_posix()
 
 
 def check_splits(root: Path) -> None:
-    """ValueError where an image folder or one of its splits is missing."""
-    if not root.is_dir():
-        raise ValueError(f"data directory not found: {root}")
-    for split in SPLITS:
-        if not (root / split).is_dir():
-            raise ValueError(
-                f"{root} has no {split}/ folder: an image folder holds train/<class>/ and "
-                "val/<class>/"
-            )
+    """ValueError where an image folder or one of its splits is missing or cannot be read."""
+    with _reading(root):
+        if not root.is_dir():
+            raise ValueError(f"data directory not found: {root}")
+        for split in SPLITS:
+            if not (root / split).is_dir():
+                raise ValueError(
+                    f"{root} has no {split}/ folder: an image folder holds train/<class>/ and "
+                    "val/<class>/"
+                )
+
+
+@contextmanager
+def _reading(root: Path) -> Iterator[None]:
+    """What the system refuses below `root` becomes a ValueError that names the place."""
+    try:
+        yield
+    except OSError as error:
+        place = error.filename or root
+        raise ValueError(
+            f"cannot read {place}: {trouble(error)}; make it readable, remove it, or choose "
+            "another --data"
+        ) from None
+    except RecursionError:
+        raise ValueError(
+            f"cannot read {root}: its folders lie too deep in one another; lay the images nearer "
+            "to train/<class>/ and val/<class>/"
+        ) from None
 
 
 def check_folder(root: Path) -> tuple[str, ...]:
@@ -71,9 +92,10 @@ def check_folder(root: Path) -> tuple[str, ...]:
     check_splits(root)
     names = {}
     for split in SPLITS:
-        names[split] = {
-            path.name for path in (root / split).iterdir() if is_data(path.name) and path.is_dir()
-        }
+        with _reading(root), os.scandir(root / split) as entries:
+            names[split] = {
+                entry.name for entry in entries if is_data(entry.name) and entry.is_dir()
+            }
         if not names[split]:
             raise ValueError(
                 f"{root / split} has no class folders: put the images in {split}/<class>/"
@@ -104,9 +126,13 @@ def open_folder(root: Path) -> Data:
     """
     classes = check_folder(root)
     others: Counter[str] = Counter()
-    train, val = (FolderSource(_samples(root / split, classes, others), root) for split in SPLITS)
+    with _reading(root):
+        train, val = (
+            FolderSource(_samples(root / split, classes, others), root) for split in SPLITS
+        )
+        name = root.resolve().name
     remarks = () if not others else (_left_out(others),)
-    return Data(root.resolve().name, train, val, classes, remarks=remarks)
+    return Data(name, train, val, classes, remarks=remarks)
 
 
 def _left_out(others: Counter[str]) -> str:

@@ -108,12 +108,15 @@ class SceneSource(Source):
     """Drawn objects, rendered on demand and kept."""
 
     def __init__(self, stream: str, count: int, size: int):
-        self.stream, self.side = hashed_seed("scenes", stream), size
+        self.split, self.stream, self.side = stream, hashed_seed("scenes", stream), size
         self.labels = [index % len(CLASSES) for index in range(count)]
         self.fingerprint = f"scenes-{stream}-{count}-{size}"
 
     def load(self, index: int) -> Image.Image:
         return Image.fromarray(_image(self.stream, index, self.side))
+
+    def image_name(self, index: int) -> str:
+        return f"{self.split}/{index}"
 
 
 def open_scenes(image_size: int) -> Data:

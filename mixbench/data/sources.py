@@ -11,6 +11,8 @@ from PIL import Image
 
 from mixbench.mix import hashed_seed
 
+CHECKS = "--check-data names every such image, --skip-unreadable leaves them out"
+
 
 class UnreadableImage(ValueError):
     """A file of the data set that cannot be decoded."""
@@ -31,7 +33,10 @@ class Source(ABC):
         return self.load(index).size
 
     def content(self, index: int) -> bytes:
-        """The bytes that image `index` is of: its file's, else its pixels."""
+        """The bytes that image `index` is of, which can be decoded: its file's, else its pixels.
+
+        UnreadableImage where they cannot.
+        """
         return self.load(index).tobytes()
 
     def image_name(self, index: int) -> str:

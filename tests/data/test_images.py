@@ -1,13 +1,19 @@
 """An image file as pixels: depths, orientation, transparency, and files that are none."""
 
+import io
 import os
+import struct
+import subprocess
+import sys
+import zlib
+from contextlib import nullcontext
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
-from mixbench.data.datasets import open_data
+from mixbench.data.datasets import ArraySource, open_data
 from mixbench.data.folders import open_folder
 from mixbench.data.images import image_size, open_image
 from mixbench.data.sources import UnreadableImage
@@ -69,6 +75,66 @@ def test_what_is_transparent_stands_on_white(tmp_path):
     palette.putpalette([0, 0, 0])
     palette.save(tmp_path / "p.png", transparency=0)
     assert pixels(tmp_path / "p.png").tolist() == [[[255, 255, 255]]]
+
+
+def chunk(kind, body):
+    """A chunk of a PNG file, as its standard has it."""
+    crc = zlib.crc32(kind + body)
+    return len(body).to_bytes(4, "big") + kind + body + crc.to_bytes(4, "big")
+
+
+def png(path, *, header, row, before=b"", after=b""):
+    """A PNG file of one row, with chunks before and after its pixels."""
+    parts = [chunk(b"IHDR", header), before, chunk(b"IDAT", zlib.compress(b"\0" + row)), after]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts) + chunk(b"IEND", b""))
+
+
+@pytest.mark.parametrize(
+    ("bits", "row", "transparent", "seen"),
+    [
+        (16, struct.pack(">3H", 0, 257, 258), 257, [0, 255, 1]),
+        (16, struct.pack(">3H", 51400, 65535, 0), 0, [200, 255, 255]),
+        (8, bytes([0, 100, 200]), 100, [0, 255, 200]),
+        (4, bytes([0x05, 0xA0]), 5, [0, 255, 170]),
+        (2, bytes([0b00011000]), 1, [0, 255, 170]),
+        (1, bytes([0b10100000]), 0, [255, 255, 255]),
+    ],
+)
+def test_a_transparent_level_of_grey_is_white(tmp_path, bits, row, transparent, seen):
+    header = struct.pack(">IIBBBBB", 3, 1, bits, 0, 0, 0, 0)
+    transparency = chunk(b"tRNS", struct.pack(">H", transparent))
+    png(tmp_path / "a.png", header=header, row=row, before=transparency)
+    assert pixels(tmp_path / "a.png")[0].tolist() == [[level] * 3 for level in seen]
+
+
+EXIF = "4d4d002a00000008" + "0001" + "0112" + "0003" + "00000001" + "{:04x}0000" + "00000000"
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("place", ["before", "after", "xmp", "none"])
+def test_a_size_is_read_without_pixels(tmp_path, monkeypatch, place, orientation):
+    exif = chunk(b"eXIf", bytes.fromhex(EXIF.format(orientation)))
+    xmp = chunk(b"iTXt", b'XML:com.adobe.xmp\0\0\0\0\0tiff:Orientation="%d"' % orientation)
+    chunks = {"before": {"before": exif}, "after": {"after": exif}, "xmp": {"after": xmp}}
+    header = struct.pack(">IIBBBBB", 3, 1, 8, 0, 0, 0, 0)
+    png(tmp_path / "a.png", header=header, row=bytes(3), **chunks.get(place, {}))
+    upright = (1, 3) if place != "none" and orientation > 4 else (3, 1)
+    assert open_image(tmp_path / "a.png").size == upright
+    monkeypatch.setattr(ImageFile.ImageFile, "load", None)
+    assert image_size(tmp_path / "a.png") == upright
+
+
+def test_a_large_photograph_is_no_warning(tmp_path):
+    """Pillow warns of more than 89 million pixels, and refuses more than twice as many."""
+    header = struct.pack(">IIBBBBB", 12000, 12000, 8, 0, 0, 0, 0)
+    png(tmp_path / "a.png", header=header, row=b"")
+    code = (
+        "import sys, pathlib; from mixbench.data.images import image_size\n"
+        "print(image_size(pathlib.Path(sys.argv[1])))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "a.png")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("(12000, 12000)\n", "")
 
 
 def test_other_modes_become_rgb(tmp_path):
@@ -156,6 +222,42 @@ def test_links_are_followed_and_end(tmp_path):
         open_folder(root)
 
 
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    root = tree(tmp_path / "set", ["1.png"])
+    for name in ("turn", "turn.png"):
+        (root / "train/a" / name).symlink_to(root / "train/a" / name)
+        with pytest.raises(ValueError, match=rf"cannot read .*{name}: too many levels.*; .*remove"):
+            open_folder(root)
+        (root / "train/a" / name).unlink()
+    (root / "train/turn").symlink_to(root / "train/turn")
+    with pytest.raises(ValueError, match=r"cannot read .*turn: too many levels"):
+        open_folder(root)
+    (root / "train/turn").unlink()
+    with pytest.raises(ValueError, match=r"cannot read .*x: file name too long; .* another --data"):
+        open_folder(tmp_path / ("x" * 300))
+    look = os.scandir
+
+    def refuses(folder):
+        if str(folder).endswith("b"):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return look(folder)
+
+    monkeypatch.setattr(os, "scandir", refuses)
+    with pytest.raises(ValueError, match=r"cannot read .*train.b: permission denied; make it"):
+        open_folder(root)
+
+
+def test_folders_that_lie_too_deep_are_a_sentence(tmp_path, monkeypatch):
+    root = tree(tmp_path / "set", ["1.png"])
+
+    def endless(*arguments):
+        endless(*arguments)
+
+    monkeypatch.setattr("mixbench.data.folders._walk", endless)
+    with pytest.raises(ValueError, match="its folders lie too deep in one another"):
+        open_folder(root)
+
+
 def test_the_same_data_by_another_path_are_the_same(tmp_path):
     root = tree(tmp_path / "set", ["1.png", "2.png"])
     (tmp_path / "link").symlink_to(root)
@@ -204,12 +306,38 @@ def test_every_image_is_checked_or_left_out(tmp_path):
     assert check_images(open_folder(root)).identity.content != first.content
 
 
+def test_every_image_is_read_once_and_counted(tmp_path, monkeypatch):
+    from mixbench.data.check import check_images
+
+    data = open_folder(tree(tmp_path / "set", ["1.png", "2.png"]))
+    opened, ticks = [], []
+    look = io.open
+
+    def counted(file, *arguments, **named):
+        opened.append(str(file))
+        return look(file, *arguments, **named)
+
+    monkeypatch.setattr(io, "open", counted)  # pathlib's
+    monkeypatch.setattr("builtins.open", counted)  # Pillow's
+    check_images(data, counting=lambda *_: nullcontext(lambda *count: ticks.append(count)))
+    assert sorted(opened) == sorted(map(str, [*data.train.paths, *data.val.paths]))
+    assert ticks == [(done, 8) for done in range(1, 9)]
+
+
+def test_images_of_torchvision_are_named_by_their_split():
+    class Dataset:
+        targets = (0, 1)
+
+    assert ArraySource(Dataset(), "cifar10", "train").image_name(1) == "train/1"
+    assert ArraySource(Dataset(), "cifar10", "val").fingerprint == "cifar10-val-2"
+
+
 def test_headers_of_validation_images_are_read_before_training(tmp_path):
     from mixbench.data.check import check_headers
 
     root = tree(tmp_path / "set", ["1.png", "2.png"])
     check_headers(open_folder(root).val)
     (root / "val/b/2.png").write_bytes(b"no image")
-    with pytest.raises(UnreadableImage, match=r"val.b.2\.png"):
+    with pytest.raises(UnreadableImage, match=r"val.b.2\.png.*--check-data"):
         check_headers(open_folder(root).val)
     check_headers(open_folder(root).val, seconds=0)  # the first alone
