@@ -258,3 +258,16 @@ def test_recipes(name, grid):
     with ClassAttention(model) as tap:
         attn = tap(torch.zeros(2, 3, recipe.image_size, recipe.image_size)).attn
     assert attn.shape == (2, *grid)
+
+
+# docs/python.md
+
+
+def test_the_comparison_from_python_runs(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "docs"}
+    [[block]] = sections("python.md").values()
+    run(names, block)
+    summary = names["comparison"].summary
+    assert summary["strategy"].tolist() == ["none", "cutmix", "transmix"]
+    assert (tmp_path / "report.html").is_file() and summary["seeds"].tolist() == [2, 2, 2]
