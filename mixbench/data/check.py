@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from itertools import chain
 
-from mixbench.data.sources import CHECKS, Data, Source, Subset, UnreadableImage
+from mixbench.data.sources import Data, Source, Subset, UnreadableImage
 
 HEADERS = 5  # seconds for the headers of validation images
 CHUNK = 64  # images
@@ -71,7 +71,7 @@ def check_images(
     train, val = splits
     if problems and not skip:
         more = f" and {len(problems) - NAMED} more" if len(problems) > NAMED else ""
-        raise UnreadableImage(
+        raise ValueError(
             f"{len(problems)} of {total:,} images cannot be read: "
             f"{'; '.join(problems[:NAMED])}{more}; mend or remove them, or add --skip-unreadable"
         )
@@ -98,10 +98,7 @@ def check_headers(source: Source, seconds: float = HEADERS) -> None:
     """
     end = time.monotonic() + seconds
     for index in range(len(source.labels)):
-        try:
-            source.size(index)
-        except UnreadableImage as error:
-            raise UnreadableImage(f"{error}; {CHECKS}") from None
+        source.size(index)
         if time.monotonic() > end:
             return
 

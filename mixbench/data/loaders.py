@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mixbench.data.augment import collate
-from mixbench.data.sources import CHECKS, Data, Source, UnreadableImage
+from mixbench.data.sources import Data, Source, UnreadableImage
 from mixbench.data.transforms import eval_transform, loader_transform
 from mixbench.distributed import World
 from mixbench.mix import hashed_seed
@@ -194,7 +194,7 @@ def readable(loader: Iterable[B]) -> Iterator[B]:
     try:
         yield from loader
     except UnreadableImage as error:
-        raise UnreadableImage(f"{_last_words(error, UnreadableImage)}; {CHECKS}") from None
+        raise UnreadableImage(_last_words(error, UnreadableImage)) from None
     except MemoryError:
         raise MemoryError from None
     except OSError as error:
@@ -212,8 +212,8 @@ def readable(loader: Iterable[B]) -> Iterator[B]:
 
 def _last_words(error: Exception, kind: type[Exception]) -> str:
     """The message of an error without the traceback that a worker process puts before it."""
-    last = str(error).strip().splitlines()[-1]
-    return last.partition(f"{kind.__name__}: ")[2] or str(error)
+    words = (line.partition(f"{kind.__name__}: ")[2] for line in reversed(str(error).splitlines()))
+    return next(filter(None, words), str(error))
 
 
 def eval_loader(

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mixbench.data.sources import CHECKS, Data, Source, UnreadableImage
+from mixbench.data.sources import Data, Source
 
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -85,13 +85,6 @@ def keep_in_memory(data: Data, say: Callable[[str], None], processes: int = 1) -
     Each of `processes` on this machine keeps a copy. ValueError where they would not fit, and
     UnreadableImage where an image cannot be read.
     """
-    try:
-        return _kept(data, say, processes)
-    except UnreadableImage as error:
-        raise UnreadableImage(f"{error}; {CHECKS}") from None
-
-
-def _kept(data: Data, say: Callable[[str], None], processes: int) -> Data:
     splits = data.train, data.val
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         sizes = [list(pool.map(split.size, range(len(split.labels)))) for split in splits]

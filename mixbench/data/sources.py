@@ -15,7 +15,11 @@ CHECKS = "--check-data names every such image, --skip-unreadable leaves them out
 
 
 class UnreadableImage(ValueError):
-    """A file of the data set that cannot be decoded."""
+    """A file of the data set that cannot be decoded; its note names the way out."""
+
+    def __init__(self, message: str):
+        super().__init__(message)
+        self.add_note(CHECKS)
 
 
 class Source(ABC):

@@ -180,6 +180,6 @@ def test_a_workers_traceback_is_left_out():
         )
 
     with pytest.raises(
-        UnreadableImage, match=r"^cannot read image x\.png: no; --check-data .* --skip"
+        UnreadableImage, match=r"^cannot read image x\.png: no\n--check-data .* --skip"
     ):
         list(readable(loader()))

@@ -76,7 +76,7 @@ def test_an_unreadable_image_is_named_before_training(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "data")
     victim = tmp_path / "data/train/a/3.jpg"
     victim.write_bytes(victim.read_bytes()[:200])
-    with pytest.raises(UnreadableImage, match=r"3\.jpg.*--check-data"):
+    with pytest.raises(UnreadableImage, match=r"3\.jpg.*\n--check-data"):
         keep_in_memory(open_data(data=tmp_path / "data"), print)
 
 
