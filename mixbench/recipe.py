@@ -515,10 +515,13 @@ def _check_schedule(recipe: Recipe) -> None:
 
 
 def check_warmup(recipe: Recipe, steps_per_epoch: int) -> None:
-    """ValueError where a warm-up that is below the epochs is as long as all their updates."""
+    """ValueError where a warm-up that is below the epochs is as long as all their updates.
+
+    A run of a single update tries the command out, and may.
+    """
     warmup = round(recipe.warmup_epochs * steps_per_epoch)
     updates = recipe.epochs * steps_per_epoch
-    if recipe.sched_on_updates and 0 < updates <= warmup:
+    if recipe.sched_on_updates and 1 < updates <= warmup:
         raise ValueError(
             f"warmup_epochs {recipe.warmup_epochs:g} is {warmup} of {updates} updates, "
             f"{steps_per_epoch} an epoch, and the rate only rises: take --warmup-epochs "

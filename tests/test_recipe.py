@@ -408,8 +408,8 @@ def test_the_advised_warm_up_is_right():
 @pytest.mark.parametrize(
     ("epochs", "warmup", "steps", "message"),
     [
-        (1, 0.9, 1, "warmup_epochs 0.9 is 1 of 1 updates, 1 an epoch.* take --warmup-epochs 0$"),
-        (1, 0.9, 2, "is 2 of 2 updates"),
+        (1, 0.9, 1, None),  # a single update
+        (1, 0.9, 2, "warmup_epochs 0.9 is 2 of 2 updates, 2 an epoch.* take --warmup-epochs 0$"),
         (1, 0.7, 2, None),  # one of two
         (1, 0.4, 1, None),  # rounded to none
         (2, 1.6, 1, "is 2 of 2 updates, 1 an epoch.* take --warmup-epochs 1$"),
@@ -431,10 +431,10 @@ def test_a_warm_up_is_shorter_than_the_updates(epochs, warmup, steps, message):
 def test_a_run_that_only_warms_up_is_refused_before_anything_is_written(tmp_path, capsys):
     out = tmp_path / "run"
     options = ["--sched-on-updates", "--epochs", "1", "--warmup-epochs", "0.9"]
-    sizes = ["--batch-size", "64", "--limit-train", "64", "--limit-val", "20"]
+    sizes = ["--batch-size", "64", "--limit-train", "128", "--limit-val", "20"]
     command = ["--config", "quick", "--strategies", "none", "--out", str(out), *options, *sizes]
     assert main([*command, "--mode", "accuracy"]) == 2
-    assert "1 of 1 updates" in capsys.readouterr().err and not out.exists()
+    assert "2 of 2 updates" in capsys.readouterr().err and not out.exists()
 
 
 def test_a_name_is_a_file_that_lies_here_or_a_shipped_recipe(tmp_path, monkeypatch):

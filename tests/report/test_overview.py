@@ -11,6 +11,7 @@ from mixbench.report.significance import Setting, common_baseline, compare, comp
 from mixbench.runs.directory import RunDirectory
 from mixbench.runs.merge import ReportData, Tables
 from mixbench.runs.rows import ComparisonRow, RunRow, read_table
+from mixbench.runs.samples import Bitmap
 from tests.support.html_pages import Page
 from tests.support.rows import run_row, speed_row, write_run
 
@@ -159,7 +160,7 @@ def test_no_seed_in_common(tmp_path):
 
 def test_one_seed_is_tested_over_its_images_in_its_own_row(tmp_path):
     flags = {"mixup": np.arange(40) < 30, "cutmix": np.arange(40) < 10}
-    correct = {(name, 0): flag for name, flag in flags.items()}
+    correct = {(name, 0): Bitmap(flag) for name, flag in flags.items()}
     figures = {"cutmix": {0: 25.0}, "mixup": {0: 75.0}}
     alone = compare(figures, correct=correct).differences[0]
     one, none = compare_settings([Setting(figures, correct), Setting(figures, {})])
