@@ -76,7 +76,7 @@ def plan_of(options: argparse.Namespace, argv: list[str]) -> Plan:
     }
     tunes = overrides.get("pretrained") or overrides.get("init", "null") != "null"
     config = options.config or ("finetune" if tunes else "deit_small" if real else "quick")
-    recipe = recipe_of(config, overrides)
+    recipe = recipe_of(config, overrides, scenes=not real)
     return Plan(
         strategies=strategies,
         recipe=recipe,
@@ -88,9 +88,12 @@ def plan_of(options: argparse.Namespace, argv: list[str]) -> Plan:
     )
 
 
-def recipe_of(config: str | Path, overrides: Mapping[str, Any]) -> Recipe:
-    """The recipe of a file with `overrides` on top; its weights' own values stand over defaults."""
-    values = recipe_values(config, overrides)
+def recipe_of(config: str | Path, overrides: Mapping[str, Any], *, scenes: bool = True) -> Recipe:
+    """The recipe of a file with `overrides` on top; its weights' own values stand over defaults.
+
+    scenes: as of `recipe_values`.
+    """
+    values = recipe_values(config, overrides, scenes=scenes)
     if values.get("init") is not None or values.get("pretrained"):
         from mixbench.models.start import over_defaults
 

@@ -6,7 +6,7 @@ import torch
 
 from mixbench.comparison.plan import Plan
 from mixbench.data.transforms import train_transform
-from mixbench.models.build import check_model, check_recipe_model
+from mixbench.models.build import check_recipe_model
 from mixbench.models.start import check_start
 from mixbench.runtime import choose_device
 from mixbench.training.batches import check_division
@@ -21,8 +21,8 @@ def check_plan(plan: Plan) -> None:
         check_recipe_model(recipe)
         check_start(recipe)
         train_transform(recipe)
-    if plan.times:
-        check_model("speed_model", recipe.speed_model, recipe.speed_image_size)
+    if plan.times and not (plan.trains and recipe.timed == recipe):
+        check_recipe_model(recipe.timed, "model" if recipe.timed == recipe else "speed_model")
     check_optimizer(recipe)
 
 

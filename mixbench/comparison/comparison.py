@@ -87,10 +87,10 @@ def measure(
     """Fill the results: speed, then training; they are written as they come."""
     try:
         if plan.times:
-            results.speed = time_strategies(plan, runtime, screen)
+            results.speed = time_strategies(plan, runtime, screen, len(data.classes))
             if runtime.first:
                 results.write()
-                look_closer(plan, results.speed, runtime, screen)
+                look_closer(plan, results.speed, runtime, screen, len(data.classes))
             runtime.world.agree(None)  # the others wait for the machine to be free
         if plan.trains:
             for rows in train_seeds(plan, data, digits, runtime, screen):

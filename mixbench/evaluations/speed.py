@@ -12,7 +12,7 @@ import torch
 
 from mixbench.data.normalisation import Normalisation
 from mixbench.mix import MixStrategy, Needs
-from mixbench.models.build import build_model
+from mixbench.models.build import recipe_model
 from mixbench.recipe import Recipe
 from mixbench.runs.environment import device_name, precision_name, today, versions
 from mixbench.runs.rows import SpeedRow
@@ -28,7 +28,7 @@ from mixbench.training.optim import build_optimizer
 
 # steps of each strategy that are not counted; kernels of Puzzle-Mix's four grids compile as drawn
 WARM_UP, COMPILING = 3, 20
-CLASSES = 1000
+CLASSES = 1000  # of a network that `speed_model` names, as in Table 8
 REFERENCE, CONTROL = "cutmix (reference)", "cutmix (control)"  # no spec text can be one of these
 
 
@@ -110,15 +110,21 @@ class Timed:
         return 1000 * float(np.median([step[part] for step in self.steps]))
 
 
+def timed_classes(recipe: Recipe, num_classes: int) -> int:
+    """Classes of what is timed: the data's `num_classes`, or 1,000 of a network named for it."""
+    return num_classes if recipe.speed_model is None else CLASSES
+
+
 class ResidentBatch:
     """The images that every timed step sees; they stay on the device."""
 
-    def __init__(self, recipe: Recipe, device: torch.device):
+    def __init__(self, recipe: Recipe, device: torch.device, num_classes: int):
         self.size = speed_batch(recipe, device)
-        side = recipe.speed_image_size
+        side = recipe.timed.image_size
+        classes = timed_classes(recipe, num_classes)
         rng = torch.Generator().manual_seed(0)
         self._images = torch.randn(self.size, 3, side, side, generator=rng).to(device)
-        self._labels = torch.randint(CLASSES, (self.size,), generator=rng).to(device)
+        self._labels = torch.randint(classes, (self.size,), generator=rng).to(device)
 
     def micro(self, step: int) -> Micro:
         """The whole batch as step number `step`."""
@@ -130,16 +136,17 @@ def timed_strategies(
     strategies: Mapping[str, MixStrategy],
     recipe: Recipe,
     device: torch.device,
+    num_classes: int,
     say: Callable[[str], None] = silent_line,
 ) -> Iterator[dict[str, Timed]]:
     """What is timed, by name; strategies with the same attention, or none, share a network."""
     shared: dict[str | None, Timed] = {}
-    timed = {}
+    timed, classes = {}, timed_classes(recipe, num_classes)
     for name, strategy in strategies.items():
         needs, failure = needs_of(strategy)
         attention = needs.attention
         if attention not in shared:
-            shared[attention] = _timed(strategy, needs, recipe, device)
+            shared[attention] = _timed(strategy, needs, recipe, device, classes)
         objective = dataclasses.replace(shared[attention].objective, strategy=strategy, say=say)
         timed[name] = dataclasses.replace(
             shared[attention], needs=needs, objective=objective, steps=[], failure=failure
@@ -150,18 +157,13 @@ def timed_strategies(
         yield timed
 
 
-def _timed(strategy: MixStrategy, needs: Needs, recipe: Recipe, device: torch.device) -> Timed:
-    model = build_model(
-        recipe.speed_model,
-        num_classes=CLASSES,
-        image_size=recipe.speed_image_size,
-        seed=0,
-        drop_path_rate=recipe.drop_path,
-    )
-    model = model.to(device).train()
+def _timed(
+    strategy: MixStrategy, needs: Needs, recipe: Recipe, device: torch.device, num_classes: int
+) -> Timed:
+    model = recipe_model(recipe.timed, num_classes, 0).to(device).train()
     objective = Objective(
         strategy=strategy,
-        num_classes=CLASSES,
+        num_classes=num_classes,
         smoothing=recipe.smoothing,
         normalisation=Normalisation.of(recipe.mean, recipe.std, device),
         seed=0,
@@ -173,11 +175,16 @@ def _timed(strategy: MixStrategy, needs: Needs, recipe: Recipe, device: torch.de
 
 
 def measure(
-    strategies: Sequence[MixStrategy], recipe: Recipe, rounds: int, runtime: Runtime
+    strategies: Sequence[MixStrategy],
+    recipe: Recipe,
+    rounds: int,
+    runtime: Runtime,
+    num_classes: int = CLASSES,
 ) -> list[SpeedRow]:
     """A row for each strategy, CutMix first where it was not named: it is the reference.
 
-    Every strategy has every batch, on one resident batch. `runtime.tick` hears of each round.
+    Every strategy has every batch, on one resident batch, and the data's number of classes where
+    the trained network is timed. `runtime.tick` hears of each round.
     RuntimeError where CutMix itself cannot be timed.
     """
     cutmix, device = create_strategy("cutmix"), runtime.device
@@ -188,9 +195,9 @@ def measure(
         if spec != strategy_spec(cutmix)  # not by ==, which a plug-in may define
     }
     named = {REFERENCE: cutmix, **others, CONTROL: cutmix}
-    batch = ResidentBatch(recipe, device)
+    batch = ResidentBatch(recipe, device, num_classes)
     warm_up = COMPILING if recipe.compile or device.type == "cuda" else WARM_UP
-    with timed_strategies(named, recipe, device, runtime.say) as timed:
+    with timed_strategies(named, recipe, device, num_classes, runtime.say) as timed:
         for strategy in timed.values():
             strategy.warm_up(batch, warm_up)
         for number in range(rounds):
@@ -225,8 +232,8 @@ def blank_row(recipe: Recipe, device: torch.device) -> SpeedRow:
     """What is timed and where: a row without strategy and figures."""
     return SpeedRow(
         strategy="",
-        timed_model=recipe.speed_model,
-        timed_image_size=recipe.speed_image_size,
+        timed_model=recipe.timed.model,
+        timed_image_size=recipe.timed.image_size,
         timed_batch_size=speed_batch(recipe, device),
         timed_precision=precision_name(recipe.speed_amp, recipe.tf32, device),
         compiled=recipe.compile,
