@@ -28,7 +28,7 @@ def time_strategies(
     """
     if not runtime.first:
         return []
-    rows = _measured_before(plan, runtime)
+    rows = measured_before(plan, runtime)
     if not rows:
         screen.say(f"timing {blank_row(plan.recipe, runtime.device).timed}")
         with screen.counting("timing, rounds", "round") as tick:
@@ -54,7 +54,7 @@ def look_closer(
         screen.say(text)
 
 
-def _measured_before(plan: Plan, runtime: Runtime) -> list[SpeedRow]:
+def measured_before(plan: Plan, runtime: Runtime) -> list[SpeedRow]:
     """The rows of one earlier measurement of the same kind; none where a strategy is missing."""
     file = RunDirectory(plan.out).speed
     if not plan.resume or not file.is_file():

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,14 +18,17 @@ from mixbench.recipe import Recipe
 from mixbench.runs.environment import device_name, precision_name, today, versions
 from mixbench.runs.rows import SpeedRow
 from mixbench.runtime import Failed, Runtime, explain, silent_line
+from mixbench.settings import generators, put_generators_back
 from mixbench.spec import create_strategy, strategy_spec
 from mixbench.training.batches import Micro
 from mixbench.training.clock import Clock
+from mixbench.training.estimate import activation_bytes
 from mixbench.training.forward import Network
 from mixbench.training.guard import needs_of
 from mixbench.training.learner import extra_params_m
 from mixbench.training.objective import Objective
 from mixbench.training.optim import build_optimizer
+from mixbench.training.trial import held_bytes, seconds_of
 
 # steps of each strategy that are not counted; kernels of Puzzle-Mix's four grids compile as drawn
 WARM_UP, COMPILING = 3, 20
@@ -54,6 +58,11 @@ def speed_batch(recipe: Recipe, device: torch.device) -> int:
     if isinstance(recipe.speed_batch_size, int):
         return recipe.speed_batch_size
     return 128 if device.type == "cuda" else 8
+
+
+def warm_up_steps(recipe: Recipe, device: torch.device) -> int:
+    """Steps of each strategy before the first that counts."""
+    return COMPILING if recipe.compile or device.type == "cuda" else WARM_UP
 
 
 @dataclass
@@ -196,7 +205,7 @@ def measure(
     }
     named = {REFERENCE: cutmix, **others, CONTROL: cutmix}
     batch = ResidentBatch(recipe, device, num_classes)
-    warm_up = COMPILING if recipe.compile or device.type == "cuda" else WARM_UP
+    warm_up = warm_up_steps(recipe, device)
     with timed_strategies(named, recipe, device, num_classes, runtime.say) as timed:
         for strategy in timed.values():
             strategy.warm_up(batch, warm_up)
@@ -212,6 +221,50 @@ def measure(
     if "cutmix" not in specs:
         specs.insert(0, "cutmix")
     return [rows[REFERENCE if spec == "cutmix" else spec] for spec in specs]
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the speed part will take, from a step of each strategy."""
+
+    seconds: float
+    memory: int  # bytes
+    failures: dict[str, str]  # by spec text, why a strategy cannot be timed
+
+
+def expected(
+    strategies: Sequence[MixStrategy],
+    recipe: Recipe,
+    rounds: int,
+    runtime: Runtime,
+    num_classes: int,
+) -> Expected:
+    """What `measure` will take; torch's generators stay as they are."""
+    device, before = runtime.device, generators(runtime.device)
+    named = {"cutmix": create_strategy("cutmix")}
+    named |= {strategy_spec(strategy): strategy for strategy in strategies}
+    batch = ResidentBatch(recipe, device, num_classes)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    try:
+        with timed_strategies(named, recipe, device, num_classes) as timed:
+            seconds_of(lambda: timed["cutmix"].attempt(batch.micro(0)), device)  # it warms up
+            seconds = {
+                name: seconds_of(partial(strategy.attempt, batch.micro(1)), device)
+                for name, strategy in timed.items()
+            }
+            networks = {id(strategy.network): strategy for strategy in timed.values()}.values()
+            held = sum(held_bytes(each.network.model, each.optimizer) for each in networks)
+    finally:
+        put_generators_back(before, device)
+    if device.type == "cuda":
+        memory = torch.cuda.max_memory_allocated(device)
+    else:
+        classes = timed_classes(recipe, num_classes)
+        memory = held + activation_bytes(recipe.timed, classes, batch.size, amp=recipe.speed_amp)
+    failures = {name: each.failure.reason for name, each in timed.items() if each.failure}
+    steps = rounds + warm_up_steps(recipe, device)
+    return Expected(steps * (sum(seconds.values()) + seconds["cutmix"]), memory, failures)
 
 
 def _round(timed: Mapping[str, Timed], batch: ResidentBatch, number: int, *, reverse: bool) -> None:
