@@ -21,7 +21,7 @@ from mixbench.training.trial import Loading, Trial, try_loading, try_strategies
 
 GPU_MICRO_BATCH = 128  # images, where finding the largest that fits would take too long
 STATES = 3  # files of a state at once: this epoch's, the one before it, one that is being written
-PICTURES = 4 * 2**20  # bytes of a seed's pictures, tables and page, about
+PICTURES = 2**20  # bytes of a seed's pictures, tables and page, about
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -166,13 +166,14 @@ def test_tf32_is_of_a_gpu_and_told_in_the_row(tmp_path):
 def test_the_time_is_told_before_training_and_a_long_run_is_warned_of(
     tmp_path, capsys, monkeypatch
 ):
-    from mixbench.comparison import accuracy
+    from mixbench.comparison import cost
 
-    monkeypatch.setattr(accuracy, "estimate_seconds", lambda *_: 4 * 3600.0)
+    monkeypatch.setattr(cost, "training_seconds", lambda *_: 4 * 3600.0)
+    monkeypatch.setattr(cost, "first_seconds", lambda *_: 0.0)
     argv = ["--strategies", "none", "--seeds", "0,1", "--out", str(tmp_path / "run"), *ACCURACY]
     assert main(argv) == 0
     text = capsys.readouterr().out
-    assert "training will take about 8.0 hours on this machine" in text
+    assert "training will take about 8.0 hours on this machine, with about" in text
     assert "that is long: lower --epochs (and with it --warmup-epochs" in text
 
 

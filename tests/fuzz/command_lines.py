@@ -21,7 +21,8 @@ from tests.fuzz.meanings import NONSENSE, NUMBERS, PERHAPS, number_texts
 from tests.fuzz.specs import RIGHT, UNSURE, WRONG
 
 QUICK = ("--config", "quick")
-SHORT = (*QUICK, "--mode", "speed", "--dry-run")
+FAST = ("--speed-model", "deit_tiny_patch16_224", "--speed-image-size", "32", "--rounds", "1")
+SHORT = (*QUICK, *FAST, "--mode", "speed", "--dry-run")
 
 
 def _given(name: str, text: str, rng: random.Random) -> list[str]:
