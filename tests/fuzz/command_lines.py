@@ -151,7 +151,9 @@ def _counts() -> list[Case]:
         cases.append(Case((*QUICK, *FAST, f"--seeds={text}", "--dry-run"), expect, ("seeds",)))
     for text, number in {"0": 1, "0,1,2": 3, "007,8": 2, str(2**63 - 1): 1, "3, 4": 2}.items():
         says = (f" {number} seeds",)
-        cases.append(Case((*QUICK, *FAST, f"--seeds={text}", "--dry-run"), ACCEPT, ("seeds",), says=says))
+        cases.append(
+            Case((*QUICK, *FAST, f"--seeds={text}", "--dry-run"), ACCEPT, ("seeds",), says=says)
+        )
     return cases
 
 
