@@ -26,6 +26,8 @@ LATER: dict[str, Any] = {
 }
 PLACES = ("init",)  # fields that say where something lies: what lies there has a field of its own
 MODEL_PARTS = ("patch_size", "embed_dim", "depth", "num_heads")
+DEMONSTRATION = "quick.yaml"
+TIMED = ("speed_model", "speed_image_size")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -389,15 +391,17 @@ class Recipe:
         at_most=1,
     )
 
-    speed_model: str = option(
-        "deit_small_patch16_224",
+    speed_model: str | None = option(
+        None,
         group="speed part",
-        help="timm's name of the network that is timed",
+        help=(
+            "timm's name of the network that is timed, with 1,000 classes; null is the trained one"
+        ),
     )
-    speed_image_size: int = option(
-        224,
+    speed_image_size: int | None = option(
+        None,
         group="speed part",
-        help="side of the timed images, in pixels",
+        help="side of the timed images, in pixels; null is image_size",
         above=0,
         at_most=LARGEST_SIDE,
     )
@@ -437,6 +441,19 @@ class Recipe:
         """Epochs that are trained: the schedule's and the cool-down's."""
         return self.epochs + self.cooldown_epochs
 
+    @property
+    def timed(self) -> Recipe:
+        """The recipe of what the speed part times, in `model` and `image_size`.
+
+        That is the network that is trained with its parts, unless `speed_model` names another.
+        """
+        size = self.image_size if self.speed_image_size is None else self.speed_image_size
+        changes: dict[str, Any] = {"image_size": size, **dict.fromkeys(TIMED)}
+        if self.speed_model is not None:
+            changes |= {"model": self.speed_model, **dict.fromkeys(MODEL_PARTS)}
+            changes |= {"pretrained": False, "init": None, "init_sha256": None}
+        return dataclasses.replace(self, **changes)
+
 
 def _check_models(recipe: Recipe) -> None:
     """ValueError where a model's name or sizes cannot be, as far as names and sizes say."""
@@ -446,21 +463,32 @@ def _check_models(recipe: Recipe) -> None:
             f"embed_dim {dim} must be a multiple of num_heads {heads}: take --embed-dim "
             f"{max(dim - dim % heads, heads)}"
         )
-    for prefix in ("", "speed_"):
-        field, size = f"{prefix}model", f"{prefix}image_size"
-        name = getattr(recipe, field)
-        plain, dot, _ = name.partition(".")
-        if dot and (prefix or not recipe.pretrained):
-            load = "" if prefix else ", or --pretrained"
-            raise ValueError(
-                f"{field} {shown(name)} has a tag, which names pretrained weights, and nothing is "
-                f"pretrained: take --{field.replace('_', '-')} {shortened(plain)}{load}"
-            )
-        named = re.search(r"(?:patch|_p)([1-9][0-9]{0,3})(?![0-9])", name)
-        if recipe.patch_size and not prefix:
-            check_multiple(size, getattr(recipe, size), recipe.patch_size, "patch_size ")
-        elif named:
-            check_multiple(size, getattr(recipe, size), int(named[1]))
+    _check_name("model", recipe.model, recipe.image_size, recipe.patch_size, recipe.pretrained)
+    name, side = recipe.speed_model, recipe.speed_image_size
+    side = recipe.image_size if side is None else side
+    if name is not None:
+        _check_name("speed_model", name, side)
+    elif side != recipe.image_size:
+        _check_name("speed_model", recipe.model, side, recipe.patch_size, recipe.pretrained)
+
+
+def _check_name(
+    field: str, name: str, side: int, patch_size: int | None = None, pretrained: bool = False
+) -> None:
+    """ValueError where a name, which `field` or the field beside it gives, does not fit a side."""
+    plain, dot, _ = name.partition(".")
+    if dot and not pretrained:
+        load = ", or --pretrained" if field == "model" else ""
+        raise ValueError(
+            f"{field} {shown(name)} has a tag, which names pretrained weights, and nothing is "
+            f"pretrained: take --{field.replace('_', '-')} {shortened(plain)}{load}"
+        )
+    size = field.replace("model", "image_size")
+    named = re.search(r"(?:patch|_p)([1-9][0-9]{0,3})(?![0-9])", name)
+    if patch_size:
+        check_multiple(size, side, patch_size, "patch_size ")
+    elif named:
+        check_multiple(size, side, int(named[1]))
 
 
 def _check_start(recipe: Recipe) -> None:
@@ -576,21 +604,41 @@ def load_recipe(
     """The recipe of a YAML file, given by path or a shipped one's name, with `overrides` on top.
 
     The file's MODEL_PARTS are those of its model: they do not hold for another one that
-    `overrides` names. ValueError for any mistake in it.
+    `overrides` names. What `quick` times holds for the demonstration alone. ValueError for any
+    mistake in it.
     """
     return Recipe(**recipe_values(path, overrides))
 
 
 def recipe_values(
-    path: str | Path | None = None, overrides: Mapping[str, Any] | None = None
+    path: str | Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    scenes: bool = True,
 ) -> dict[str, Any]:
-    """The fields that a recipe's file and `overrides` give, as `load_recipe` takes them."""
+    """The fields that a recipe's file and `overrides` give, as `load_recipe` takes them.
+
+    scenes: whether training is on the drawn scenes, which `quick` demonstrates with.
+    """
     overrides = overrides or {}
-    values = _read_file(_find(os.fspath(path))) if path is not None else {}
+    file = _find(os.fspath(path)) if path is not None else None
+    values = _read_file(file) if file else {}
+    dropped: set[str] = set()
     if overrides.get("model", values.get("model")) != values.get("model"):
-        values = {name: value for name, value in values.items() if name not in MODEL_PARTS}
+        dropped |= set(MODEL_PARTS)
+    if file == config_dir() / DEMONSTRATION and not _demonstrates(overrides, scenes):
+        dropped |= set(TIMED)
+    values = {name: value for name, value in values.items() if name not in dropped}
     values |= overrides
     return {name: parse_value(name, value) for name, value in values.items()}
+
+
+def _demonstrates(overrides: Mapping[str, Any], scenes: bool) -> bool:
+    """Whether `quick` is the demonstration still, which times the fixed DeiT-S."""
+    starts = {name: overrides[name] for name in ("init", "pretrained") if name in overrides}
+    own_start = any(parse_value(name, value) for name, value in starts.items())
+    own = not scenes or "model" in overrides or own_start
+    return "speed_model" in overrides or not own
 
 
 def _find(name: str) -> Path:

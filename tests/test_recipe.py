@@ -16,6 +16,7 @@ from mixbench.recipe import (
     parse_value,
     recipe_hash,
     recipe_text,
+    recipe_values,
     warmup_for,
 )
 from mixbench.training.optim import build_optimizer, build_scheduler, schedule
@@ -363,6 +364,11 @@ RELATIONS = [
         "is pretrained: take --model vit_small_patch16_224, or --pretrained$",
     ),
     ({"speed_model": "resnet50.a1_in1k"}, "take --speed-model resnet50$"),
+    ({"image_size": 36, "patch_size": 6, "speed_image_size": 40}, "speed_image_size 40 .*36 or 42"),
+    (
+        {"image_size": 36, "patch_size": 6, "speed_model": "vit_base_patch16_224"},
+        "speed_image_size 36 must be a multiple of .*16.*take --speed-image-size 32 or 48",
+    ),
     (
         {"embed_dim": 97, "num_heads": 3},
         "embed_dim 97 must be a multiple of num_heads 3: take --embed-dim 96",
@@ -465,3 +471,41 @@ def test_a_path_that_leads_nowhere_is_not_found(name, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="recipe file not found: ") as caught:
         load_recipe(name)
     assert len(str(caught.value)) < 500
+
+
+FIXED, TRAINED = ("deit_small_patch16_224", 224), ("vit_tiny_patch16_224", 32)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "scenes", "timed"),
+    [
+        ({}, True, FIXED),
+        ({"speed_image_size": "160"}, True, ("deit_small_patch16_224", 160)),
+        ({}, False, TRAINED),
+        ({"model": "resnet50"}, True, ("resnet50", 32)),
+        ({"init": "last.pt"}, True, TRAINED),
+        ({"init": "null", "pretrained": "false"}, True, FIXED),
+        ({"pretrained": True}, True, TRAINED),
+        ({"speed_image_size": 64}, False, ("vit_tiny_patch16_224", 64)),
+        ({"speed_model": "resnet50", "speed_image_size": 64}, False, ("resnet50", 64)),
+        ({"speed_model": "resnet50"}, False, ("resnet50", 224)),
+    ],
+)
+def test_the_demonstration_alone_times_another_network(overrides, scenes, timed):
+    recipe = Recipe(**recipe_values("quick", overrides, scenes=scenes)).timed
+    assert (recipe.model, recipe.image_size) == timed
+    trained = timed[0] == "vit_tiny_patch16_224"
+    assert recipe.embed_dim == (96 if trained else None)
+
+
+def test_a_users_recipe_times_what_it_says(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("model: resnet50\nspeed_model: resnet18\n")
+    assert Recipe(**recipe_values(file, {}, scenes=False)).timed.model == "resnet18"
+
+
+def test_what_is_trained_is_what_is_timed():
+    recipe = load_recipe("quick", {"speed_model": None, "speed_image_size": None})
+    assert recipe.timed == recipe and Recipe().timed == Recipe()
+    weights = Recipe(init="x.pt", init_sha256="0" * 64, speed_model="resnet18").timed
+    assert weights.init is weights.init_sha256 is None

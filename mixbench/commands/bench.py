@@ -8,13 +8,10 @@ from importlib.util import find_spec
 
 from mixbench.commands.list import print_strategies
 from mixbench.commands.options import bench_parser, load_plugins
-from mixbench.commands.printing import print_line
 from mixbench.comparison.plan import Plan, check_early, fitted, make_plan, plan_data
-from mixbench.data.sources import Data
 from mixbench.recipe import recipe_text
 from mixbench.registry import BUILTIN
-from mixbench.runs.directory import RunDirectory
-from mixbench.spec import create_strategies, strategy_spec
+from mixbench.spec import create_strategies
 from mixbench.watch import process_count
 
 # the options that a plan takes as they are
@@ -41,15 +38,14 @@ def bench(argv: list[str]) -> int:
 
     check_plan(plan)
     check_machine(plan)
-    from mixbench.comparison.comparison import run
+    from mixbench.comparison.comparison import rehearse, run
 
     if process_count() > 1 and not options.dry_run:
         return run(plan)  # they open their data together, and hear of each other's end
     data = plan_data(plan)
     plan = fitted(plan, data)
     if options.dry_run:
-        describe(plan, data)
-        return 0
+        return rehearse(plan, data)
     return run(plan, data)
 
 
@@ -95,31 +91,3 @@ def check_combinations(options: argparse.Namespace) -> None:
         raise ValueError("--log tensorboard needs TensorBoard: pip install tensorboard")
     if options.peers and not find_spec("baselines"):
         raise ValueError("--peers needs the folder baselines/ of a checkout: run it there")
-
-
-def describe(plan: Plan, data: Data) -> None:
-    """Print what a plan would run, and what is known of its cost."""
-    from mixbench.comparison.cost import training_cost
-    from mixbench.comparison.seeds import seed_remark
-
-    recipe = plan.recipe
-    print_line(f"would run   {', '.join(map(strategy_spec, plan.strategies))}")
-    print_line(
-        f"on          {plan.data or plan.dataset or 'scenes'}, {recipe.model} at "
-        f"{recipe.image_size} px"
-    )
-    if plan.trains:
-        print_line(
-            f"training    {recipe.total_epochs} epochs x {len(plan.strategies)} strategies x "
-            f"{len(plan.seeds)} seeds, batch {recipe.batch_size}"
-        )
-        print_line(f"cost        {training_cost(plan, data)}")
-        remark = seed_remark(plan, RunDirectory(plan.out).results(plan.recipe_hash(data)))
-        if remark:
-            print_line(f"seeds       {remark}")
-    if plan.times:
-        print_line(
-            f"timing      {recipe.speed_model} at {recipe.speed_image_size} px, {plan.rounds} "
-            "rounds"
-        )
-    print_line(f"output      {plan.out}")

@@ -9,10 +9,9 @@ from functools import cache
 
 import torch
 
-from mixbench.comparison.cost import duration
 from mixbench.comparison.plan import Plan
 from mixbench.comparison.screen import Screen
-from mixbench.data.loaders import EvalSet, remark_on_copies
+from mixbench.data.loaders import EvalSet
 from mixbench.data.normalisation import Normalisation
 from mixbench.data.scenes import Scene, draw_scene
 from mixbench.data.sources import Data
@@ -29,14 +28,13 @@ from mixbench.runs.rows import RunRow
 from mixbench.runs.samples import write_correct, write_lam
 from mixbench.runtime import Runtime, explain
 from mixbench.spec import strategy_spec
-from mixbench.training.estimate import estimate_seconds, remark_on_memory
+from mixbench.training.estimate import cores
 from mixbench.training.evaluate import Evaluation
 from mixbench.training.forward import Network
 from mixbench.training.learner import LAMS, Learner, extra_params_m
 from mixbench.training.loop import train
 from mixbench.training.state import clear as clear_state
 
-LONG = 3600  # seconds after which a run deserves a warning
 SCENES = 500  # drawn to measure the label error
 SHOWN = 16  # validation images that the pictures mix
 MOST_WORKERS = 8  # loader processes, unless more are asked for
@@ -48,16 +46,12 @@ def train_seeds(
     """The rows of every strategy, seed by seed; what is finished is not trained again."""
     runtime = dataclasses.replace(runtime, workers=workers(plan, data))
     specs = [strategy_spec(strategy) for strategy in plan.strategies]
-    announced = False
     for seed in plan.seeds:
         seeded = dataclasses.replace(runtime, seed=seed)
         finished = RunDirectory(plan.out).results(recipe_hash)
         rows = {spec: finished[spec, seed] for spec in specs if (spec, seed) in finished}
         missing = [strategy for strategy in plan.strategies if strategy_spec(strategy) not in rows]
         if missing:
-            if not announced:
-                _announce(missing, plan, data, seeded)
-                announced = True
             show = seed == plan.seeds[0] and not rows
             for row in _train_seed(missing, plan, data, recipe_hash, seeded, screen, show=show):
                 rows[row.strategy] = row
@@ -71,31 +65,17 @@ def workers(plan: Plan, data: Data) -> int:
         return plan.workers
     if data.drawn:
         return 0
-    cores = os.cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return min(max(cores // processes, 1), MOST_WORKERS)
+    return min(max(cores() // processes, 1), MOST_WORKERS)
 
 
-def _announce(strategies: Sequence[MixStrategy], plan: Plan, data: Data, runtime: Runtime) -> None:
-    """Say how long training will take, what to do where that is long, and what else to know."""
-    seconds = estimate_seconds(strategies, plan.recipe, data, runtime) * len(plan.seeds)
-    runtime.say(f"training will take about {duration(seconds)} on this machine")
-    if seconds > LONG:
-        fewer = "--epochs"
-        if plan.recipe.warmup_epochs:  # it must stay below
-            fewer = "--epochs (and with it --warmup-epochs, to a tenth of it)"
-        runtime.say(
-            f"that is long: lower {fewer} or --limit-train, take --config quick, or use a GPU "
-            "(--device cuda)"
-        )
-    remarks = (
-        remark_on_copies(plan.recipe.aug_repeats, runtime.world),
-        remark_on_memory(plan.recipe, len(data.classes), runtime),
-    )
-    for remark in filter(None, remarks):
-        runtime.say(remark)
+def missing(plan: Plan, recipe_hash: str) -> list[list[MixStrategy]]:
+    """The strategies that are still to be trained, seed by seed."""
+    finished = RunDirectory(plan.out).results(recipe_hash)
+    return [
+        [each for each in plan.strategies if (strategy_spec(each), seed) not in finished]
+        for seed in plan.seeds
+    ]
 
 
 def _train_seed(

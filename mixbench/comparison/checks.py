@@ -1,15 +1,28 @@
-"""What can be known to fail before data are read or anything is written."""
+"""What can be known to fail before anything is measured or written."""
 
 from __future__ import annotations
+
+import os
+from collections.abc import Sequence
 
 import torch
 
 from mixbench.comparison.plan import Plan
+from mixbench.data.check import check_headers
+from mixbench.data.loaders import check_batch, remark_on_copies
+from mixbench.data.memory import keep_in_memory
+from mixbench.data.sources import Data
 from mixbench.data.transforms import train_transform
-from mixbench.models.build import check_model, check_recipe_model
-from mixbench.models.start import check_start
-from mixbench.runtime import choose_device
+from mixbench.evaluations.speed import timed_classes
+from mixbench.mix import MixStrategy
+from mixbench.models.build import check_recipe_model, recipe_model
+from mixbench.models.start import check_start, remarks
+from mixbench.recipe import Recipe
+from mixbench.runtime import Runtime, choose_device
+from mixbench.services.attention import attention_tap
 from mixbench.training.batches import check_division
+from mixbench.training.estimate import remark_on_memory
+from mixbench.training.guard import needs_of
 from mixbench.training.optim import check_optimizer
 from mixbench.watch import process_count
 
@@ -21,8 +34,8 @@ def check_plan(plan: Plan) -> None:
         check_recipe_model(recipe)
         check_start(recipe)
         train_transform(recipe)
-    if plan.times:
-        check_model("speed_model", recipe.speed_model, recipe.speed_image_size)
+    if plan.times and not (plan.trains and recipe.timed == recipe):
+        check_recipe_model(recipe.timed, "model" if recipe.timed == recipe else "speed_model")
     check_optimizer(recipe)
 
 
@@ -40,3 +53,48 @@ def check_job(plan: Plan, gpus: int) -> None:
     """ValueError where the processes of a job, one a GPU, cannot share the batch."""
     device = torch.device("cuda" if gpus else "cpu")
     check_division(plan.strategies, plan.recipe, device, max(gpus, 1))
+
+
+def prepare(plan: Plan, data: Data, runtime: Runtime) -> Data:
+    """The data as training reads them, once all is known to fit that can be known beforehand.
+
+    The runtime hears what a user should know. ValueError where the plan cannot run on them here.
+    """
+    recipe, strategies, classes = plan.recipe, plan.strategies, len(data.classes)
+    for remark in data.remarks:
+        runtime.say(remark)
+    if plan.trains:
+        check_batch(recipe, data)
+        check_division(strategies, recipe, runtime.device, runtime.world.size)
+        if runtime.first and not data.drawn:
+            check_headers(data.val)
+        check_attention(strategies, recipe, classes, runtime.device)
+        remark_start(recipe, data, runtime)
+    if plan.times and not (plan.trains and recipe.timed == recipe):
+        check_attention(strategies, recipe.timed, timed_classes(recipe, classes), runtime.device)
+    if plan.trains and plan.cache == "ram":
+        copies = int(os.environ.get("LOCAL_WORLD_SIZE", runtime.world.size))
+        data = keep_in_memory(data, runtime.say, copies)
+    return data
+
+
+def remark_start(recipe: Recipe, data: Data, runtime: Runtime) -> None:
+    """Say what a user should know of weights, copies of images and memory."""
+    sentences = (
+        *remarks(recipe, data.classes),
+        remark_on_copies(recipe.aug_repeats, runtime.world),
+        remark_on_memory(recipe, len(data.classes), runtime),
+    )
+    for sentence in filter(None, sentences):
+        runtime.say(sentence)
+
+
+def check_attention(
+    strategies: Sequence[MixStrategy], recipe: Recipe, num_classes: int, device: torch.device
+) -> None:
+    """NoClassAttention or ValueError where the model cannot give what a strategy asks for."""
+    model = recipe_model(recipe, num_classes, 0).to(device)
+    for strategy in strategies:
+        needs, _ = needs_of(strategy)
+        if needs.attention:
+            attention_tap(model, needs.attention)

@@ -12,24 +12,21 @@ import torch
 from mixbench import distributed
 from mixbench.comparison.accuracy import train_seeds
 from mixbench.comparison.agreement import facts
+from mixbench.comparison.checks import prepare
+from mixbench.comparison.cost import expected_cost, sentences, training_cost
 from mixbench.comparison.plan import Plan, fitted, plan_data
 from mixbench.comparison.results import Results
 from mixbench.comparison.screen import Screen
 from mixbench.comparison.seeds import seed_remark
 from mixbench.comparison.timing import look_closer, time_strategies
-from mixbench.data.check import check_headers
-from mixbench.data.loaders import check_batch
-from mixbench.data.memory import keep_in_memory
 from mixbench.data.sources import Data
 from mixbench.errors import STAYS
-from mixbench.models.build import recipe_model
-from mixbench.models.start import remarks
 from mixbench.recipe import Recipe
 from mixbench.runs.directory import RunDirectory
 from mixbench.runtime import Runtime, choose_device
-from mixbench.services.attention import attention_tap
-from mixbench.training.batches import check_division
-from mixbench.training.guard import needs_of
+from mixbench.spec import strategy_spec
+from mixbench.visible import visible
+from mixbench.watch import process_count
 
 
 def run(plan: Plan, data: Data | None = None) -> int:
@@ -47,8 +44,6 @@ def run(plan: Plan, data: Data | None = None) -> int:
         world.check_same(facts(plan, data))
         plan = fitted(plan, data)
         runtime = dataclasses.replace(runtime, out=plan.out)
-        for remark in data.remarks:
-            runtime.say(remark)
         claim = RunDirectory(plan.out).claimed(plan.identity(data), resume=plan.resume)
         with claim if runtime.first else nullcontext(), screen.progress:
             return compare(plan, data, runtime, screen)
@@ -58,17 +53,7 @@ def compare(plan: Plan, data: Data, runtime: Runtime, screen: Screen) -> int:
     """The comparison itself: speed, then training seed by seed, written as it comes."""
     world = runtime.world
     digits = plan.recipe_hash(data)
-    if plan.trains:
-        check_batch(plan.recipe, data)
-        check_division(plan.strategies, plan.recipe, runtime.device, world.size)
-        if runtime.first and not data.drawn:
-            check_headers(data.val)
-        check_attention(plan, data, runtime)
-        for remark in remarks(plan.recipe, data.classes):
-            runtime.say(remark)
-        if plan.cache == "ram":
-            copies = int(os.environ.get("LOCAL_WORLD_SIZE", runtime.world.size))
-            data = keep_in_memory(data, runtime.say, copies)
+    data = prepare(plan, data, runtime)
     results = Results(plan, digits)
     if runtime.first:
         results.begin(runtime)
@@ -79,11 +64,53 @@ def compare(plan: Plan, data: Data, runtime: Runtime, screen: Screen) -> int:
     if hopeless:
         runtime.say(hopeless)
     with begun():
+        for sentence in sentences(expected_cost(plan, data, digits, runtime), plan, runtime.device):
+            runtime.say(sentence)
         measure(plan, data, digits, results, runtime, screen)
     if runtime.first:
         results.show(runtime, screen)
     world.agree(None)  # a process that ended with status 1 would have the others stopped
     return 0 if results.good else 1
+
+
+def rehearse(plan: Plan, data: Data) -> int:
+    """Say what a plan would run and what it costs; 1 where a strategy would fail.
+
+    ValueError as of `run`: all that it checks before it measures is checked.
+    """
+    said: list[str] = []
+    world = distributed.World(size=process_count())
+    device = prepare_device(choose_device(plan.device), plan.recipe, distributed.World())
+    runtime = Runtime(device=device, world=world, resume=plan.resume, out=plan.out, say=said.append)
+    data = prepare(plan, data, runtime)
+    RunDirectory(plan.out).check_free()
+    digits = plan.recipe_hash(data)
+    hopeless = seed_remark(plan, RunDirectory(plan.out).results(digits))
+    cost = expected_cost(plan, data, digits, runtime)
+    failures = [f"{spec} {reason}" for spec, reason in cost.failures.items()]
+    said += [f"seeds       {hopeless}"] if hopeless else []
+    lines = [*description(plan, data), *said, *sentences(cost, plan, device), *failures]
+    if os.environ.get("RANK", "0") == "0":
+        print("\n".join(map(visible, lines)))
+    return 1 if failures else 0
+
+
+def description(plan: Plan, data: Data) -> list[str]:
+    """What a plan would run, in lines."""
+    recipe, timed = plan.recipe, plan.recipe.timed
+    lines = [
+        f"would run   {', '.join(map(strategy_spec, plan.strategies))}",
+        f"on          {plan.source}, {recipe.model} at {recipe.image_size} px",
+    ]
+    if plan.trains:
+        lines += [
+            f"training    {recipe.total_epochs} epochs x {len(plan.strategies)} strategies x "
+            f"{len(plan.seeds)} seeds, batch {recipe.batch_size}",
+            f"cost        {training_cost(plan, data)}",
+        ]
+    if plan.times:
+        lines.append(f"timing      {timed.model} at {timed.image_size} px, {plan.rounds} rounds")
+    return [*lines, f"output      {plan.out}"]
 
 
 def measure(
@@ -92,10 +119,10 @@ def measure(
     """Fill the results: speed, then training; they are written as they come."""
     try:
         if plan.times:
-            results.speed = time_strategies(plan, runtime, screen)
+            results.speed = time_strategies(plan, runtime, screen, len(data.classes))
             if runtime.first:
                 results.write()
-                look_closer(plan, results.speed, runtime, screen)
+                look_closer(plan, results.speed, runtime, screen, len(data.classes))
             runtime.world.agree(None)  # the others wait for the machine to be free
         if plan.trains:
             for rows in train_seeds(plan, data, digits, runtime, screen):
@@ -127,15 +154,6 @@ def open_together(plan: Plan, runtime: Runtime) -> Data:
     if runtime.first:
         runtime.world.agree(None)
     return data
-
-
-def check_attention(plan: Plan, data: Data, runtime: Runtime) -> None:
-    """NoClassAttention or ValueError where the model cannot give what a strategy asks for."""
-    model = recipe_model(plan.recipe, len(data.classes), 0).to(runtime.device)
-    for strategy in plan.strategies:
-        needs, _ = needs_of(strategy)
-        if needs.attention:
-            attention_tap(model, needs.attention)
 
 
 def prepare_device(device: torch.device, recipe: Recipe, world: distributed.World) -> torch.device:

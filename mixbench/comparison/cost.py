@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 
+from mixbench.comparison.accuracy import SCENES, missing, workers
 from mixbench.comparison.plan import Plan
+from mixbench.comparison.timing import measured_before
 from mixbench.data.sources import Data
+from mixbench.evaluations.speed import expected
 from mixbench.models.build import recipe_model
 from mixbench.models.zoo import count
+from mixbench.runtime import Runtime
+from mixbench.spec import strategy_spec
+from mixbench.training.estimate import (
+    Work,
+    activation_bytes,
+    first_seconds,
+    resident_memory,
+    sizes_of,
+    training_disk,
+    training_memory,
+    training_seconds,
+)
+from mixbench.training.trial import try_loading, try_strategies
 
+LONG = 3600  # seconds after which a run deserves a warning
 UNITS = (("days", 86400), ("hours", 3600), ("minutes", 60))
 
 
@@ -33,3 +52,106 @@ def training_cost(plan: Plan, data: Data) -> str:
         f"{images:,} images for each strategy and seed; {params / 1e6:.2f}M parameters; "
         f"{flops / 1e15:,.3g} PFLOP in all, without what a strategy adds"
     )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a plan will take on this machine."""
+
+    training: float = 0.0  # seconds
+    timing: float = 0.0  # seconds
+    memory: int = 0  # bytes of this process, or of its GPU
+    disk: int = 0  # bytes
+    failures: dict[str, str]  # by spec text, why a strategy cannot run
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            training=self.training + other.training,
+            timing=self.timing + other.timing,
+            memory=max(self.memory, other.memory),  # one part after the other
+            disk=self.disk + other.disk,
+            failures=self.failures | other.failures,
+        )
+
+
+def expected_cost(plan: Plan, data: Data, recipe_hash: str, runtime: Runtime) -> Cost:
+    """What a plan will take, measured by a few steps of each strategy that is still to run."""
+    cost = Cost(failures={})
+    if plan.times and runtime.first and not measured_before(plan, runtime):
+        cost += _timing_cost(plan, data, runtime)
+    if plan.trains:
+        runtime = dataclasses.replace(runtime, workers=workers(plan, data))
+        cost += _training_cost(plan, data, recipe_hash, runtime)
+    if cost.memory and runtime.device.type == "cpu":
+        cost = dataclasses.replace(cost, memory=cost.memory + resident_memory())
+    return cost
+
+
+def _timing_cost(plan: Plan, data: Data, runtime: Runtime) -> Cost:
+    steps = expected(plan.strategies, plan.recipe, plan.rounds, runtime, len(data.classes))
+    return Cost(timing=steps.seconds, memory=steps.memory, failures=steps.failures)
+
+
+def _training_cost(plan: Plan, data: Data, recipe_hash: str, runtime: Runtime) -> Cost:
+    recipe, num_classes = plan.recipe, len(data.classes)
+    seeds = [
+        [strategy_spec(each) for each in each_seed] for each_seed in missing(plan, recipe_hash)
+    ]
+    wanted = {spec for specs in seeds for spec in specs}
+    if not wanted:
+        return Cost(failures={})
+    sizes = sizes_of(recipe, runtime)
+    strategies = [each for each in plan.strategies if strategy_spec(each) in wanted]
+    trials = try_strategies(strategies, recipe, num_classes, sizes, runtime)
+    loading = try_loading(data, recipe, sizes.micro_batch, runtime)
+    work = Work.of(recipe, data, sizes, SCENES if data.drawn else 0, runtime)
+    by_seed = [[trial for trial in trials if trial.spec in specs] for specs in seeds]
+    activations = 0
+    if runtime.device.type == "cpu":
+        activations = activation_bytes(recipe, num_classes, sizes.micro_batch)
+    return Cost(
+        training=sum(training_seconds(each, loading, work) for each in by_seed)
+        + first_seconds(loading, work),
+        memory=max(training_memory(each, activations) for each in by_seed),
+        disk=training_disk(trials, recipe, len(plan.seeds)),
+        failures={trial.spec: trial.failure.reason for trial in trials if trial.failure},
+    )
+
+
+def sentences(cost: Cost, plan: Plan, device: torch.device) -> list[str]:
+    """What a plan will take, and what to do where that is long, as a person says it."""
+    parts = []
+    if cost.timing:
+        parts.append(f"timing will take about {duration(cost.timing)}")
+    if cost.training:
+        parts.append(f"training will take about {duration(cost.training)}")
+    if not parts:
+        return []
+    whole = cost.timing + cost.training
+    both = f", {duration(whole)} in all," if len(parts) > 1 else ""
+    place = "memory" if device.type == "cpu" else "the device's memory"
+    needs = f"about {amount(cost.memory)} of {place}"
+    if cost.disk:
+        needs += f" and {amount(cost.disk)} on the disk"
+    said = [f"{' and '.join(parts)}{both} on this machine, with {needs}"]
+    if whole > LONG:
+        said.append(_advice(plan))
+    return said
+
+
+def _advice(plan: Plan) -> str:
+    """What makes a run shorter."""
+    if not plan.trains:
+        return "that is long: lower --rounds, time fewer --strategies, or use a GPU (--device cuda)"
+    fewer = "--epochs"
+    if plan.recipe.warmup_epochs:  # it must stay below
+        fewer = "--epochs (and with it --warmup-epochs, to a tenth of it)"
+    return (
+        f"that is long: lower {fewer} or --limit-train, take --config quick, or use a GPU "
+        "(--device cuda)"
+    )
+
+
+def amount(size: int) -> str:
+    """Bytes as a person says them."""
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"

@@ -112,12 +112,12 @@ def make_plan(
     Without a config the recipe is `finetune` where weights are named, else `deit_small` for data
     that are not drawn, else `quick`. ValueError for a mistake in the recipe.
     """
+    real = data is not None or dataset not in (None, "scenes")
     if config is None:
         given = recipe_values(None, overrides)
         tunes = given.get("init") is not None or given.get("pretrained")
-        real = data is not None or dataset not in (None, "scenes")
         config = "finetune" if tunes else "deit_small" if real else "quick"
-    recipe = read_recipe(config, overrides)
+    recipe = read_recipe(config, overrides, scenes=not real)
     return Plan(
         strategies=list(strategies),
         recipe=recipe,
@@ -130,9 +130,12 @@ def make_plan(
     )
 
 
-def read_recipe(config: str | Path, overrides: Mapping[str, Any]) -> Recipe:
-    """The recipe of a file with `overrides` on top; its weights' values stand over defaults."""
-    values = recipe_values(config, overrides)
+def read_recipe(config: str | Path, overrides: Mapping[str, Any], *, scenes: bool = True) -> Recipe:
+    """The recipe of a file with `overrides` on top; its weights' values stand over defaults.
+
+    scenes: as of `recipe_values`.
+    """
+    values = recipe_values(config, overrides, scenes=scenes)
     if values.get("init") is not None or values.get("pretrained"):
         from mixbench.models.start import over_defaults
 

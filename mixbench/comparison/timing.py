@@ -18,7 +18,9 @@ from mixbench.spec import strategy_spec
 TIMED = ("timed_model", "timed_image_size", "timed_batch_size", "timed_precision")
 
 
-def time_strategies(plan: Plan, runtime: Runtime, screen: Screen) -> list[SpeedRow]:
+def time_strategies(
+    plan: Plan, runtime: Runtime, screen: Screen, num_classes: int
+) -> list[SpeedRow]:
     """Time every strategy, in the first process alone; the rows, none in the other processes.
 
     A resumed run takes what it measured before, where one earlier measurement on this machine was
@@ -26,22 +28,24 @@ def time_strategies(plan: Plan, runtime: Runtime, screen: Screen) -> list[SpeedR
     """
     if not runtime.first:
         return []
-    rows = _measured_before(plan, runtime)
+    rows = measured_before(plan, runtime)
     if not rows:
         screen.say(f"timing {blank_row(plan.recipe, runtime.device).timed}")
         with screen.counting("timing, rounds", "round") as tick:
             timing = dataclasses.replace(runtime, tick=tick)
-            rows = measure(plan.strategies, plan.recipe, plan.rounds, timing)
+            rows = measure(plan.strategies, plan.recipe, plan.rounds, timing, num_classes)
     return rows
 
 
-def look_closer(plan: Plan, rows: Sequence[SpeedRow], runtime: Runtime, screen: Screen) -> None:
+def look_closer(
+    plan: Plan, rows: Sequence[SpeedRow], runtime: Runtime, screen: Screen, num_classes: int
+) -> None:
     """Profile what was timed, and time other packages, where the plan asks for it."""
     directory = RunDirectory(plan.out)
     if plan.profile:
         failed = {row.strategy for row in rows if row.status != "ok"}
         good = [strategy for strategy in plan.strategies if strategy_spec(strategy) not in failed]
-        text = profile(good, plan.recipe, runtime)
+        text = profile(good, plan.recipe, runtime, num_classes)
         replace_file(directory.profile, text)
         screen.say(text)
     if plan.peers:
@@ -50,7 +54,7 @@ def look_closer(plan: Plan, rows: Sequence[SpeedRow], runtime: Runtime, screen: 
         screen.say(text)
 
 
-def _measured_before(plan: Plan, runtime: Runtime) -> list[SpeedRow]:
+def measured_before(plan: Plan, runtime: Runtime) -> list[SpeedRow]:
     """The rows of one earlier measurement of the same kind; none where a strategy is missing."""
     file = RunDirectory(plan.out).speed
     if not plan.resume or not file.is_file():

@@ -18,7 +18,9 @@ from mixbench.spec import strategy_spec
 LISTED = 10  # operators of each strategy
 
 
-def profile(strategies: Sequence[MixStrategy], recipe: Recipe, runtime: Runtime) -> str:
+def profile(
+    strategies: Sequence[MixStrategy], recipe: Recipe, runtime: Runtime, num_classes: int
+) -> str:
     """The dearest operators of a warm step of each strategy, as text.
 
     The directory's trace-<number>.json is the whole step, for a trace viewer.
@@ -28,9 +30,9 @@ def profile(strategies: Sequence[MixStrategy], recipe: Recipe, runtime: Runtime)
     activities, key = [ProfilerActivity.CPU], "self_cpu_time_total"
     if device.type == "cuda":
         activities, key = [*activities, ProfilerActivity.CUDA], "self_cuda_time_total"
-    batch, texts = ResidentBatch(recipe, device), []
+    batch, texts = ResidentBatch(recipe, device, num_classes), []
     named = {strategy_spec(strategy): strategy for strategy in strategies}
-    with timed_strategies(named, recipe, device) as timed:
+    with timed_strategies(named, recipe, device, num_classes) as timed:
         for number, (name, strategy) in enumerate(timed.items()):
             for step in range(WARM_UP):
                 strategy.step(batch.micro(step))

@@ -6,29 +6,33 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
 
 from mixbench.data.normalisation import Normalisation
 from mixbench.mix import MixStrategy, Needs
-from mixbench.models.build import build_model
+from mixbench.models.build import recipe_model
 from mixbench.recipe import Recipe
 from mixbench.runs.environment import device_name, precision_name, today, versions
 from mixbench.runs.rows import SpeedRow
 from mixbench.runtime import Failed, Runtime, explain, silent_line
+from mixbench.settings import generators, put_generators_back
 from mixbench.spec import create_strategy, strategy_spec
 from mixbench.training.batches import Micro
 from mixbench.training.clock import Clock
+from mixbench.training.estimate import activation_bytes
 from mixbench.training.forward import Network
 from mixbench.training.guard import needs_of
 from mixbench.training.learner import extra_params_m
 from mixbench.training.objective import Objective
 from mixbench.training.optim import build_optimizer
+from mixbench.training.trial import held_bytes, seconds_of
 
 # steps of each strategy that are not counted; kernels of Puzzle-Mix's four grids compile as drawn
 WARM_UP, COMPILING = 3, 20
-CLASSES = 1000
+CLASSES = 1000  # of a network that `speed_model` names, as in Table 8
 REFERENCE, CONTROL = "cutmix (reference)", "cutmix (control)"  # no spec text can be one of these
 
 
@@ -54,6 +58,11 @@ def speed_batch(recipe: Recipe, device: torch.device) -> int:
     if isinstance(recipe.speed_batch_size, int):
         return recipe.speed_batch_size
     return 128 if device.type == "cuda" else 8
+
+
+def warm_up_steps(recipe: Recipe, device: torch.device) -> int:
+    """Steps of each strategy before the first that counts."""
+    return COMPILING if recipe.compile or device.type == "cuda" else WARM_UP
 
 
 @dataclass
@@ -110,15 +119,21 @@ class Timed:
         return 1000 * float(np.median([step[part] for step in self.steps]))
 
 
+def timed_classes(recipe: Recipe, num_classes: int) -> int:
+    """Classes of what is timed: the data's `num_classes`, or 1,000 of a network named for it."""
+    return num_classes if recipe.speed_model is None else CLASSES
+
+
 class ResidentBatch:
     """The images that every timed step sees; they stay on the device."""
 
-    def __init__(self, recipe: Recipe, device: torch.device):
+    def __init__(self, recipe: Recipe, device: torch.device, num_classes: int):
         self.size = speed_batch(recipe, device)
-        side = recipe.speed_image_size
+        side = recipe.timed.image_size
+        classes = timed_classes(recipe, num_classes)
         rng = torch.Generator().manual_seed(0)
         self._images = torch.randn(self.size, 3, side, side, generator=rng).to(device)
-        self._labels = torch.randint(CLASSES, (self.size,), generator=rng).to(device)
+        self._labels = torch.randint(classes, (self.size,), generator=rng).to(device)
 
     def micro(self, step: int) -> Micro:
         """The whole batch as step number `step`."""
@@ -130,16 +145,17 @@ def timed_strategies(
     strategies: Mapping[str, MixStrategy],
     recipe: Recipe,
     device: torch.device,
+    num_classes: int,
     say: Callable[[str], None] = silent_line,
 ) -> Iterator[dict[str, Timed]]:
     """What is timed, by name; strategies with the same attention, or none, share a network."""
     shared: dict[str | None, Timed] = {}
-    timed = {}
+    timed, classes = {}, timed_classes(recipe, num_classes)
     for name, strategy in strategies.items():
         needs, failure = needs_of(strategy)
         attention = needs.attention
         if attention not in shared:
-            shared[attention] = _timed(strategy, needs, recipe, device)
+            shared[attention] = _timed(strategy, needs, recipe, device, classes)
         objective = dataclasses.replace(shared[attention].objective, strategy=strategy, say=say)
         timed[name] = dataclasses.replace(
             shared[attention], needs=needs, objective=objective, steps=[], failure=failure
@@ -150,18 +166,13 @@ def timed_strategies(
         yield timed
 
 
-def _timed(strategy: MixStrategy, needs: Needs, recipe: Recipe, device: torch.device) -> Timed:
-    model = build_model(
-        recipe.speed_model,
-        num_classes=CLASSES,
-        image_size=recipe.speed_image_size,
-        seed=0,
-        drop_path_rate=recipe.drop_path,
-    )
-    model = model.to(device).train()
+def _timed(
+    strategy: MixStrategy, needs: Needs, recipe: Recipe, device: torch.device, num_classes: int
+) -> Timed:
+    model = recipe_model(recipe.timed, num_classes, 0).to(device).train()
     objective = Objective(
         strategy=strategy,
-        num_classes=CLASSES,
+        num_classes=num_classes,
         smoothing=recipe.smoothing,
         normalisation=Normalisation.of(recipe.mean, recipe.std, device),
         seed=0,
@@ -173,11 +184,16 @@ def _timed(strategy: MixStrategy, needs: Needs, recipe: Recipe, device: torch.de
 
 
 def measure(
-    strategies: Sequence[MixStrategy], recipe: Recipe, rounds: int, runtime: Runtime
+    strategies: Sequence[MixStrategy],
+    recipe: Recipe,
+    rounds: int,
+    runtime: Runtime,
+    num_classes: int = CLASSES,
 ) -> list[SpeedRow]:
     """A row for each strategy, CutMix first where it was not named: it is the reference.
 
-    Every strategy has every batch, on one resident batch. `runtime.tick` hears of each round.
+    Every strategy has every batch, on one resident batch, and the data's number of classes where
+    the trained network is timed. `runtime.tick` hears of each round.
     RuntimeError where CutMix itself cannot be timed.
     """
     cutmix, device = create_strategy("cutmix"), runtime.device
@@ -188,9 +204,9 @@ def measure(
         if spec != strategy_spec(cutmix)  # not by ==, which a plug-in may define
     }
     named = {REFERENCE: cutmix, **others, CONTROL: cutmix}
-    batch = ResidentBatch(recipe, device)
-    warm_up = COMPILING if recipe.compile or device.type == "cuda" else WARM_UP
-    with timed_strategies(named, recipe, device, runtime.say) as timed:
+    batch = ResidentBatch(recipe, device, num_classes)
+    warm_up = warm_up_steps(recipe, device)
+    with timed_strategies(named, recipe, device, num_classes, runtime.say) as timed:
         for strategy in timed.values():
             strategy.warm_up(batch, warm_up)
         for number in range(rounds):
@@ -205,6 +221,50 @@ def measure(
     if "cutmix" not in specs:
         specs.insert(0, "cutmix")
     return [rows[REFERENCE if spec == "cutmix" else spec] for spec in specs]
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the speed part will take, from a step of each strategy."""
+
+    seconds: float
+    memory: int  # bytes
+    failures: dict[str, str]  # by spec text, why a strategy cannot be timed
+
+
+def expected(
+    strategies: Sequence[MixStrategy],
+    recipe: Recipe,
+    rounds: int,
+    runtime: Runtime,
+    num_classes: int,
+) -> Expected:
+    """What `measure` will take; torch's generators stay as they are."""
+    device, before = runtime.device, generators(runtime.device)
+    named = {"cutmix": create_strategy("cutmix")}
+    named |= {strategy_spec(strategy): strategy for strategy in strategies}
+    batch = ResidentBatch(recipe, device, num_classes)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    try:
+        with timed_strategies(named, recipe, device, num_classes) as timed:
+            seconds_of(lambda: timed["cutmix"].attempt(batch.micro(0)), device)  # it warms up
+            seconds = {
+                name: seconds_of(partial(strategy.attempt, batch.micro(1)), device)
+                for name, strategy in timed.items()
+            }
+            networks = {id(strategy.network): strategy for strategy in timed.values()}.values()
+            held = sum(held_bytes(each.network.model, each.optimizer) for each in networks)
+    finally:
+        put_generators_back(before, device)
+    if device.type == "cuda":
+        memory = torch.cuda.max_memory_allocated(device)
+    else:
+        classes = timed_classes(recipe, num_classes)
+        memory = held + activation_bytes(recipe.timed, classes, batch.size, amp=recipe.speed_amp)
+    failures = {name: each.failure.reason for name, each in timed.items() if each.failure}
+    steps = rounds + warm_up_steps(recipe, device)
+    return Expected(steps * (sum(seconds.values()) + seconds["cutmix"]), memory, failures)
 
 
 def _round(timed: Mapping[str, Timed], batch: ResidentBatch, number: int, *, reverse: bool) -> None:
@@ -225,8 +285,8 @@ def blank_row(recipe: Recipe, device: torch.device) -> SpeedRow:
     """What is timed and where: a row without strategy and figures."""
     return SpeedRow(
         strategy="",
-        timed_model=recipe.speed_model,
-        timed_image_size=recipe.speed_image_size,
+        timed_model=recipe.timed.model,
+        timed_image_size=recipe.timed.image_size,
         timed_batch_size=speed_batch(recipe, device),
         timed_precision=precision_name(recipe.speed_amp, recipe.tf32, device),
         compiled=recipe.compile,

@@ -146,9 +146,9 @@ def recipe_model(recipe: Recipe, num_classes: int, seed: int) -> nn.Module:
     )
 
 
-def check_recipe_model(recipe: Recipe) -> None:
-    """ValueError where the recipe's model cannot be trained."""
-    check_model("model", recipe.model, recipe.image_size, **_parts(recipe))
+def check_recipe_model(recipe: Recipe, field: str = "model") -> None:
+    """ValueError where the recipe's model, which `field` names, cannot be trained."""
+    check_model(field, recipe.model, recipe.image_size, **_parts(recipe))
 
 
 def _parts(recipe: Recipe) -> dict[str, Any]:

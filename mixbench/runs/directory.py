@@ -317,10 +317,7 @@ class RunDirectory:
                 self._check_all(identity, resume=resume)  # another may have held it until now
                 self._write_identity(identity)
             except BlockingIOError:
-                raise ValueError(
-                    f"{self.path} is in use by another process: wait for it, or choose another "
-                    "--out"
-                ) from None
+                raise ValueError(self._in_use) from None
             except WriteError:
                 raise
             except OSError as error:
@@ -328,6 +325,15 @@ class RunDirectory:
                     f"cannot write to {self.path}: {trouble(error)}; choose another --out"
                 ) from None
             yield
+
+    def check_free(self) -> None:
+        """ValueError where another process holds the directory."""
+        if self.in_use:
+            raise ValueError(self._in_use)
+
+    @property
+    def _in_use(self) -> str:
+        return f"{self.path} is in use by another process: wait for it, or choose another --out"
 
     @property
     def in_use(self) -> bool:

@@ -1,115 +1,160 @@
-"""How long training will take on this machine, and whether its memory holds a mixing group."""
+"""How long training will take on this machine, and what memory and disk it needs."""
 
 from __future__ import annotations
 
-import dataclasses
 import os
-import time
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from mixbench.data.augment import augment, collate
 from mixbench.data.memory import free_memory
-from mixbench.data.normalisation import Normalisation
 from mixbench.data.sources import Data
-from mixbench.data.transforms import loader_transform
 from mixbench.mix import MixStrategy
 from mixbench.models.build import recipe_model
 from mixbench.recipe import Recipe
 from mixbench.runtime import Runtime
-from mixbench.training.batches import Micro, Sizes, nearest_group, resolve_sizes
-from mixbench.training.clock import Clock
-from mixbench.training.learner import prepare
+from mixbench.training.batches import Sizes, nearest_group, resolve_sizes
+from mixbench.training.trial import Loading, Trial, try_loading, try_strategies
 
 GPU_MICRO_BATCH = 128  # images, where finding the largest that fits would take too long
-CPU_TRIAL = 32  # images at most; a large mixing group would take minutes
-TRIALS = 3  # micro-batches of each strategy, the first of which warms up
-SAMPLES = 32  # images that are loaded
+STATES = 3  # files of a state at once: this epoch's, the one before it, one that is being written
+PICTURES = 2**20  # bytes of a seed's pictures, tables and page, about
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """How much training with one seed is, in this process."""
+
+    epochs: int
+    steps: int  # of an epoch: changes of the weights
+    parts: int  # of a step: micro-batches
+    micro_batch: int  # images
+    val: int  # images that are evaluated after an epoch
+    scenes: int = 0  # that a strategy's label error is measured on
+    workers: int = 0  # loader processes
+    cores: int = 1  # that loading and training share
+    threads: int = 1  # of them that training uses
+
+    @classmethod
+    def of(cls, recipe: Recipe, data: Data, sizes: Sizes, scenes: int, runtime: Runtime) -> Work:
+        """The work of training with a recipe on data."""
+        world = runtime.world
+        return cls(
+            epochs=recipe.total_epochs,
+            steps=len(data.train.labels) // recipe.batch_size,
+            parts=recipe.batch_size // (sizes.micro_batch * world.size),
+            micro_batch=sizes.micro_batch,
+            val=len(range(world.rank, len(data.val.labels), world.size)),
+            scenes=scenes,
+            workers=runtime.workers,
+            cores=cores(),
+            threads=torch.get_num_threads() if runtime.device.type == "cpu" else 1,
+        )
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def sizes_of(recipe: Recipe, runtime: Runtime) -> Sizes:
+    """How the batch is likely to be divided here; ValueError where it cannot be."""
+    likely = max(GPU_MICRO_BATCH, recipe.mix_group if isinstance(recipe.mix_group, int) else 0)
+    return resolve_sizes(recipe, runtime.device, lambda size: size <= likely, runtime.world.size)
 
 
 def estimate_seconds(
     strategies: Sequence[MixStrategy], recipe: Recipe, data: Data, runtime: Runtime
 ) -> float:
-    """Seconds that training every strategy for one seed will take here, loading included.
+    """Seconds that training every strategy with one seed will take here."""
+    num_classes, sizes = len(data.classes), sizes_of(recipe, runtime)
+    trials = try_strategies(strategies, recipe, num_classes, sizes, runtime)
+    loading = try_loading(data, recipe, sizes.micro_batch, runtime)
+    work = Work.of(recipe, data, sizes, 0, runtime)
+    return training_seconds(trials, loading, work) + first_seconds(loading, work)
+
+
+def training_seconds(trials: Sequence[Trial], loading: Loading, work: Work) -> float:
+    """Seconds that training every strategy with one seed takes, evaluation included.
 
     A strategy that cannot run counts nothing: training will say why.
     """
-    world = runtime.world
-    sizes = resolve_sizes(recipe, runtime.device, lambda size: size <= _likely(recipe), world.size)
-    steps = len(data.train.labels) // recipe.batch_size
-    parts = recipe.batch_size // (sizes.micro_batch * world.size)
-    count = steps * parts * recipe.total_epochs
-    training = sum(
-        _step_seconds(strategy, recipe, len(data.classes), sizes, runtime)
-        for strategy in strategies
-    )
-    loading, on_device = _loading_seconds(recipe, data, sizes.micro_batch, runtime)
-    loading /= max(runtime.workers, 1)
-    training += on_device
-    # worker processes load while the step runs
-    return count * (max(loading, training) if runtime.workers else loading + training)
+    good = [trial for trial in trials if trial.failure is None]
+    images = work.steps * work.parts * work.micro_batch
+    training = work.steps * sum(work.parts * trial.step + trial.update for trial in good)
+    training += images * loading.augment
+    evaluation = work.val * sum(trial.models * trial.evaluation for trial in good)
+    epoch = _together(images * loading.train, training, work)
+    epoch += _together(work.val * loading.val, evaluation, work)
+    label_error = work.scenes * sum(trial.evaluation for trial in good)
+    return work.epochs * epoch + label_error if good else 0.0
 
 
-def _likely(recipe: Recipe) -> int:
-    """A micro-batch of which is assumed that it fits."""
-    return max(GPU_MICRO_BATCH, recipe.mix_group if isinstance(recipe.mix_group, int) else 0)
+def first_seconds(loading: Loading, work: Work) -> float:
+    """Seconds by which the first epoch of all takes longer: its images come for the first time."""
+    images = work.steps * work.parts * work.micro_batch
+    later = images * loading.train + work.val * loading.val
+    first = images * loading.first_train + (work.val + work.scenes) * loading.first_val
+    return max(first - later, 0.0) / max(work.workers, 1)
 
 
-def _step_seconds(
-    strategy: MixStrategy, recipe: Recipe, num_classes: int, sizes: Sizes, runtime: Runtime
-) -> float:
-    """Seconds of one micro-batch of a strategy, 0 where it cannot run.
+def _together(loading: float, computing: float, work: Work) -> float:
+    """Seconds of loading and of computing on what is loaded.
 
-    On a CPU a large micro-batch takes as often as long as a trial as it is larger.
+    Worker processes load while the device computes, but on cores that both may need.
     """
-    device, side = runtime.device, recipe.image_size
-    count, group = _trial(sizes, runtime)
-    rng = torch.Generator().manual_seed(0)
-    images = torch.randn(count, 3, side, side, generator=rng).to(device)
-    labels = torch.zeros(count, dtype=torch.int64, device=device)
-    [learner] = prepare([strategy], recipe, num_classes, dataclasses.replace(runtime, seed=0), 1)
-    objective = dataclasses.replace(learner.objective, strategy=strategy)
-    times = []
-    with learner.network:
-        for step in range(TRIALS):
-            clock = Clock(device)
-            try:
-                micro = Micro(images=images, labels=labels, step=step, group=group)
-                objective(learner.network, micro).loss.backward()
-            except Exception:
-                break
-            clock("step")
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            times.append(clock.seconds()["step"])
-    return min(times[1:], default=0.0) * sizes.micro_batch / count
+    if not work.workers:
+        return loading + computing
+    shared = (loading + work.threads * computing) / work.cores
+    return max(loading / work.workers, computing, shared)
 
 
-def _trial(sizes: Sizes, runtime: Runtime) -> tuple[int, int]:
-    """Images of a trial, and of its mixing groups."""
-    if runtime.device.type != "cpu" or sizes.micro_batch <= CPU_TRIAL:
-        return sizes.micro_batch, sizes.mix_group
-    group = min(sizes.mix_group, CPU_TRIAL)
-    return CPU_TRIAL // group * group, group
+def training_memory(trials: Sequence[Trial], activations: int) -> int:
+    """Bytes of all strategies' networks side by side, and of one micro-batch on its way.
+
+    activations: bytes of that micro-batch, where no trial measured it.
+    """
+    good = [trial for trial in trials if trial.failure is None]
+    if not good:
+        return 0
+    step = max(max(trial.peak - trial.held, 0) if trial.peak else activations for trial in good)
+    return max(trial.weights for trial in good) + sum(trial.held for trial in good) + step
 
 
-def _loading_seconds(
-    recipe: Recipe, data: Data, micro_batch: int, runtime: Runtime
-) -> tuple[float, float]:
-    """Seconds of one micro-batch in a loader's process, and of its augmentation on the device."""
-    transform, samples = loader_transform(recipe), min(micro_batch, SAMPLES)
-    started = time.perf_counter()
-    loaded = [(transform(data.train.load(index)), 0) for index in range(samples)]
-    loading = (time.perf_counter() - started) / samples * micro_batch
-    if recipe.augment_on != "device":
-        return loading, 0.0
-    raw, _ = collate(loaded)
-    normalisation = Normalisation.of(recipe.mean, recipe.std, runtime.device)
-    started = time.perf_counter()
-    augment(raw.to(runtime.device), normalisation, recipe.remode).sum().item()
-    return loading, (time.perf_counter() - started) / samples * micro_batch
+def training_disk(trials: Sequence[Trial], recipe: Recipe, seeds: int) -> int:
+    """Bytes in the run's directory at most: weights of all, and the state of the seed in work."""
+    good = [trial for trial in trials if trial.failure is None]
+    copies = 2 if recipe.headline == "ema" else 1
+    kept = seeds * (copies * sum(trial.weights for trial in good) + PICTURES)
+    state = sum(trial.held - trial.weights for trial in good)  # without the gradients
+    return kept + STATES * state
+
+
+def resident_memory() -> int:
+    """Bytes that this process takes now; 0 where the system does not say."""
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return 0
+    lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+    return int(lines["VmRSS"].split()[0]) * 1024
+
+
+def activation_bytes(
+    recipe: Recipe, num_classes: int, images: int, *, amp: bool | None = None
+) -> int:
+    """Bytes that a step of so many images takes on a CPU, weights apart; amp None is the recipe's.
+
+    torch's generators stay as they are.
+    """
+    recipe = recipe if amp is None else replace(recipe, amp=amp)
+    with torch.random.fork_rng(devices=[]):
+        kept = kept_bytes(recipe_model(recipe, num_classes, 0), recipe)
+    return images * kept * 5 // 4  # the backward pass adds its own
 
 
 def remark_on_memory(recipe: Recipe, num_classes: int, runtime: Runtime) -> str | None:
@@ -121,8 +166,7 @@ def remark_on_memory(recipe: Recipe, num_classes: int, runtime: Runtime) -> str 
         return None
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", runtime.world.size))  # on this machine
     size = resolve_sizes(recipe, runtime.device, processes=runtime.world.size).micro_batch
-    kept = kept_bytes(recipe_model(recipe, num_classes, 0), recipe)
-    image = processes * kept * 5 // 4  # the backward pass adds its own
+    image = processes * activation_bytes(recipe, num_classes, 1)
     free = free_memory()
     if size * image <= free:
         return None

@@ -22,7 +22,7 @@ from mixbench.evaluations.speed import (
     timed_strategies,
 )
 from mixbench.mix import hashed_seed
-from mixbench.models.build import build_model
+from mixbench.models.build import build_model, recipe_model
 from mixbench.recipe import load_recipe
 from mixbench.runtime import Runtime
 from mixbench.services.network import external_network
@@ -41,9 +41,9 @@ def flops(specs, **changes):
     """Multiply-adds x 2 of one timed step of each strategy, by spec text."""
     recipe = load_recipe("quick", {"speed_batch_size": 1, **changes})
     strategies = {strategy_spec(s): s for s in create_strategies(specs)}
-    counts, batch = {}, ResidentBatch(recipe, CPU)
+    counts, batch = {}, ResidentBatch(recipe, CPU, CLASSES)
     # the counter does not know the CPU's fused attention
-    with sdpa_kernel(SDPBackend.MATH), timed_strategies(strategies, recipe, CPU) as timed:
+    with sdpa_kernel(SDPBackend.MATH), timed_strategies(strategies, recipe, CPU, CLASSES) as timed:
         for spec, strategy in timed.items():
             with FlopCounterMode(display=False) as counter:
                 strategy.step(batch.micro(0))
@@ -155,8 +155,8 @@ def test_what_is_timed_is_what_trains():
     """The timed step leaves the weights where the same step by hand leaves them."""
     recipe = load_recipe("quick", {**SMALL, "drop_path": 0.3})
     transmix = create_strategy("transmix")
-    with timed_strategies({"transmix": transmix}, recipe, CPU) as timed:
-        timed["transmix"].step(ResidentBatch(recipe, CPU).micro(5))
+    with timed_strategies({"transmix": transmix}, recipe, CPU, CLASSES) as timed:
+        timed["transmix"].step(ResidentBatch(recipe, CPU, CLASSES).micro(5))
     model = build_model(
         recipe.speed_model, num_classes=CLASSES, image_size=32, seed=0, drop_path_rate=0.3
     ).train()
@@ -181,7 +181,7 @@ def test_what_is_timed_is_what_trains():
 
 def test_strategies_with_the_same_attention_share_a_network():
     strategies = {spec: create_strategy(spec) for spec in ("cutmix", "mixup", "transmix")}
-    with timed_strategies(strategies, load_recipe("quick", SMALL), CPU) as timed:
+    with timed_strategies(strategies, load_recipe("quick", SMALL), CPU, CLASSES) as timed:
         assert timed["cutmix"].network is timed["mixup"].network
         assert timed["cutmix"].network is not timed["transmix"].network
         assert timed["cutmix"].steps is not timed["mixup"].steps
@@ -190,7 +190,16 @@ def test_strategies_with_the_same_attention_share_a_network():
 def test_a_profile_names_operators_and_leaves_a_trace(tmp_path):
     strategies = create_strategies("cutmix,transmix")
     runtime = Runtime(device=CPU, out=tmp_path)
-    text = profile(strategies, load_recipe("quick", SMALL), runtime)
+    text = profile(strategies, load_recipe("quick", SMALL), runtime, CLASSES)
     assert "cutmix: " in text and "transmix: " in text and "aten::" in text
     for number in (0, 1):
         assert "traceEvents" in (tmp_path / f"trace-{number}.json").read_text()
+
+
+def test_the_trained_network_is_timed_with_the_datas_classes():
+    changes = {"speed_model": None, "speed_image_size": None, "speed_batch_size": 2, "depth": 1}
+    recipe = load_recipe("quick", changes)
+    [row] = measure([create_strategy("cutmix")], recipe, 1, Runtime(device=CPU), 7)
+    assert (row.timed_model, row.timed_image_size) == ("vit_tiny_patch16_224", 32)
+    own = recipe_model(recipe, 7, 0)
+    assert row.timed_params_m == sum(p.numel() for p in own.parameters()) / 1e6

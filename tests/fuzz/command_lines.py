@@ -21,7 +21,8 @@ from tests.fuzz.meanings import NONSENSE, NUMBERS, PERHAPS, number_texts
 from tests.fuzz.specs import RIGHT, UNSURE, WRONG
 
 QUICK = ("--config", "quick")
-SHORT = (*QUICK, "--mode", "speed", "--dry-run")
+FAST = ("--speed-model", "deit_tiny_patch16_224", "--speed-image-size", "32", "--rounds", "1")
+SHORT = (*QUICK, *FAST, "--mode", "speed", "--dry-run")
 
 
 def _given(name: str, text: str, rng: random.Random) -> list[str]:
@@ -134,7 +135,7 @@ def _counts() -> list[Case]:
         "²",
     ):
         expect = EITHER if text == "0," else REFUSE
-        cases.append(Case((*QUICK, f"--seeds={text}", "--dry-run"), expect, ("seeds",)))
+        cases.append(Case((*QUICK, *FAST, f"--seeds={text}", "--dry-run"), expect, ("seeds",)))
     for text in (
         str(2**63),
         "9" * 400,
@@ -147,10 +148,12 @@ def _counts() -> list[Case]:
         "0,0x0",
     ):
         expect = EITHER if text == "[0,1]" else REFUSE
-        cases.append(Case((*QUICK, f"--seeds={text}", "--dry-run"), expect, ("seeds",)))
+        cases.append(Case((*QUICK, *FAST, f"--seeds={text}", "--dry-run"), expect, ("seeds",)))
     for text, number in {"0": 1, "0,1,2": 3, "007,8": 2, str(2**63 - 1): 1, "3, 4": 2}.items():
         says = (f" {number} seeds",)
-        cases.append(Case((*QUICK, f"--seeds={text}", "--dry-run"), ACCEPT, ("seeds",), says=says))
+        cases.append(
+            Case((*QUICK, *FAST, f"--seeds={text}", "--dry-run"), ACCEPT, ("seeds",), says=says)
+        )
     return cases
 
 
@@ -251,7 +254,7 @@ def meet(folder: Path) -> None:
 
 
 def _paths() -> list[Case]:
-    long, dry = "x" * 300, (*QUICK, "--dry-run")
+    long, dry = "x" * 300, (*QUICK, *FAST, "--dry-run")
     odd = ["pipe", "socket", "loop", "foreign.csv/x.csv", "pipe/x", f"{long}.csv", "loop/x"]
     cases = []
     for option in ("--csv", "--json"):

@@ -83,7 +83,7 @@ FIELDS = {  # beside `--config quick`: 32 px, patches of 8, 3 heads of 32, batch
     "aug_repeats": Field(True, from_0, lambda n: n == 0),
     "hflip": Field(False, between(0, 1), between(0, 1)),
     "crop_pct": Field(False, lambda n: 0 < n <= 1, between(0.5, 1)),
-    "speed_image_size": Field(True, above_0, multiple(32, 32, 512)),
+    "speed_image_size": Field(True, above_0, multiple(32, 32, 512), nullable=True),
     "speed_batch_size": Field(True, above_0, between(2, 256), word="auto"),
 }
 

@@ -87,6 +87,6 @@ def test_each_row_of_the_zoo_has_a_recipe():
         if stem not in ("quick", "finetune") and not stem.startswith(
             "deit_small"
         ):  # a departure says no more than it changes
-            assert recipe.speed_model == recipe.model
+            assert recipe.timed.model == recipe.model
             written = yaml.safe_load((config_dir() / f"{stem}.yaml").read_text())
             assert not [key for key in written if getattr(recipe, key) == getattr(fixed, key)], stem

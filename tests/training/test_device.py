@@ -242,8 +242,8 @@ def test_a_timed_step_on_a_gpu_never_waits(tmp_path, compile):
     device = torch.device("cuda")
     recipe = load_recipe("quick", changes)
     strategies = {strategy_spec(s): s for s in map(create_strategy, specs)}
-    resident = ResidentBatch(recipe, device)
-    with timed_strategies(strategies, recipe, device) as timed:
+    resident = ResidentBatch(recipe, device, 1000)
+    with timed_strategies(strategies, recipe, device, 1000) as timed:
         for strategy in timed.values():
             # every number of blocks is drawn, networks are built and kernels compiled
             for number in range(8):

@@ -1,24 +1,115 @@
-"""The estimated time, by hand from measured parts."""
+"""The estimated time, memory and disk, by hand from measured parts."""
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from mixbench import create_strategies, register_strategy
+from mixbench import create_strategies, create_strategy, register_strategy
 from mixbench.data.datasets import open_data
 from mixbench.recipe import load_recipe
-from mixbench.runtime import Runtime
+from mixbench.runtime import Failed, Runtime
 from mixbench.strategies.cutmix import CutMix
-from mixbench.training import estimate
-from mixbench.training.estimate import estimate_seconds, kept_bytes, remark_on_memory
+from mixbench.training import estimate, trial
+from mixbench.training.batches import Sizes
+from mixbench.training.estimate import (
+    Work,
+    estimate_seconds,
+    first_seconds,
+    kept_bytes,
+    remark_on_memory,
+    training_disk,
+    training_memory,
+    training_seconds,
+)
+from mixbench.training.objective import compose
+from mixbench.training.trial import Loading, Trial, try_loading, try_strategies, turns
 
 RECIPE = load_recipe(
     "quick",
     {"embed_dim": 24, "depth": 1, "epochs": 3, "batch_size": 16, "micro_batch": 8},
 )
-MICRO_BATCHES = 3 * (50 // 16) * 2  # epochs, steps an epoch, parts of a step
+CPU = Runtime(device=torch.device("cpu"))
+# 3 epochs of 5 steps of 2 micro-batches of 8 images; 40 are evaluated
+WORK = Work(epochs=3, steps=5, parts=2, micro_batch=8, val=40)
+NONE = Trial(spec="none", step=2.0, update=0.5, evaluation=0.1, weights=10, held=40)
+BOTH = [NONE, replace(NONE, spec="transmix", step=3.0, models=2, held=50)]
+LOADING = Loading(train=0.25, val=0.05, first_train=0.25, first_val=0.05)
+
+
+@pytest.fixture
+def data():
+    return open_data(image_size=32, limit_train=50, limit_val=10)
+
+
+def test_steps_updates_and_evaluations_are_counted():
+    """An epoch: 80 images come, 10 micro-batches, 5 updates; 40 images come, three models."""
+    epoch = 80 * 0.25 + 10 * (2.0 + 3.0) + 5 * (0.5 + 0.5) + 40 * 0.05 + 40 * (1 + 2) * 0.1
+    assert training_seconds(BOTH, LOADING, WORK) == pytest.approx(3 * epoch)
+    with_scenes = training_seconds(BOTH, LOADING, replace(WORK, scenes=500))
+    assert with_scenes == pytest.approx(3 * epoch + 500 * 2 * 0.1)
+    augmented = training_seconds(BOTH, replace(LOADING, augment=0.125), WORK)
+    assert augmented == pytest.approx(3 * (epoch + 80 * 0.125))
+
+
+@pytest.mark.parametrize(
+    ("workers", "cores", "epoch"),
+    [
+        (4, 64, 22.5 + 4.0),  # 20 s of loading by four against 10 micro-batches and 5 updates
+        (4, 1, 22.5 + 20 + 4.0 + 2.0),  # one core does it all
+        (4, 2, 22.5 + 4.0),  # 42.5 core seconds on two cores
+    ],
+)
+def test_workers_load_while_the_device_computes_unless_cores_are_few(workers, cores, epoch):
+    work = replace(WORK, workers=workers, cores=cores)
+    assert training_seconds([NONE], LOADING, work) == pytest.approx(3 * epoch)
+
+
+def test_slow_loading_counts_instead_of_the_steps():
+    slow = replace(LOADING, train=2.5, val=0.0)  # 200 s an epoch by four workers
+    work = replace(WORK, workers=4, cores=64)
+    assert training_seconds([NONE], slow, work) == pytest.approx(3 * (200 / 4 + 4.0))
+
+
+def test_what_comes_for_the_first_time_counts_once():
+    first = replace(LOADING, first_train=1.25, first_val=0.55)
+    assert first_seconds(first, WORK) == pytest.approx(80 * 1.0 + 40 * 0.5)
+    assert first_seconds(LOADING, WORK) == 0
+    assert first_seconds(first, replace(WORK, workers=2)) == pytest.approx((80 + 20) / 2)
+
+
+def test_a_strategy_that_cannot_run_counts_nothing():
+    failed = Trial(spec="cannot", failure=Failed("failed: never"))
+    assert training_seconds([failed, NONE], LOADING, WORK) == training_seconds(
+        [NONE], LOADING, WORK
+    )
+    assert training_seconds([failed], LOADING, WORK) == training_memory([failed], 7) == 0
+    assert training_disk([failed], RECIPE, 2) == 2 * estimate.PICTURES
+
+
+def test_memory_and_disk_are_added_up():
+    assert training_memory(BOTH, 1000) == 10 + 40 + 50 + 1000  # the initial model too
+    measured = [replace(each, peak=each.held + 300) for each in BOTH]
+    assert training_memory(measured, 0) == 10 + 40 + 50 + 300
+    weights, state = 2 * (10 + 10), 30 + 40
+    assert training_disk(BOTH, RECIPE, 2) == weights + 2 * estimate.PICTURES + 3 * state
+    both = replace(RECIPE, model_ema=True, headline="ema")
+    assert training_disk(BOTH, both, 2) == 2 * weights + 2 * estimate.PICTURES + 3 * state
+
+
+def test_the_work_is_of_the_recipe_and_the_data(data):
+    work = Work.of(RECIPE, data, Sizes(micro_batch=8, mix_group=8), 500, CPU)
+    assert (work.epochs, work.steps, work.parts, work.val, work.scenes) == (3, 3, 2, 10, 500)
+
+
+def test_turns_have_their_shares_of_the_batches():
+    recipe = replace(RECIPE, compose="alternate", switch_prob=0.25, mix_prob=0.5)
+    shares = turns(compose(create_strategy("cutmix"), recipe))
+    assert [share for share, _ in shares] == [0.125, 0.375, 0.5]
+    assert [type(part).__name__ for _, part in shares] == ["CutMix", "Mixup", "NoMix"]
+    assert turns(create_strategy("none")) == [(1.0, create_strategy("none"))]
 
 
 class TwoSeconds:
@@ -35,51 +126,8 @@ class TwoSeconds:
 
 
 @pytest.fixture
-def data():
-    return open_data(image_size=32, limit_train=50, limit_val=10)
-
-
-def seconds(specs, data, monkeypatch, *, workers, loading, on_device=0.0):
-    monkeypatch.setattr(estimate, "Clock", TwoSeconds)
-    monkeypatch.setattr(estimate, "_loading_seconds", lambda *_: (loading, on_device))
-    runtime = Runtime(device=torch.device("cpu"), workers=workers)
-    return estimate_seconds(create_strategies(specs), RECIPE, data, runtime)
-
-
-def test_without_workers_loading_and_training_add_up(data, monkeypatch):
-    whole = seconds("none,transmix", data, monkeypatch, workers=0, loading=0.5)
-    assert whole == MICRO_BATCHES * (2 * 2.0 + 0.5)
-
-
-def test_with_workers_the_slower_one_counts(data, monkeypatch):
-    fast = seconds("none", data, monkeypatch, workers=4, loading=6.0)
-    assert fast == MICRO_BATCHES * 2.0  # 1.5 s to load by four
-    slow = seconds("none", data, monkeypatch, workers=2, loading=6.0, on_device=0.5)
-    assert slow == MICRO_BATCHES * 3.0  # against 2.5 s of training and augmentation
-
-
-def test_a_strategy_that_cannot_run_counts_nothing(data, monkeypatch):
-    @register_strategy("cannot")
-    @dataclass(frozen=True)
-    class Cannot(CutMix):
-        def mix(self, images, labels, ctx):
-            raise RuntimeError("never")
-
-    whole = seconds("cannot,none", data, monkeypatch, workers=0, loading=0.0)
-    assert whole == MICRO_BATCHES * 2.0
-
-
-@pytest.mark.parametrize("augment_on", ["loader", "device"])
-def test_an_estimate_of_this_machine_is_a_time(data, augment_on):
-    from dataclasses import replace
-
-    recipe = replace(RECIPE, augment_on=augment_on)
-    runtime = Runtime(device=torch.device("cpu"))
-    assert 0 < estimate_seconds(create_strategies("cutmix"), recipe, data, runtime) < 600
-
-
-def test_a_large_group_is_tried_in_part_on_a_cpu(data, monkeypatch):
-    recipe = replace(RECIPE, batch_size=48, micro_batch="auto", mix_group=48)
+def sized():
+    """A strategy, and the list of how many images each mix had."""
     sizes = []
 
     @register_strategy("sized")
@@ -89,11 +137,66 @@ def test_a_large_group_is_tried_in_part_on_a_cpu(data, monkeypatch):
             sizes.append(len(images))
             return super().mix(images, labels, ctx)
 
-    monkeypatch.setattr(estimate, "Clock", TwoSeconds)
-    monkeypatch.setattr(estimate, "_loading_seconds", lambda *_: (0.0, 0.0))
-    runtime = Runtime(device=torch.device("cpu"))
-    whole = estimate_seconds(create_strategies("sized"), recipe, data, runtime)
-    assert set(sizes) == {32} and whole == 3 * 2.0 * 48 / 32  # three steps of two seconds each
+    return Sized(), sizes
+
+
+@pytest.mark.parametrize(("group", "tried"), [(48, 16), (4, 4)])
+def test_a_slow_step_is_tried_with_few_images(group, tried, sized, monkeypatch):
+    monkeypatch.setattr(trial, "Clock", TwoSeconds)
+    strategy, seen = sized
+    recipe = replace(RECIPE, mix_prob=1.0, batch_size=48)
+    sizes = Sizes(micro_batch=48, mix_group=group)
+    [tried_once] = try_strategies([strategy], recipe, 10, sizes, CPU)
+    assert max(seen) == tried
+    assert tried_once.step == 2.0 * 48 / 16 and tried_once.update == 2.0
+    assert tried_once.evaluation == pytest.approx(2.0 / 16) and tried_once.models == 1
+
+
+def test_a_fast_step_is_tried_whole(sized):
+    strategy, seen = sized
+    recipe = replace(RECIPE, mix_prob=1.0, batch_size=48)
+    [tried] = try_strategies([strategy], recipe, 10, Sizes(micro_batch=48, mix_group=48), CPU)
+    assert 48 in seen and tried.step > 0
+
+
+def test_what_stays_is_counted_by_hand():
+    """AdamW keeps two values of each weight and a step of each tensor; the gradients are a copy."""
+    recipe, none = replace(RECIPE, model_ema=True), create_strategy("none")
+    [tried] = try_strategies([none], recipe, 10, Sizes(micro_batch=8, mix_group=8), CPU)
+    model = trial.prepare([none], RECIPE, 10, CPU, 1)[0].model
+    tensors = list(model.parameters())
+    weights = 4 * sum(tensor.numel() for tensor in tensors)
+    assert tried.weights == weights and tried.models == 2
+    assert tried.held == 5 * weights + 4 * len(tensors)
+
+
+def test_a_strategy_that_raises_says_why():
+    @register_strategy("cannot")
+    @dataclass(frozen=True)
+    class Cannot(CutMix):
+        def mix(self, images, labels, ctx):
+            raise RuntimeError("never")
+
+    cannot, none = try_strategies(
+        [Cannot(), create_strategy("none")], RECIPE, 10, Sizes(micro_batch=8, mix_group=8), CPU
+    )
+    assert cannot.failure == Failed("failed: RuntimeError: never") and none.failure is None
+
+
+@pytest.mark.parametrize("augment_on", ["loader", "device"])
+def test_trials_leave_the_generators_alone(data, augment_on):
+    recipe = replace(RECIPE, augment_on=augment_on)
+    torch.manual_seed(5)
+    np.random.seed(5)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    seconds = estimate_seconds(create_strategies("cutmix"), recipe, data, CPU)
+    assert 0 < seconds < 600
+    loading = try_loading(data, recipe, 8, CPU)
+    assert (
+        loading.train > 0 and loading.val > 0 and (loading.augment > 0) == (augment_on == "device")
+    )
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.array_equal(np.random.get_state()[1], before[1])
 
 
 def test_what_a_forward_pass_keeps_is_counted_by_hand():
