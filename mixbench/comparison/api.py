@@ -89,8 +89,9 @@ def compare(
 
     strategies are spec texts or strategies. model is timm's name of a network, or a function that
     makes one for a number of classes. data is a folder with train/ and val/, a name such as
-    "cifar10" or "tar/DIR", two data sets of (image, label), or None for the drawn scenes. config names a recipe,
-    and other keywords are its fields. Files go to `out`, by default runs/<recipe>-<digits>;
+    "cifar10" or "tar/DIR", two data sets of (image, label), or None for the drawn scenes. config
+    names a recipe, and other keywords are its fields. Files go to `out`, by default
+    runs/<recipe>-<digits>;
     `resume` goes on with what is there. ValueError for a mistake in any of it.
     """
     given = dict(locals())

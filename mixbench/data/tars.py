@@ -109,7 +109,7 @@ def open_tars(root: Path) -> Data:
     splits = tar_splits(root)
     train, val = (_by_class(_members(root, files, others)) for files in splits.values())
     classes = common_classes(root, set(train), set(val))
-    sources = (
+    in_train, in_val = (
         TarSource(
             [member for name in classes for member in split[name]],
             [label for label, name in enumerate(classes) for _ in split[name]],
@@ -120,12 +120,12 @@ def open_tars(root: Path) -> Data:
     remarks = [f"validates on the split {list(splits)[1]!r}"]
     if others:
         remarks.append(left_out(others))
-    return Data(root.resolve().name, *sources, classes, remarks=tuple(remarks))
+    return Data(root.resolve().name, in_train, in_val, classes, remarks=tuple(remarks))
 
 
 def _members(root: Path, files: Sequence[Path], others: Counter[str]) -> list[Member]:
     """The images of a split's tar files; other files are counted in `others` by their endings."""
-    members = []
+    members: list[Member] = []
     for file in files:
         prefix = "" if file.parent == root else f"{file.stem}/"
         with _reading(file), tarfile.open(file, "r:") as tar:
