@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from mixbench.commands.list import print_strategies
 from mixbench.commands.options import bench_parser, load_plugins
 from mixbench.comparison.plan import Plan, check_early, fitted, make_plan, plan_data
+from mixbench.data.datasets import check_dataset
 from mixbench.recipe import recipe_text
 from mixbench.registry import BUILTIN
 from mixbench.spec import create_strategies
@@ -83,6 +84,8 @@ def check_combinations(options: argparse.Namespace) -> None:
     """ValueError where two options exclude each other, or something that one needs is missing."""
     if options.data and options.dataset:
         raise ValueError("--data and --dataset exclude each other: give one")
+    if options.dataset is not None:
+        check_dataset(options.dataset)
     if options.mode == "accuracy" and (options.profile or options.peers):
         raise ValueError(
             "--profile and --peers belong to the speed part: take --mode speed or both"

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from mixbench.commands.recipe_options import add_recipe_options
 from mixbench.comparison.plan import MODES
-from mixbench.data.datasets import DATASETS
+from mixbench.data.datasets import DATASETS, PREFIXES
 from mixbench.registry import load_plugin
 from mixbench.values import did_you_mean, read_text, shortened, shown
 
@@ -124,8 +124,10 @@ def _add_data(parser: Parser) -> None:
     add("--data", type=path, metavar="DIR", help="image folder with train/ and val/")
     add(
         "--dataset",
-        choices=DATASETS,
-        help="a data set by name (default: scenes, which needs no download)",
+        metavar="NAME",
+        help=f"a data set by name: {', '.join(DATASETS)}, or "
+        f"{', '.join(f'{start}{rest}' for start, rest in PREFIXES.items())} (default: scenes, "
+        "which needs no download)",
     )
     add("--download", action="store_true", help="fetch the --dataset")
     add("--limit-train", type=count, metavar="N", help="train on a class-balanced subset")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mixbench.comparison.checks import check_machine, check_plan
 from mixbench.comparison.comparison import run
 from mixbench.comparison.plan import check_early, fitted, make_plan, plan_data
-from mixbench.data.datasets import DATASETS, limited
+from mixbench.data.datasets import is_dataset, limited
 from mixbench.data.items import Items, data_of_items
 from mixbench.data.sources import Data
 from mixbench.files import replace_file
@@ -89,8 +89,9 @@ def compare(
 
     strategies are spec texts or strategies. model is timm's name of a network, or a function that
     makes one for a number of classes. data is a folder with train/ and val/, a name such as
-    "cifar10", two data sets of (image, label), or None for the drawn scenes. config names a recipe,
-    and other keywords are its fields. Files go to `out`, by default runs/<recipe>-<digits>;
+    "cifar10" or "tar/DIR", two data sets of (image, label), or None for the drawn scenes. config
+    names a recipe, and other keywords are its fields. Files go to `out`, by default
+    runs/<recipe>-<digits>;
     `resume` goes on with what is there. ValueError for a mistake in any of it.
     """
     given = dict(locals())
@@ -152,7 +153,7 @@ def _place(
     """A folder, a data set's name, or data that are open already."""
     if data is None:
         return None, None, None
-    if isinstance(data, str) and data in DATASETS:
+    if isinstance(data, str) and is_dataset(data):
         return None, data, None
     if isinstance(data, str | Path):
         return Path(data), None, None

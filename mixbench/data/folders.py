@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,12 +33,9 @@ class FolderSource(Source):
         self.paths = [path for path, _ in samples]
         self.root = root
         self.labels = [label for _, label in samples]
-        listing = "\n".join(
-            f"{path.relative_to(root).as_posix()} {path.stat().st_size}" for path in self.paths
+        self.fingerprint = listing_hash(
+            (path.relative_to(root).as_posix(), path.stat().st_size) for path in self.paths
         )
-        self.fingerprint = hashlib.sha256(listing.encode("utf-8", "surrogateescape")).hexdigest()[
-            :16
-        ]
 
     def load(self, index: int) -> Image.Image:
         return open_image(self.paths[index])
@@ -51,6 +48,12 @@ class FolderSource(Source):
 
     def image_name(self, index: int) -> str:
         return self.paths[index].relative_to(self.root).as_posix()
+
+
+def listing_hash(files: Iterable[tuple[str, int]]) -> str:
+    """16 hexadecimal digits of the names and sizes of a split's files."""
+    listing = "\n".join(f"{name} {size}" for name, size in files)
+    return hashlib.sha256(listing.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def check_splits(root: Path) -> None:
@@ -100,17 +103,22 @@ def check_folder(root: Path) -> tuple[str, ...]:
             raise ValueError(
                 f"{root / split} has no class folders: put the images in {split}/<class>/"
             )
-    if names["train"] != names["val"]:
-        lonely = min(names["train"] ^ names["val"])
-        where = "train" if lonely in names["train"] else "val"
+    return common_classes(root, names["train"], names["val"])
+
+
+def common_classes(root: Path, train: set[str], val: set[str]) -> tuple[str, ...]:
+    """The class names of both splits in the order of the labels; ValueError where they differ."""
+    if train != val:
+        lonely = min(train ^ val)
+        where = "train" if lonely in train else "val"
         raise ValueError(
             f"train/ and val/ of {root} hold different classes: {lonely!r} is in {where}/ alone"
         )
-    if len(names["train"]) < 2:
+    if len(train) < 2:
         raise ValueError(
-            f"{root} has one class folder, {min(names['train'])!r}: a classifier needs two or more"
+            f"{root} has one class folder, {min(train)!r}: a classifier needs two or more"
         )
-    return tuple(sorted(names["train"]))
+    return tuple(sorted(train))
 
 
 def is_data(name: str) -> bool:
@@ -131,11 +139,11 @@ def open_folder(root: Path) -> Data:
             FolderSource(_samples(root / split, classes, others), root) for split in SPLITS
         )
         name = root.resolve().name
-    remarks = () if not others else (_left_out(others),)
+    remarks = () if not others else (left_out(others),)
     return Data(name, train, val, classes, remarks=remarks)
 
 
-def _left_out(others: Counter[str]) -> str:
+def left_out(others: Counter[str]) -> str:
     """How many files are no images, by their endings."""
     ranked = sorted(others.items(), key=lambda pair: (-pair[1], pair[0]))
     endings = ", ".join(f"{count} {ending}" for ending, count in ranked[:5])

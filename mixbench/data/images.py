@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 
@@ -52,37 +53,61 @@ def open_image(path: Path) -> Image.Image:
 
 def image_size(path: Path) -> tuple[int, int]:
     """Width and height of what `open_image` gives, in pixels; no pixel is decoded."""
-    with _named(path), Image.open(path, formats=FORMATS) as image:
-        width, height = image.size
-        if image.format == "PNG" and "exif" not in image.info:
-            with Image.open(_notes(path), formats=("PNG",)) as notes:
-                orientation = _orientation(notes)
-        else:
-            orientation = _orientation(image)
-        return (height, width) if orientation in LIES else (width, height)
+    with _named(path), path.open("rb") as file:
+        return _size(file)
 
 
 def decoded_bytes(path: Path) -> bytes:
     """The bytes of an image file, read once; UnreadableImage where `open_image` raises it."""
     with _named(path):
         content = path.read_bytes()
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            _upright(image)
-        return content
+    image_of(content, str(path))
+    return content
+
+
+def image_of(content: bytes, name: str) -> Image.Image:
+    """The image of a file's bytes, as `open_image` gives it; UnreadableImage says `name`."""
+    with _decoding(name), Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        return _upright(image)
+
+
+def size_of(content: bytes, name: str) -> tuple[int, int]:
+    """Width and height of what `image_of` gives, in pixels; no pixel is decoded."""
+    with _decoding(name):
+        return _size(io.BytesIO(content))
 
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
     """UnreadableImage names the file where it is no regular one, and for whatever is raised."""
-    try:
+    with _decoding(str(path)):
         if not stat.S_ISREG(os.stat(path).st_mode):  # a fifo would be waited for
             raise ValueError("it is no regular file")
         yield
+
+
+@contextmanager
+def _decoding(name: str) -> Iterator[None]:
+    """UnreadableImage says the image's name for whatever is raised."""
+    try:
+        yield
     except UnidentifiedImageError:
         words = "its bytes begin as no image format that is read"
-        raise UnreadableImage(f"cannot read image {path}: {words}") from None
+        raise UnreadableImage(f"cannot read image {name}: {words}") from None
     except (Exception, MemoryError) as error:  # decoders raise anything for a damaged file
-        raise UnreadableImage(f"cannot read image {path}: {reason(error, REASON)}") from None
+        raise UnreadableImage(f"cannot read image {name}: {reason(error, REASON)}") from None
+
+
+def _size(file: BinaryIO) -> tuple[int, int]:
+    with Image.open(file, formats=FORMATS) as image:
+        width, height = image.size
+        if image.format == "PNG" and "exif" not in image.info:
+            file.seek(0)
+            with Image.open(_notes(file), formats=("PNG",)) as notes:
+                orientation = _orientation(notes)
+        else:
+            orientation = _orientation(image)
+        return (height, width) if orientation in LIES else (width, height)
 
 
 def _upright(image: ImageFile.ImageFile) -> Image.Image:
@@ -93,26 +118,25 @@ def _upright(image: ImageFile.ImageFile) -> Image.Image:
     return rgb.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else rgb
 
 
-def _notes(path: Path) -> io.BytesIO:
+def _notes(file: BinaryIO) -> io.BytesIO:
     """A PNG file's size and notes, before and after its pixels, as a PNG without any.
 
     Pillow reads the notes behind the pixels, which are allowed there, only once it has decoded
     these.
     """
-    with path.open("rb") as file:
-        parts = [file.read(8)]
-        pixels = False
-        while len(head := file.read(8)) == 8:
-            length, kind = int.from_bytes(head[:4], "big"), head[4:]
-            pixels |= kind == b"IDAT"
-            if kind == b"IEND" or (kind == b"fcTL" and pixels):  # the animation's next frame
-                break
-            if kind in (b"IHDR", *NOTES):
-                body = file.read(length)
-                parts += [head, body, zlib.crc32(kind + body).to_bytes(4, "big")]
-                file.seek(4, os.SEEK_CUR)
-            else:
-                file.seek(length + 4, os.SEEK_CUR)
+    parts = [file.read(8)]
+    pixels = False
+    while len(head := file.read(8)) == 8:
+        length, kind = int.from_bytes(head[:4], "big"), head[4:]
+        pixels |= kind == b"IDAT"
+        if kind == b"IEND" or (kind == b"fcTL" and pixels):  # the animation's next frame
+            break
+        if kind in (b"IHDR", *NOTES):
+            body = file.read(length)
+            parts += [head, body, zlib.crc32(kind + body).to_bytes(4, "big")]
+            file.seek(4, os.SEEK_CUR)
+        else:
+            file.seek(length + 4, os.SEEK_CUR)
     end = b"IDAT"
     return io.BytesIO(b"".join([*parts, bytes(4), end, zlib.crc32(end).to_bytes(4, "big")]))
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from mixbench.mix import hashed_seed
 
+VALIDATION = ("validation", "val", "test")  # the first that a data set has is validated on
 CHECKS = "--check-data names every such image, --skip-unreadable leaves them out"
 
 
