@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mixbench.data.datasets import check_dataset, open_data
+from mixbench.data.datasets import open_data
 from mixbench.data.folders import check_splits
 from mixbench.data.sources import Data
 from mixbench.mix import MixStrategy
@@ -167,8 +167,6 @@ def check_early(plan: Plan) -> None:
     """ValueError for what is wrong with a plan's folders before its images are listed."""
     if plan.data is not None:
         check_splits(plan.data)
-    elif plan.dataset is not None:
-        check_dataset(plan.dataset)
     if plan.named:
         RunDirectory(plan.out).check(plan.recipe, files=plan.files, resume=plan.resume)
 
