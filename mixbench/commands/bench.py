@@ -23,14 +23,17 @@ PLAN_OPTIONS = (
 )
 
 
-def bench(argv: list[str]) -> int:
-    """Check, measure and write what the options ask for; the exit status."""
+def bench(argv: list[str], typed: list[str] | None = None) -> int:
+    """Check, measure and write what the options ask for; the exit status.
+
+    typed is what the user wrote, where that is not `argv`.
+    """
     options = bench_parser().parse(argv)
     load_plugins(options)
     if options.list:
         print_strategies()
         return 0
-    plan = plan_of(options, argv)
+    plan = plan_of(options, argv if typed is None else typed)
     if options.print_recipe:
         print(recipe_text(plan.recipe), end="")
         return 0
@@ -52,12 +55,13 @@ def bench(argv: list[str]) -> int:
 
 def train(argv: list[str]) -> int:
     """Train strategies by any recipe, TransMix where none is named; ends in last.pt."""
-    return bench(["--mode", "accuracy", "--strategies", "transmix", *argv])
+    return bench(["--mode", "accuracy", "--strategies", "transmix", *argv], ["train", *argv])
 
 
 def speed(argv: list[str]) -> int:
     """Time strategies, every built-in one in 40 rounds unless the options say otherwise."""
-    return bench(["--mode", "speed", "--rounds", "40", "--strategies", ",".join(BUILTIN), *argv])
+    options = ["--mode", "speed", "--rounds", "40", "--strategies", ",".join(BUILTIN)]
+    return bench([*options, *argv], ["speed", *argv])
 
 
 def plan_of(options: argparse.Namespace, argv: list[str]) -> Plan:

@@ -28,6 +28,11 @@ def report(argv: list[str]) -> int:
     options = parser.parse(argv)
     if options.out is not None:
         check_places(options.out, {})
+        if RunDirectory(options.out).recipe.exists() and options.runs != [options.out]:
+            raise ValueError(
+                f"--out {options.out} is a run's own directory, whose tables would be lost: choose "
+                "another --out"
+            )
     check_page(RunDirectory(options.out or options.runs[0]).report)
     from mixbench.report.page import report_runs
 

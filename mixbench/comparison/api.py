@@ -82,6 +82,8 @@ def compare(
     out: str | Path | None = None,
     device: str = "auto",
     workers: int | None = None,
+    check_data: bool = False,
+    skip_unreadable: bool = False,
     resume: bool = False,
     **recipe: Any,
 ) -> Comparison:
@@ -117,6 +119,8 @@ def compare(
         limit_val=limit_val,
         device=device,
         workers=workers,
+        check_data=check_data,
+        skip_unreadable=skip_unreadable,
         resume=resume,
     )
     if callable(model):

@@ -26,6 +26,8 @@ from mixbench.training.guard import needs_of
 from mixbench.training.optim import check_optimizer
 from mixbench.watch import process_count
 
+RANDOM = "training starts from random weights: --init and --pretrained name others"
+
 
 def check_plan(plan: Plan) -> None:
     """ValueError where the plan's recipe cannot run, on whatever machine."""
@@ -81,7 +83,7 @@ def prepare(plan: Plan, data: Data, runtime: Runtime) -> Data:
 def remark_start(recipe: Recipe, data: Data, runtime: Runtime) -> None:
     """Say what a user should know of weights, copies of images and memory."""
     sentences = (
-        *remarks(recipe, data.classes),
+        *(remarks(recipe, data.classes) or ([] if data.drawn else [RANDOM])),
         remark_on_copies(recipe.aug_repeats, runtime.world),
         remark_on_memory(recipe, len(data.classes), runtime),
     )

@@ -44,6 +44,7 @@ def run(plan: Plan, data: Data | None = None) -> int:
         world.check_same(facts(plan, data))
         plan = fitted(plan, data)
         runtime = dataclasses.replace(runtime, out=plan.out)
+        data = prepare(plan, data, runtime)
         claim = RunDirectory(plan.out).claimed(plan.identity(data), resume=plan.resume)
         with claim if runtime.first else nullcontext(), screen.progress:
             return compare(plan, data, runtime, screen)
@@ -53,7 +54,6 @@ def compare(plan: Plan, data: Data, runtime: Runtime, screen: Screen) -> int:
     """The comparison itself: speed, then training seed by seed, written as it comes."""
     world = runtime.world
     digits = plan.recipe_hash(data)
-    data = prepare(plan, data, runtime)
     results = Results(plan, digits)
     if runtime.first:
         results.begin(runtime)

@@ -167,6 +167,12 @@ def check_early(plan: Plan) -> None:
     """ValueError for what is wrong with a plan's folders before its images are listed."""
     if plan.data is not None:
         check_splits(plan.data)
+        for split in (plan.data / name for name in ("train", "val")):
+            if plan.out.resolve().is_relative_to(split.resolve()):
+                raise ValueError(
+                    f"--out {plan.out} lies in {split}, whose folders are classes: choose another "
+                    "--out"
+                )
     if plan.named:
         RunDirectory(plan.out).check(plan.recipe, files=plan.files, resume=plan.resume)
 

@@ -12,7 +12,9 @@ from PIL import Image
 from mixbench.mix import hashed_seed
 
 VALIDATION = ("validation", "val", "test")  # the first that a data set has is validated on
-CHECKS = "--check-data names every such image, --skip-unreadable leaves them out"
+CHECKS = (
+    "--check-data names every such image, --skip-unreadable leaves them out in a run of its own"
+)
 
 
 class UnreadableImage(ValueError):

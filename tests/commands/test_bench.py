@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 
 import pytest
 import torch
@@ -458,3 +459,22 @@ def test_mixing_on_a_gpu_equals_the_cpu_without_a_wait(spec):
         finally:
             torch.cuda.set_sync_debug_mode("default")
     torch.testing.assert_close(results[1].images.cpu(), results[0].images)
+
+
+def test_what_is_refused_leaves_no_directory(tmp_path, capsys, photographs):
+    data = photographs(tmp_path / "data")
+    command = ["--data", str(data), "--strategies", "none", *ACCURACY, "--config", "quick"]
+    assert main([*command, "--out", str(tmp_path / "run"), "--batch-size", "100"]) == 2
+    assert "batch_size 100 is larger than the 20" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    for place in ("train/out", "val"):
+        assert main([*command, "--out", str(data / place)]) == 2
+        assert "whose folders are classes: choose another --out" in capsys.readouterr().err
+    assert sorted(path.name for path in (data / "train").iterdir()) == ["a", "b"]
+
+
+def test_the_command_is_recorded_as_it_was_typed(tmp_path, capsys):
+    typed = ["train", "--strategies", "none", "--out", str(tmp_path / "run"), *TINY]
+    assert main(typed) == 0 and "random weights" not in capsys.readouterr().out
+    about = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert shlex.split(about["command"]) == ["python", "bench.py", *typed]

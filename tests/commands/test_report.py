@@ -47,3 +47,15 @@ def test_the_zoo_lists_the_papers_models(capsys):
     [deit] = [line for line in lines if line.startswith("deit_small_patch16_224 ")]
     assert "22,050,664" in deit and re.search(r"\b12\s+14x14$", deit)
     assert any(line.startswith("ca_swin_tiny ") for line in lines)
+
+
+def test_a_report_does_not_replace_another_runs_tables(tmp_path, capsys):
+    for name, top1 in (("a", 10.0), ("b", 20.0)):
+        write_run(tmp_path / name, [run_row("cutmix", 0, top1)], [])
+        (tmp_path / name / "recipe.yaml").write_text("model: vit\n")
+    before = (tmp_path / "b" / "runs.csv").read_bytes()
+    assert main(["report", str(tmp_path / "a"), "--out", str(tmp_path / "b")]) == 2
+    assert "b is a run's own directory" in capsys.readouterr().err
+    assert (tmp_path / "b" / "runs.csv").read_bytes() == before
+    for out in ("a", "elsewhere"):
+        assert main(["report", str(tmp_path / "a"), "--out", str(tmp_path / out)]) == 0
