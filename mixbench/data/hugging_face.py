@@ -9,18 +9,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
+from mixbench.data.encoded import EncodedSource
 from mixbench.data.folders import listing_hash
-from mixbench.data.images import image_of, size_of
-from mixbench.data.sources import VALIDATION, Data, Source, UnreadableImage
+from mixbench.data.sources import VALIDATION, Data, UnreadableImage
 from mixbench.errors import reason
 from mixbench.values import shown
 
 IMAGE, LABEL = "image", "label"  # the columns that timm reads
 
 
-class HuggingFaceSource(Source):
+class HuggingFaceSource(EncodedSource):
     """The rows of a split; they are known by their number, file name, bytes and label."""
 
     def __init__(self, rows: Any, name: str, split: str):
@@ -33,30 +31,19 @@ class HuggingFaceSource(Source):
             )
         )
 
-    def load(self, index: int) -> Image.Image:
-        return image_of(self._bytes(index), self._described(index))
-
-    def size(self, index: int) -> tuple[int, int]:
-        return size_of(self._bytes(index), self._described(index))
-
-    def content(self, index: int) -> bytes:
-        content = self._bytes(index)
-        image_of(content, self._described(index))
-        return content
-
     def image_name(self, index: int) -> str:
         return f"{self.split}/{index}"
 
-    def _described(self, index: int) -> str:
+    def described(self, index: int) -> str:
         return f"{self.image_name(index)} of {self.name}"
 
-    def _bytes(self, index: int) -> bytes:
+    def encoded(self, index: int) -> bytes:
         try:
             image = self.rows[index][IMAGE]
             content = image["bytes"] or Path(image["path"]).read_bytes()
         except Exception as error:  # an empty cell, a file that is gone, a damaged table
             raise UnreadableImage(
-                f"cannot read image {self._described(index)}: {reason(error)}"
+                f"cannot read image {self.described(index)}: {reason(error)}"
             ) from None
         assert isinstance(content, bytes)
         return content

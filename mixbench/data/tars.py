@@ -11,11 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
+from mixbench.data.encoded import EncodedSource
 from mixbench.data.folders import EXTENSIONS, common_classes, is_data, left_out, listing_hash
-from mixbench.data.images import image_of, size_of
-from mixbench.data.sources import VALIDATION, Data, Source, UnreadableImage
+from mixbench.data.sources import VALIDATION, Data, UnreadableImage
 from mixbench.files import trouble
 
 LAYOUT = "a data set of tar files holds train.tar and val.tar, or train/*.tar and val/*.tar"
@@ -31,7 +29,7 @@ class Member:
     length: int  # bytes
 
 
-class TarSource(Source):
+class TarSource(EncodedSource):
     """Photographs listed from the tar files of one split.
 
     Each read opens the tar file anew, since processes and threads that share an open file also
@@ -44,24 +42,13 @@ class TarSource(Source):
             (self.image_name(index), member.length) for index, member in enumerate(members)
         )
 
-    def load(self, index: int) -> Image.Image:
-        return image_of(self._bytes(index), self._described(index))
-
-    def size(self, index: int) -> tuple[int, int]:
-        return size_of(self._bytes(index), self._described(index))
-
-    def content(self, index: int) -> bytes:
-        content = self._bytes(index)
-        image_of(content, self._described(index))
-        return content
-
     def image_name(self, index: int) -> str:
         return f"{self.split}/{self.members[index].path}"
 
-    def _described(self, index: int) -> str:
+    def described(self, index: int) -> str:
         return f"{self.members[index].path} of {self.members[index].tar}"
 
-    def _bytes(self, index: int) -> bytes:
+    def encoded(self, index: int) -> bytes:
         member = self.members[index]
         try:
             with member.tar.open("rb") as file:
@@ -69,7 +56,7 @@ class TarSource(Source):
                 return file.read(member.length)
         except OSError as error:
             raise UnreadableImage(
-                f"cannot read image {self._described(index)}: {trouble(error)}"
+                f"cannot read image {self.described(index)}: {trouble(error)}"
             ) from None
 
 
