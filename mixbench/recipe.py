@@ -688,6 +688,8 @@ def recipe_hash(recipe: Recipe, **data: Any) -> str:
     That is every field but the seed, where the weights lie and the speed part's, and the data's
     description.
     """
+    if recipe.init is not None and recipe.init_sha256 is None:
+        raise ValueError(f"init_sha256 of init {shown(recipe.init)} is not known: read the file")
     values = {
         name: value
         for name, value in dataclasses.asdict(recipe).items()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import operator
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from mixbench.comparison.checks import check_machine, check_plan
 from mixbench.comparison.comparison import run
@@ -96,7 +99,13 @@ def compare(
     runs/<recipe>-<digits>;
     `resume` goes on with what is there. ValueError for a mistake in any of it.
     """
+    recipe = {name: _plain(value) for name, value in recipe.items()}
+    seeds = None if seeds is None else _seeds(seeds)
     given = dict(locals())
+    if not (model is None or isinstance(model, str) or callable(model)):
+        raise ValueError(f"model must be a name or a function that makes one, not {shown(model)}")
+    if not isinstance(out, str | Path | None):
+        raise ValueError(f"out must be a directory, not {shown(out)}")
     _check_fields(recipe, of_timm=not callable(model))
     folder, name, items = _place(data, limit_train, limit_val)
     overrides = dict(recipe)
@@ -144,9 +153,30 @@ def _check_fields(recipe: dict[str, Any], *, of_timm: bool) -> None:
             raise ValueError(f"{name} is for timm's models: let your function make the model so")
 
 
+def _plain(value: Any) -> Any:
+    """A value as a recipe takes it: a path as text, a number of numpy's as Python's."""
+    if isinstance(value, Path):
+        return str(value)
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _seeds(seeds: Sequence[int]) -> list[int]:
+    try:
+        return [operator.index(seed) for seed in seeds]
+    except TypeError:
+        raise ValueError(f"seeds must be different whole numbers, not {shown(seeds)}") from None
+
+
 def _strategies(strategies: str | MixStrategy | Sequence[str | MixStrategy]) -> list[MixStrategy]:
     if isinstance(strategies, str | MixStrategy):
         strategies = [strategies]
+    if not isinstance(strategies, Sequence) or not all(
+        isinstance(each, str | MixStrategy) for each in strategies
+    ):
+        raise ValueError(
+            f"strategies must be spec texts or strategies, not {shown(strategies)}: such as "
+            "'cutmix, transmix'"
+        )
     texts = [each if isinstance(each, str) else strategy_spec(each) for each in strategies]
     return create_strategies(", ".join(texts))
 

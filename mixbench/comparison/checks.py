@@ -66,6 +66,8 @@ def prepare(plan: Plan, data: Data, runtime: Runtime) -> Data:
     for remark in data.remarks:
         runtime.say(remark)
     if plan.trains:
+        if len(data.train.labels) == classes:
+            runtime.say("train/ has one image a class: more would tell what a class has in common")
         check_batch(recipe, data)
         check_division(strategies, recipe, runtime.device, runtime.world.size)
         if runtime.first and not data.drawn:

@@ -122,6 +122,11 @@ def data_of_items(train: Items, val: Items) -> Data:
     """
     splits = ItemSource(train, "train"), ItemSource(val, "val")
     count = max(max(split.labels) for split in splits) + 1
+    unseen = set(splits[1].labels) - set(splits[0].labels)
+    if unseen:
+        raise ValueError(
+            f"label {min(unseen)} is in the val data set alone: nothing can be learned of it"
+        )
     names = getattr(train, "classes", None)
     if isinstance(names, Sequence) and not isinstance(names, str):
         classes = tuple(map(str, names))

@@ -107,7 +107,13 @@ def check_model(field: str, name: str, image_size: int, **parts: Any) -> None:
                 f"choose another size, or another model"
             ) from None
     _check_patches(f"{field.removesuffix('model')}image_size", image_size, patches)
-    if not isinstance(logits, torch.Tensor) or logits.shape != (2, CHECKED_CLASSES):
+    # a function of anyone's own may give one network for whatever number of classes
+    classes = (
+        logits.shape[-1:]
+        if is_made(name) and isinstance(logits, torch.Tensor)
+        else (CHECKED_CLASSES,)
+    )
+    if not isinstance(logits, torch.Tensor) or logits.shape != (2, *classes):
         raise ValueError(f"{field} {name} gives no logits of classes: choose a classifier")
 
 

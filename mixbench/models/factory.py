@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import re
 from collections.abc import Callable
@@ -36,7 +37,8 @@ def register_factory(factory: Factory, num_classes: int) -> str:
     known, _made[name] = name in _made, factory  # the newer one, as of a notebook's cell run again
 
     def build(pretrained: bool = False, num_classes: int = 1000, **parts: Any) -> nn.Module:
-        return _made[name](num_classes)
+        # a copy: it may give one network each time, which training would change
+        return copy.deepcopy(_made[name](num_classes))
 
     build.__name__ = name
     if not known:
@@ -61,6 +63,7 @@ def _digest(factory: Factory, num_classes: int) -> str:
         torch.manual_seed(0)
         try:
             model = factory(num_classes)
+            content = _content(model) if isinstance(model, nn.Module) else b""
         except Exception as error:
             raise ValueError(
                 f"model {_name(factory)} cannot be built for {num_classes} classes "
@@ -71,10 +74,13 @@ def _digest(factory: Factory, num_classes: int) -> str:
             f"model must be a name or a function that makes a torch.nn.Module, not one that "
             f"gives {shown(model)}"
         )
-    digest = hashlib.sha256()
+    return hashlib.sha256(content).hexdigest()
+
+
+def _content(model: nn.Module) -> bytes:
+    """The bytes of a network's weights, with their names and types."""
+    parts = []
     for name, value in model.state_dict().items():
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
-        digest.update(
-            value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
-        )
-    return digest.hexdigest()
+        parts.append(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
+        parts.append(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return b"".join(parts)

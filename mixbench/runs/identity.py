@@ -12,7 +12,7 @@ from typing import Any
 
 from mixbench.data.sources import DataIdentity
 from mixbench.errors import reason
-from mixbench.recipe import LATER, PLACES, Recipe, recipe_text
+from mixbench.recipe import LATER, PLACES, TIMED, Recipe, recipe_text
 from mixbench.values import shown
 from mixbench.visible import shortened
 
@@ -118,6 +118,10 @@ def recipe_difference(file: Path, recipe: Recipe) -> str | None:
     older = _fields(recipe_text(replace(recipe, **LATER)))
     for name in LATER:
         stored.setdefault(name, older[name])
+    if stored.get("speed_model") == recipe.timed.model and stored.get("speed_image_size") == str(
+        recipe.timed.image_size
+    ):  # once said by every recipe, and null by now where it is what is trained
+        stored |= {name: current[name] for name in TIMED}
     for name in PLACES:
         del stored[name], current[name]
     parts = [
@@ -186,9 +190,9 @@ def data_difference(stored: StoredData, identity: Identity) -> str | None:
             return f"{split}/ has {counts[0]} images, this run was begun with {counts[1]}"
     for split in SPLIT_FIELDS:
         if getattr(before, split) != getattr(now, split):
-            return (
-                f"{split}/ has as many images as this run was begun with, but other names or sizes"
-            )
+            items = getattr(now, split).startswith("items-")  # of Python, without names
+            others = "pixels or labels" if items else "names or sizes"
+            return f"{split}/ has as many images as this run was begun with, but other {others}"
     if None not in (before.content, now.content) and before.content != now.content:
         return "images have other bytes than this run was begun with, under the same names"
     return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import warnings
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,7 +28,7 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     fused: dict[str, Any] = {}
     if recipe.opt_fused and "fused" in inspect.signature(kind).parameters:
         fused["fused"] = True
-    return create_optimizer_v2(
+    optimizer = create_optimizer_v2(
         model,
         opt=recipe.opt,
         lr=recipe.lr,
@@ -37,6 +38,13 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         layer_decay=recipe.layer_decay,
         **fused,
     )
+    scales = {group.get("lr_scale", 1.0) for group in optimizer.param_groups}
+    if recipe.layer_decay not in (None, 1.0) and len(scales) == 1:
+        raise ValueError(
+            f"layer_decay {recipe.layer_decay:g} has no effect on {type(model).__name__}, whose "
+            "layers timm cannot tell apart: leave it out"
+        )
+    return optimizer
 
 
 def check_optimizer(recipe: Recipe) -> None:
@@ -53,7 +61,7 @@ def check_optimizer(recipe: Recipe) -> None:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                optimizer = build_optimizer(model, recipe)
+                optimizer = build_optimizer(model, replace(recipe, layer_decay=None))
                 model(torch.ones(2, 3, 2, 2)).sin().sum().backward()
                 optimizer.step()
         except Exception as error:  # it asks for other arguments, a package, second derivatives ...

@@ -93,7 +93,7 @@ def test_a_network_and_data_of_ones_own(tmp_path):
     )  # fmt: skip
     assert again.runs.equals(first.runs)
     other = Photographs(24, seed=2), PAIR[1]
-    with pytest.raises(ValueError, match="train/ has as many images as this run was begun with"):
+    with pytest.raises(ValueError, match="was begun with, but other pixels or labels"):
         compare("none", model=Tiny, data=other, out=tmp_path / "a", image_size=16, resume=True,
                 **arguments)  # fmt: skip
 
@@ -133,7 +133,7 @@ class Iterable:
         ((PAIR[0], []), "the val data set is empty"),
         ((PAIR[0], [(PAIR[0].pixels[0], 0.5)]), "label of val/0 .*from 0, not 0.5"),
         ((PAIR[0], [(PAIR[0].pixels[0], -1)]), "from 0, not -1"),
-        ((PAIR[0], [(PAIR[0].pixels[0], 2)]), "has 2 names, and label 2 is in it"),
+        ((PAIR[0], [(PAIR[0].pixels[0], 2)]), "label 2 is in the val data set alone"),
         ((PAIR[0], [PAIR[0].pixels[0]]), r"val/0 of the data set must be a pair \(image, label\)"),
         ((PAIR[0],), r"a pair of data sets \(train, val\), not tuple"),
         (PAIR[0], "not Photographs"),
@@ -156,6 +156,12 @@ class Unseeded(Tiny):
     ("arguments", "words"),
     [
         ({"epoch": 3}, "unknown keyword 'epoch': did you mean 'epochs'"),
+        ({"model": 3}, "model must be a name or a function that makes one, not 3"),
+        ({"model": lambda count: nn.LazyLinear(count)}, "model lambda cannot be built"),
+        ({"strategies": None}, "strategies must be spec texts or strategies, not None"),
+        ({"seeds": 0}, "seeds must be different whole numbers, not 0"),
+        ({"out": 3}, "out must be a directory, not 3"),
+        ({"model": Tiny, "layer_decay": 0.5}, "layer_decay 0.5 has no effect on Tiny"),
         ({"model": Unseeded}, "model Unseeded gives other weights each time"),
         ({"model": lambda: Tiny(2)}, "model lambda cannot be built for 10 classes"),
         ({"model": lambda count: count}, "torch.nn.Module, not one that gives 10"),
@@ -172,7 +178,8 @@ class Unseeded(Tiny):
     ],
 )
 def test_arguments_that_are_refused(arguments, words, tmp_path):
-    values = {"config": "quick", "mode": "accuracy", "out": tmp_path / "a", **SMALL} | arguments
+    values = {"config": "quick", "mode": "accuracy", "out": tmp_path / "a", "batch_size": 8}
+    values |= SMALL | {"strategies": "none"} | arguments
     with pytest.raises(ValueError, match=words):
         compare(**values)
     assert not (tmp_path / "a").exists()
@@ -180,3 +187,33 @@ def test_arguments_that_are_refused(arguments, words, tmp_path):
 
 def test_it_is_public():
     assert mixbench.compare is compare and "compare" in dir(mixbench)
+
+
+class Normalised(nn.Module):
+    """A network whose forward pass in training changes its buffers."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(3 * 16 * 16, 2))
+
+    def forward(self, images):
+        return self.layers(images)
+
+
+def test_a_function_that_gives_its_own_network_keeps_it(tmp_path):
+    network = Normalised()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    arguments = {name: value for name, value in TINY.items() if name not in ("embed_dim", "depth")}
+    arguments |= {"data": PAIR, "out": tmp_path / "a", "image_size": 16}
+    for resume in (False, True):
+        assert compare("none", model=lambda _: network, resume=resume, **arguments).good
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_numbers_of_numpy_and_paths_are_taken(tmp_path):
+    arguments = TINY | {"epochs": np.int64(1), "lr": np.float32(0.5)}
+    seeds = np.arange(1, 2)
+    assert compare("none", seeds=seeds, out=tmp_path / "a", **arguments, **SMALL).good
+    with pytest.raises(ValueError, match=r"init '.*b\.pt' is no file"):
+        compare("none", init=tmp_path / "b.pt", out=tmp_path / "b")

