@@ -30,6 +30,7 @@ BUILTIN = (  # each in mixbench.strategies.<name>
     "saliencymix",
     "attentivecutmix",
     "puzzlemix",
+    "gridmix",
     "transmix",
 )
 ENTRY_POINTS = "mixbench.strategies"

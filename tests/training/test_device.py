@@ -33,6 +33,7 @@ SPECS = [
     "attentivecutmix",
     "puzzlemix",
     "puzzlemix(num_labels=2,transport=False)",
+    "gridmix",
     "transmix",
     "transmix(base=puzzlemix)",
 ]
