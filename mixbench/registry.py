@@ -31,6 +31,7 @@ BUILTIN = (  # each in mixbench.strategies.<name>
     "attentivecutmix",
     "puzzlemix",
     "gridmix",
+    "fmix",
     "transmix",
 )
 ENTRY_POINTS = "mixbench.strategies"

@@ -34,6 +34,7 @@ SPECS = [
     "puzzlemix",
     "puzzlemix(num_labels=2,transport=False)",
     "gridmix",
+    "fmix(max_soft=0.2)",
     "transmix",
     "transmix(base=puzzlemix)",
 ]
