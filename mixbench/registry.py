@@ -32,6 +32,7 @@ BUILTIN = (  # each in mixbench.strategies.<name>
     "puzzlemix",
     "gridmix",
     "fmix",
+    "maskmix",
     "transmix",
 )
 ENTRY_POINTS = "mixbench.strategies"

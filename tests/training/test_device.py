@@ -35,6 +35,7 @@ SPECS = [
     "puzzlemix(num_labels=2,transport=False)",
     "gridmix",
     "fmix(max_soft=0.2)",
+    "maskmix",
     "transmix",
     "transmix(base=puzzlemix)",
 ]
