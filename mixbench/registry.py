@@ -30,6 +30,7 @@ BUILTIN = (  # each in mixbench.strategies.<name>
     "saliencymix",
     "attentivecutmix",
     "puzzlemix",
+    "resizemix",
     "gridmix",
     "fmix",
     "maskmix",

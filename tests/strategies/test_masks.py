@@ -6,7 +6,7 @@ from mixbench import create_strategy
 from mixbench.testing import check_strategy
 
 SPECS = ["gridmix", "fmix", "fmix(max_soft=0.4)", "maskmix", "maskmix(grid=7)"]
-MOVING = []
+MOVING = ["resizemix"]
 
 
 @pytest.mark.parametrize("spec", [*SPECS, *MOVING])

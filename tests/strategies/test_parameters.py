@@ -46,6 +46,8 @@ PARAMETERS = {  # of each the values that make sense by its paper, and values th
     "puzzlemix clean_lam": WEIGHT,
     "puzzlemix adv_p": SHARE,
     "puzzlemix adv_eps": ([0, 0.5, 255], [-1, 256]),
+    "resizemix min_scale": ([0.01, 0.5, 0.8], [0, -1, 1.5]),
+    "resizemix max_scale": ([0.1, 0.5, 1], [0, -1, 1.5]),
     "gridmix alpha": POSITIVE,
     "gridmix low": ([1, 2, 6], [0, -1, 1.5, 2**17]),
     "gridmix high": ([2, 6, 16], [0, -1, 1.5, 2**17]),
