@@ -34,6 +34,7 @@ BUILTIN = (  # each in mixbench.strategies.<name>
     "gridmix",
     "fmix",
     "maskmix",
+    "guidedmixup",
     "transmix",
 )
 ENTRY_POINTS = "mixbench.strategies"

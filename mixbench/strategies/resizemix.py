@@ -40,7 +40,7 @@ def paste_resized(images: Tensor, box: Box) -> Tensor:
     return mixed
 
 
-def box_parts(maps: Tensor, box: Box) -> tuple[Tensor, Tensor]:
+def moved(box: Box, maps: Tensor) -> tuple[Tensor, Tensor]:
     """A's and B's parts of maps (B, C, H, W) in the mix: all but the box, and what lies in it."""
     top, left, bottom, right = box
     of_a, of_b = maps.clone(), maps.new_zeros(maps.shape)

@@ -5,7 +5,15 @@ import pytest
 from mixbench import create_strategy
 from mixbench.testing import check_strategy
 
-SPECS = ["gridmix", "fmix", "fmix(max_soft=0.4)", "maskmix", "maskmix(grid=7)"]
+SPECS = [
+    "gridmix",
+    "fmix",
+    "fmix(max_soft=0.4)",
+    "maskmix",
+    "maskmix(grid=7)",
+    "guidedmixup",
+    "guidedmixup(pairing=mirror)",
+]
 MOVING = ["resizemix"]
 
 

@@ -56,6 +56,7 @@ PARAMETERS = {  # of each the values that make sense by its paper, and values th
     "fmix max_soft": ([0, 0.25, 0.5], [-0.1, 0.51]),
     "maskmix alpha": POSITIVE,
     "maskmix grid": ([2, 4, 7, 32], [1, 0, -1, 1.5, 2**17]),
+    "guidedmixup pairing": (["greedy", "mirror"], ["Greedy", 1]),
     "transmix base": STRATEGY,
     "transmix attention_weight": SHARE,
     "transmix attention": ([1, 12, "last", "rollout"], [0, -1, 1.5, 10**6]),

@@ -7,7 +7,7 @@ from PIL import Image
 
 from mixbench import create_strategy, step_rng
 from mixbench.mix import randint, uniform
-from mixbench.strategies.resizemix import box_parts, paste_resized
+from mixbench.strategies.resizemix import moved, paste_resized
 from tests.support.pictures import mix
 
 
@@ -39,7 +39,7 @@ def test_pillows_resize(box):
         expected[row, top:bottom, left:right] = small
     mixed = paste_resized(images, box)
     torch.testing.assert_close(mixed[:, 0], expected, rtol=1e-5, atol=1e-5)
-    of_a, of_b = box_parts(images, box)
+    of_a, of_b = moved(box, images)
     assert (of_a + of_b).equal(mixed)
     assert not of_a[:, :, top:bottom, left:right].any() and not of_b[:, :, :top].any()
 

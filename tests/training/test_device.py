@@ -37,6 +37,8 @@ SPECS = [
     "gridmix",
     "fmix(max_soft=0.2)",
     "maskmix",
+    "guidedmixup",
+    "guidedmixup(pairing=mirror)",
     "transmix",
     "transmix(base=puzzlemix)",
 ]
