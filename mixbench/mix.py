@@ -193,11 +193,17 @@ def blend(images: Tensor, others: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask == 1, images, torch.where(mask == 0, others, mixed))
 
 
-def send(draws: Sequence[Sequence[int]] | float, images: Tensor) -> Tensor:
-    """`draws` as a tensor on the device of `images`, without a wait: int64, or () float64."""
+def send(draws: Sequence[Sequence[int]] | float | Tensor, images: Tensor) -> Tensor:
+    """`draws` as a tensor on the device of `images`, without a wait.
+
+    Numbers are int64, or () float64; a tensor of the CPU keeps its dtype.
+    """
     import torch
 
-    sent = torch.tensor(draws, dtype=torch.float64 if isinstance(draws, float) else torch.int64)
+    if isinstance(draws, torch.Tensor):
+        sent = draws
+    else:
+        sent = torch.tensor(draws, dtype=torch.float64 if isinstance(draws, float) else torch.int64)
     if images.is_cuda:
         sent = sent.pin_memory()  # an unpinned copy would wait for the device
     return sent.to(images.device, non_blocking=True)

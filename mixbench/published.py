@@ -14,6 +14,8 @@ OPENMIXUP = {  # a strategy's name there
     "attentivecutmix": "AttentiveMix+",
     "puzzlemix": "PuzzleMix",
     "transmix": "TransMix",
+    "resizemix": "ResizeMix",
+    "fmix": "FMix",
 }
 
 

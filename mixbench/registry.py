@@ -30,6 +30,11 @@ BUILTIN = (  # each in mixbench.strategies.<name>
     "saliencymix",
     "attentivecutmix",
     "puzzlemix",
+    "resizemix",
+    "gridmix",
+    "fmix",
+    "maskmix",
+    "guidedmixup",
     "transmix",
 )
 ENTRY_POINTS = "mixbench.strategies"

@@ -31,7 +31,8 @@ DEMONSTRATION = (
 )
 PAPER = (
     "Paper: Table 8, DeiT-S on ImageNet-1k, batch 128 on a V100; mixup is its Baseline row. "
-    "OpenMixup: DeiT-S on ImageNet-1k, best epochs, each method alone. The two do not agree."
+    "OpenMixup: DeiT-S on ImageNet-1k, best epochs, each method alone. The two do not agree. "
+    "OpenMixup's resizemix and fmix draw otherwise than ours."
 )
 HEADER = (
     "strategy",

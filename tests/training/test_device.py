@@ -33,6 +33,12 @@ SPECS = [
     "attentivecutmix",
     "puzzlemix",
     "puzzlemix(num_labels=2,transport=False)",
+    "resizemix",
+    "gridmix",
+    "fmix(max_soft=0.2)",
+    "maskmix",
+    "guidedmixup",
+    "guidedmixup(pairing=mirror)",
     "transmix",
     "transmix(base=puzzlemix)",
 ]
