@@ -4,6 +4,7 @@ python bench.py --plugin examples/resizemix.py --strategies cutmix,resizemix
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,21 +13,33 @@ from mixbench import MixContext, MixedBatch, MixStrategy, register_strategy
 from mixbench.mix import Box, box_mask, mirrored, randint, uniform
 
 
-def paste_resized(images: Tensor, box: Box) -> Tensor:
-    """A copy of images (B, C, H, W) whose box holds the whole partner, made small as by Pillow."""
+def moved(box: Box, images: Tensor) -> tuple[Tensor, Tensor]:
+    """A's part around the box, and the whole partner in it, made small as by Pillow; 0 elsewhere.
+
+    Both are of the shape of images (B, C, H, W); B's is float32.
+    """
     top, left, bottom, right = box
     small = torch.nn.functional.interpolate(
         images.flip(0).float(), (bottom - top, right - left), mode="bilinear", antialias=True
     )
-    mixed = images.clone()
-    mixed[:, :, top:bottom, left:right] = small.to(images.dtype)
-    return mixed
+    ours, theirs = images.clone(), torch.zeros_like(images, dtype=torch.float32)
+    ours[:, :, top:bottom, left:right] = 0
+    theirs[:, :, top:bottom, left:right] = small
+    return ours, theirs
+
+
+def paste_resized(images: Tensor, box: Box) -> Tensor:
+    """A copy of images (B, C, H, W) whose box holds the whole partner."""
+    ours, theirs = moved(box, images)
+    return (ours + theirs).to(images.dtype)
 
 
 @register_strategy("resizemix")
 @dataclass(frozen=True)
 class ResizeMix(MixStrategy):
     """One box a batch, anywhere in the image, its side a share in [min_scale, max_scale)."""
+
+    moves_pixels = True  # B's, which `move` tells
 
     min_scale: float = 0.1
     max_scale: float = 0.8
@@ -49,4 +62,5 @@ class ResizeMix(MixStrategy):
             labels=labels,
             partner=mirrored(images),
             mask=box_mask([box], images),
+            move=partial(moved, box),
         )

@@ -78,6 +78,10 @@ class TransMix(MixStrategy):
     def clean_weight(self) -> float:
         return self.base.clean_weight
 
+    @property
+    def moves_pixels(self) -> bool:
+        return self.base.moves_pixels
+
     def mix(self, images: Tensor, labels: Tensor, ctx: MixContext) -> MixedBatch:
         return self.base.mix(images, labels, ctx)
 

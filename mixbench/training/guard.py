@@ -67,6 +67,8 @@ class Guarded(MixStrategy):
             self._needs = rules.declared_needs(strategy)
         with held("clean_weight"):
             self._clean_weight = rules.declared_clean_weight(strategy)
+        with held("moves_pixels"):
+            self._moves_pixels = rules.declared_moves_pixels(strategy)
         self._name = " and ".join(map(strategy_spec, outsiders(strategy)))
         with held("a copy"):
             self._strategy = copy.deepcopy(strategy)
@@ -81,6 +83,10 @@ class Guarded(MixStrategy):
     @property
     def clean_weight(self) -> float:
         return self._clean_weight
+
+    @property
+    def moves_pixels(self) -> bool:
+        return self._moves_pixels
 
     def mix(self, images: Tensor, labels: Tensor, ctx: MixContext) -> MixedBatch:
         copies = images.clone(), labels.clone()
