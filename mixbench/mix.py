@@ -74,11 +74,9 @@ class Needs:
         Every field of either is joined, also those of a subclass.
         """
         wider = type(other) if issubclass(type(other), type(self)) else type(self)
-        joined = {}
+        joined: dict[str, Any] = {}
         for field in fields(wider):
-            ours, theirs = (
-                getattr(needs, field.name, field.default) for needs in (self, other)
-            )
+            ours, theirs = (getattr(needs, field.name, field.default) for needs in (self, other))
             if ours and theirs and ours != theirs:
                 raise ValueError(
                     f"one strategy cannot use two kinds of {field.name}, "
