@@ -98,6 +98,7 @@ class MixContext:
     input_gradient: Callable[[Tensor, Tensor], Tensor] | None = None
     # images -> (B, C, h, w), features of the external network
     features: Callable[[Tensor], Tensor] | None = None
+    grid: tuple[int, int] | None = None  # the model's patches, (rows, columns); None without any
     progress: float = 0.0  # share of training done
     compile: bool = False
 

@@ -180,6 +180,11 @@ def patch_embedding(model: Any) -> Any:
     return model.patch_embed if hasattr(model, "patch_embed") else model.patch_embed1
 
 
+def patch_grid(model: Any, height: int, width: int) -> tuple[int, int] | None:
+    """The grid of a model whose class token sees patches, (rows, columns); None for another."""
+    return attention_grid(model, height, width) if class_attention_of(model) else None
+
+
 def attention_grid(model: Any, height: int, width: int) -> tuple[int, int]:
     """The patches that the class token sees in images of this size, (rows, columns)."""
     if hasattr(model, "attention_grid"):  # PVT and CA-Swin: coarser than their first patches
