@@ -31,6 +31,9 @@ BUILTIN = (  # each in mixbench.strategies.<name>
     "attentivecutmix",
     "puzzlemix",
     "transmix",
+    "tlalign",
+    "mixpro",
+    "regmixup",
 )
 ENTRY_POINTS = "mixbench.strategies"
 
