@@ -11,6 +11,8 @@ from timm import create_model
 from baselines.reference import mixpro, tlalign
 from mixbench import MixedBatch, ModelOutput, attention_tap, create_strategy, make_context
 from mixbench.loops import mixed_loss
+from mixbench.published import published_table
+from mixbench.registry import BUILTIN
 from mixbench.strategies.mixpro import MixPro
 from mixbench.strategies.tlalign import TLAlign
 from mixbench.testing import MEAN, STD, check_strategy
@@ -228,3 +230,9 @@ def test_labels_beside_puzzlemix_keep_its_clean_loss_and_its_move(rule):
         strategy.needs.input_gradient
         and not dataclasses.replace(strategy, base=create_strategy("cutmix")).moves_pixels
     )
+
+
+def test_a_published_figure_stands_beside_the_reason_why_it_is_not_comparable():
+    rows = published_table("label_rules_deit")
+    assert {row["strategy"].partition("(")[0] for row in rows} <= {*BUILTIN}
+    assert all(row["not_comparable"] and not row["top1"].strip("0123456789.") for row in rows)
