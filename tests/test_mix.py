@@ -82,19 +82,20 @@ class Permuting(Mixup):
 
 
 def test_compose_by_hand():
-    """A pixel of a's row and three quarters of b's partner's: 0.25 a + 0.75 b, row by row."""
+    """a's pixel, 0.25 a + 0.75 b, and b's pixel, b being the partner's: row by row."""
     mixed = MixedBatch(
-        images=torch.zeros(3, 1, 1, 2),
+        images=torch.zeros(3, 1, 1, 3),
         labels=torch.arange(3),
         partner=torch.tensor([1, 2, 0]),
-        mask=torch.tensor([1.0, 0.25]).reshape(1, 1, 1, 2),
+        mask=torch.tensor([1.0, 0.25, 0]).reshape(1, 1, 1, 3),
     )
-    a = torch.tensor([[1.0, math.nan], [2, 4], [3, 8]]).reshape(3, 1, 1, 2)
-    b = torch.tensor([[math.inf, 10.0], [math.nan, 20], [7, 40]]).reshape(3, 1, 1, 2)
+    a = torch.tensor([[1.0, math.nan, math.inf], [2, 4, math.nan], [3, 8, 0]])
+    b = torch.tensor([[math.inf, 10.0, 5], [math.nan, 20, 6], [7, 40, 7]])
+    a, b = a.reshape(3, 1, 1, 3), b.reshape(3, 1, 1, 3)
     composed = mixed.compose(a, b).flatten(1)
-    np.testing.assert_array_equal(composed, [[1, math.nan], [2, 31], [3, 9.5]])
-    objects = mixed.compose(a.nan_to_num() > 2, torch.zeros(3, 1, 1, 2))
-    assert objects.flatten(1).tolist() == [[0, 0], [0, 0.25], [1, 0.25]]
+    np.testing.assert_array_equal(composed, [[1, math.nan, 6], [2, 31, 7], [3, 9.5, 5]])
+    objects = mixed.compose(a.nan_to_num() > 2, torch.zeros(3, 1, 1, 3))
+    assert objects.flatten(1).tolist() == [[0, 0, 0], [0, 0.25, 0], [1, 0.25, 0]]
 
 
 def test_a_map_moves_as_the_pixels_did():
