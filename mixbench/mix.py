@@ -37,6 +37,21 @@ class MixedBatch:
     partner: Tensor  # (B,) row of B in this batch
     mask: Tensor  # (B or 1, 1, H or 1, W or 1) float32
     memo: Any = None  # what a mix hands to its own relabel; the harness never looks
+    # maps (B, C, H, W) in row order -> A's and B's parts of their mix; None where no pixel moves
+    move: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
+
+    def compose(self, a: Tensor, b: Tensor) -> Tensor:
+        """Maps of the images through the mix, A's of `a` and B's of `b`, (B, C, H, W).
+
+        Both are (B, C, H, W) in row order, such as object masks; of the images themselves it is
+        the mixed images, in float32 at least.
+        """
+        move = self.move or self._stay
+        return move(a)[0] + move(b)[1]
+
+    def _stay(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """A's and B's parts of a mix in which every pixel stays where it was."""
+        return parts_of_mix(maps, maps[self.partner], self.mask)
 
     @property
     def lam(self) -> Tensor:
@@ -54,17 +69,21 @@ class Needs:
     pixels: bool = False
 
     def __or__(self, other: Needs) -> Needs:
-        """The needs of both; ValueError where they name different attentions or networks."""
-        joined = {}
-        for field in fields(self):
-            ours, theirs = getattr(self, field.name), getattr(other, field.name)
+        """The needs of both; ValueError where they name different attentions or networks.
+
+        Every field of either is joined, also those of a subclass.
+        """
+        wider = type(other) if issubclass(type(other), type(self)) else type(self)
+        joined: dict[str, Any] = {}
+        for field in fields(wider):
+            ours, theirs = (getattr(needs, field.name, field.default) for needs in (self, other))
             if ours and theirs and ours != theirs:
                 raise ValueError(
                     f"one strategy cannot use two kinds of {field.name}, "
                     f"{ours!r} and {theirs!r}: choose one"
                 )
             joined[field.name] = ours or theirs
-        return type(self)(**joined)
+        return wider(**joined)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +98,7 @@ class MixContext:
     input_gradient: Callable[[Tensor, Tensor], Tensor] | None = None
     # images -> (B, C, h, w), features of the external network
     features: Callable[[Tensor], Tensor] | None = None
+    grid: tuple[int, int] | None = None  # the model's patches, (rows, columns); None without any
     progress: float = 0.0  # share of training done
     compile: bool = False
 
@@ -100,6 +120,15 @@ class MixStrategy(ABC):
         A subclass may also write `clean_weight = 1.0` in its body.
         """
         return 0.0
+
+    @property
+    def moves_pixels(self) -> bool:
+        """Whether an image's pixels may be seen elsewhere than they were, or changed.
+
+        Then the images are not mask * A + (1 - mask) * B, and `MixedBatch.move` says where pixels
+        went. A subclass may also write `moves_pixels = True` in its body.
+        """
+        return False
 
     @property
     def needs(self) -> Needs:
@@ -191,6 +220,14 @@ def blend(images: Tensor, others: Tensor, mask: Tensor) -> Tensor:
 
     mixed = (mask * images + (1 - mask) * others).to(images.dtype)
     return torch.where(mask == 1, images, torch.where(mask == 0, others, mixed))
+
+
+def parts_of_mix(images: Tensor, others: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """mask * images and (1 - mask) * others, the two parts of their `blend`, (B, C, H, W) each.
+
+    Where a share is 0 the part is 0, whatever the pixel; both are float32 at least.
+    """
+    return (mask * images).where(mask != 0, 0), ((1 - mask) * others).where(mask != 1, 0)
 
 
 def send(draws: Sequence[Sequence[int]] | float | Tensor, images: Tensor) -> Tensor:

@@ -36,6 +36,9 @@ BUILTIN = (  # each in mixbench.strategies.<name>
     "maskmix",
     "guidedmixup",
     "transmix",
+    "tlalign",
+    "mixpro",
+    "regmixup",
 )
 ENTRY_POINTS = "mixbench.strategies"
 

@@ -60,6 +60,13 @@ def declared_clean_weight(strategy: MixStrategy) -> float:
     return float(weight)
 
 
+def declared_moves_pixels(strategy: MixStrategy) -> bool:
+    """Whether it moves pixels; BrokenRule where it is neither true nor false."""
+    moves = strategy.moves_pixels
+    require(isinstance(moves, bool), f"moves_pixels must be true or false, not {moves!r:.40}")
+    return moves
+
+
 def field_values(strategy: MixStrategy) -> dict[str, Any]:
     """The values of a strategy's fields by name, with those of strategies in them."""
     values = {}
@@ -140,6 +147,8 @@ def mixed_is_a_batch(mixed: MixedBatch) -> None:
     for name in ("images", "labels", "partner", "mask"):
         value = getattr(mixed, name)
         require(isinstance(value, torch.Tensor), f"{name} must be a tensor, not {_kind(value)}")
+    known = mixed.move is None or callable(mixed.move)
+    require(known, f"move must be a function of maps or None, not {_kind(mixed.move)}")
 
 
 def images_keep_shape(mixed: MixedBatch, images: Tensor) -> None:

@@ -52,8 +52,9 @@ class Check:
 def checks(strategy: MixStrategy, *, moves_pixels: bool = False) -> Iterator[Check]:
     """The checks of a strategy, one for each rule; nothing is mixed before the first is called.
 
-    `moves_pixels` is for strategies that shift pixels before they mix: it leaves out the checks
-    that compare images pixel by pixel.
+    A strategy whose `moves_pixels` is true is held to `MixedBatch.move` in place of its mask.
+    `moves_pixels` here leaves out every check that compares images pixel by pixel, for strategies
+    that change pixels as well.
     """
     for of_strategy in _OF_A_STRATEGY:
         yield Check(_title(of_strategy), partial(of_strategy, strategy))
@@ -67,7 +68,9 @@ def checks(strategy: MixStrategy, *, moves_pixels: bool = False) -> Iterator[Che
     if _attends(strategy):
         rules.append(_attention_raises_lam)
     if not moves_pixels:
-        rules += [_pixels_follow_mask, _pixels_are_copied]
+        rules.append(_compose_gives_the_images)
+        if not _moves_pixels(strategy):
+            rules += [_pixels_follow_mask, _pixels_are_copied]
     for rule in rules:
         yield Check(_title(rule), partial(_hold, rule, [*plain, *half]))
 
@@ -122,6 +125,13 @@ def _attends(strategy: MixStrategy) -> bool:
     try:
         return bool(strategy.needs.attention)
     except Exception:  # the checks that mix say why
+        return False
+
+
+def _moves_pixels(strategy: MixStrategy) -> bool:
+    try:
+        return rules.declared_moves_pixels(strategy)
+    except Exception:  # the check of what is declared says why
         return False
 
 
@@ -278,6 +288,10 @@ def _clean_weight_is_declared(strategy: MixStrategy) -> None:
     rules.declared_clean_weight(strategy)
 
 
+def _moves_pixels_is_declared(strategy: MixStrategy) -> None:
+    rules.declared_moves_pixels(strategy)
+
+
 # The rules of a mixed batch.
 
 
@@ -357,6 +371,47 @@ def _same_draws(trial: _Trial) -> None:
     rules.require(same, "same generator, same draws")
 
 
+def _parts_of_a_constant_add_up(trial: _Trial) -> None:
+    """Every place of a mix is filled once, whatever moved: so an object is counted once."""
+    if trial.mixed.move is None:  # mask and 1 - mask do
+        return
+    ones = torch.ones(trial.shape[0], 1, *trial.shape[-2:])
+    torch.testing.assert_close(
+        _composed(trial, ones, ones),
+        ones,
+        msg="the two parts that move gives of maps of ones must add up to 1 in every place",
+    )
+
+
+def _compose_gives_the_images(trial: _Trial) -> None:
+    """So that object masks, composed alike, are where the objects are."""
+    if trial.mixed.move is None and not _moves_pixels(trial.strategy):
+        return  # pixels_follow_mask says the same
+    images = trial.images.float()
+    tolerance = 1e-5 if trial.dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(
+        _composed(trial, images, images),
+        trial.mixed.images.float(),
+        rtol=tolerance,
+        atol=tolerance,
+        msg="compose(images, images) must be the mixed images: where pixels move, give "
+        "MixedBatch.move",
+    )
+
+
+def _composed(trial: _Trial, a: Tensor, b: Tensor) -> Tensor:
+    """What the mix makes of maps; a `move` that raises, or has no pair of maps, breaks a rule."""
+    mixed, before = trial.mixed, (a.clone(), b.clone())
+    try:
+        composed = mixed.compose(a, b)
+    except Exception as error:
+        raise AssertionError(f"move raised {error_text(error)}") from error
+    rules.require(a.equal(before[0]) and b.equal(before[1]), "move must not change its maps")
+    shape = getattr(composed, "shape", None)
+    rules.require(shape == a.shape, f"move must give two maps {tuple(a.shape)} of maps like them")
+    return composed
+
+
 def _pixels_follow_mask(trial: _Trial) -> None:
     """So that `lam`, the mean of the mask, equals A's share of the pixels."""
     mixed, images = trial.mixed, trial.images.float()
@@ -432,6 +487,7 @@ _OF_A_STRATEGY = (
     _equal_strategies_hash_alike,
     _needs_are_declared,
     _clean_weight_is_declared,
+    _moves_pixels_is_declared,
 )
 _RULES = (
     _callers_batch_unchanged,
@@ -445,6 +501,7 @@ _RULES = (
     _mask_is_float32,
     _mask_in_unit_interval,
     _mixed_has_no_gradient,
+    _parts_of_a_constant_add_up,
     _settings_stay,
     _global_generators_unused,
     _fields_stay,

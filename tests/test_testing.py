@@ -65,10 +65,12 @@ def failing(strategy, **options):
     return names
 
 
-def altering(**fields):
+def altering(moves=False, **fields):
     """A strategy class whose mixed batch has other fields, each made from (mixed, images)."""
 
     class Broken(Altered):
+        moves_pixels = moves
+
         def alter(self, mixed, images, labels):
             return replace(mixed, **{k: make(mixed, images) for k, make in fields.items()})
 
@@ -166,6 +168,23 @@ class Multiplies(NoMix):
         return MixedBatch(images=mixed, labels=labels, partner=mirrored(images), mask=mask)
 
 
+class Rolled(NoMix):
+    """A's rows one further down, which nobody is told."""
+
+    moves_pixels = True
+
+    def move(self, maps):
+        return maps.roll(1, 2), maps * 0
+
+    def mix(self, images, labels, ctx):
+        return replace(super().mix(images, labels, ctx), images=self.move(images)[0])
+
+
+class RolledAsSaid(Rolled):
+    def mix(self, images, labels, ctx):
+        return replace(super().mix(images, labels, ctx), move=self.move)
+
+
 class WrongShare(NoMix):
     def mix(self, images, labels, ctx):
         mask = ctx.mean.new_full((1, 1, 1, 1), 0.5)
@@ -203,6 +222,12 @@ CASES = {
     ),
     "relabel_changes_nothing": ChangesLabelsAfterwards,
     "attention_raises_lam": Backwards,
+    "parts_of_a_constant_add_up": altering(
+        images=lambda mixed, images: (images + 0.5 * images.flip(0)).to(images.dtype),
+        move=lambda mixed, _: lambda maps: (maps, 0.5 * maps.flip(0)),
+        moves=True,
+    ),
+    "compose_gives_the_images": Rolled,
     "pixels_follow_mask": WrongShare,
     "pixels_are_copied": Multiplies,
 }
@@ -241,6 +266,7 @@ def test_a_wrong_lam_is_named(relabel, names):
     [
         ({"needs": Needs(attention=3)}, "needs_are_declared"),
         ({"clean_weight": -1.0}, "clean_weight_is_declared"),
+        ({"moves_pixels": "yes"}, "moves_pixels_is_declared"),
     ],
 )
 def test_nonsense_that_a_strategy_says_of_itself_is_named(members, name):
@@ -307,6 +333,7 @@ def test_every_check_has_a_strategy_that_fails_it():
     seen |= {
         "needs_are_declared",
         "clean_weight_is_declared",
+        "moves_pixels_is_declared",
         "lam_in_unit_interval",
         "lam_fits_labels",
         "labels_sum_to_one",
@@ -322,7 +349,7 @@ def test_all_broken_rules_are_reported_at_once():
     with pytest.raises(AssertionError) as caught:
         check_strategy(registered(Broken))
     lines = str(caught.value).splitlines()
-    assert lines[0] == "broken fails 2 of 32 checks:"
+    assert lines[0] == "broken fails 2 of 35 checks:"
     assert lines[1] == (
         "  callers_batch_unchanged: the caller's batch must not change "
         "(4 images of 32 x 32, float32)"
@@ -369,11 +396,35 @@ def test_the_kit_leaves_torchs_generator_alone():
     assert state.equal(torch.random.get_rng_state())
 
 
-def test_moving_pixels_leaves_out_two_checks():
+def test_moving_pixels_leaves_out_checks():
     strict, lenient = (
         [check.name for check in checks(Mixup(), moves_pixels=moves)] for moves in (False, True)
     )
-    assert strict == [*lenient, "pixels_follow_mask", "pixels_are_copied"]
+    left_out = ["compose_gives_the_images", "pixels_follow_mask", "pixels_are_copied"]
+    assert strict == [*lenient, *left_out]
+    declared = [check.name for check in checks(RolledAsSaid())]
+    assert declared == [*lenient, "compose_gives_the_images"]
+
+
+@pytest.mark.parametrize("wrapper", ["{}", "transmix(base={})", "alternate(first={})"])
+def test_a_move_that_is_told_passes(wrapper):
+    registered(type("Broken", (RolledAsSaid,), {}))
+    check_strategy(create_strategy(wrapper.format("broken")))
+
+
+@pytest.mark.parametrize(
+    ("move", "message"),
+    [
+        (lambda maps: (maps.add_(1), maps), "move must not change its maps"),
+        (lambda maps: maps[:, :, :2], "move must give two maps"),
+        (lambda maps: (maps[:, :, :2], maps[:, :, :2]), "move must give two maps"),
+        (lambda maps: 1 / 0, "move raised ZeroDivisionError"),
+        ("rolled", "move must be a function of maps or None, not str"),
+    ],
+)
+def test_a_move_that_is_none_is_named(move, message):
+    with pytest.raises(AssertionError, match=message):
+        check_strategy(registered(altering(move=lambda mixed, images: move)))
 
 
 def test_pytest_names_a_case_of_every_check():
@@ -381,7 +432,7 @@ def test_pytest_names_a_case_of_every_check():
     mark = parametrize_with_checks(strategies).mark
     assert mark.name == "parametrize" and mark.args[0] == "check"
     ids = [case.id for case in mark.args[1]]
-    assert len(ids) == len(set(ids)) == 32 + 33
+    assert len(ids) == len(set(ids)) == 35 + 36
     assert {"cutmix-labels_sum_to_one", "transmix(base=mixup)-attention_raises_lam"} <= set(ids)
     assert "cutmix-attention_raises_lam" not in ids
 
@@ -410,5 +461,5 @@ def test_pytest_runs_the_cases(run_pytest):
             check()
         """
     )
-    assert "1 failed, 63 passed" in printed
+    assert "1 failed, 69 passed" in printed
     assert "test_rules[wronglam-lam_in_unit_interval]" in printed

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mixbench.data.normalisation import Normalisation
 from mixbench.data.scenes import Scene
-from mixbench.mix import MixStrategy
+from mixbench.mix import MixedBatch, MixStrategy
 from mixbench.services.context import make_context
 from mixbench.training.forward import Network
 from mixbench.training.guard import guarded
@@ -18,14 +18,14 @@ from mixbench.training.guard import guarded
 BATCH = 50  # scenes that are mixed at once
 
 
-def visible_share(mask: Tensor, objects: Tensor, partner: Tensor) -> Tensor:
-    """A's share of the object pixels that a mask leaves visible, (B,); NaN where it leaves none.
+def visible_share(mixed: MixedBatch, objects: Tensor) -> Tensor:
+    """A's share of the object pixels that a mix leaves visible, (B,); NaN where it leaves none.
 
-    mask (B or 1, 1, H or 1, W or 1) is A's share of each pixel, objects (B, 1, H, W) are 1 on the
-    object of each image.
+    objects (B, 1, H, W) are 1 on the object of each image.
     """
-    ours = (mask * objects).sum((1, 2, 3))
-    theirs = ((1 - mask) * objects[partner]).sum((1, 2, 3))
+    nothing = torch.zeros_like(objects)
+    ours = mixed.compose(objects, nothing).sum((1, 2, 3))
+    theirs = mixed.compose(nothing, objects).sum((1, 2, 3))
     return ours / (ours + theirs)
 
 
@@ -39,8 +39,9 @@ def label_error(
 ) -> float | None:
     """The mean |lam - visible share| of a strategy over scenes, in percent points.
 
-    None where it moves pixels, so that the mask does not say what is visible. The last batch may be
-    smaller; a single scene has no partner and is left out. ValueError for fewer than two scenes.
+    None where its pixels are not those that `compose` says, so that nobody knows what is visible.
+    The last batch may be smaller; a single scene has no partner and is left out. ValueError for
+    fewer than two scenes.
     Source: the paper's first figure shows that area and content disagree; the measure is ours.
     """
     if len(scenes) < 2:
@@ -63,12 +64,11 @@ def label_error(
             std=normalisation.std,
         )
         mixed = strategy.mix(images, labels, ctx)
-        seen = mixed.mask * images + (1 - mixed.mask) * images[mixed.partner]
-        if not torch.allclose(seen, mixed.images, atol=1e-4):
+        if not torch.allclose(mixed.compose(images, images), mixed.images, atol=1e-4):
             return None
         with network:
             lam = strategy.relabel(mixed, network(mixed.images))
-        errors.append((lam - visible_share(mixed.mask, objects, mixed.partner)).abs())
+        errors.append((lam - visible_share(mixed, objects)).abs())
     return 100 * float(torch.cat(errors).nanmean())
 
 

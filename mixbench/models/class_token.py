@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+# tlalign is made of rollout, and takes no other attention
+FOR_TLALIGN = ", and mixpro or transmix in place of tlalign"
+
+
 class NoClassAttention(ValueError):
     """The model has no class token whose attention could weigh the labels."""
 
@@ -55,14 +59,14 @@ def rollout_modules(model: Any) -> list[nn.Module]:
     if hasattr(model, "embeddings"):
         raise ValueError(
             f"attention=rollout knows timm's plain blocks, and {model_name(model)} is Hugging "
-            f"Face's: choose attention=last or a block from 1 to {len(modules)}"
+            f"Face's: choose attention=last or a block from 1 to {len(modules)}{FOR_TLALIGN}"
         )
     blocks, count = getattr(model, "blocks", ()), len(modules)
     if len(blocks) != count or any(type(module) is not Attention for module in modules):
         raise ValueError(
             "attention=rollout multiplies the attention of all blocks, and the class token of "
             f"{model_name(model)} is in its last {count} alone: choose attention=last or a "
-            f"block from 1 to {count}"
+            f"block from 1 to {count}{FOR_TLALIGN}"
         )
     unknown = {type(block) for block in blocks} - {Block, ResPostBlock}
     forward = type(model).forward_features
@@ -70,7 +74,7 @@ def rollout_modules(model: Any) -> list[nn.Module]:
         name = unknown.pop().__name__ if unknown else "forward_features"
         raise ValueError(
             f"attention=rollout knows how timm's plain blocks follow each other, and "
-            f"{model_name(model)} has its own {name}: choose attention=last"
+            f"{model_name(model)} has its own {name}: choose attention=last{FOR_TLALIGN}"
         )
     return modules
 
@@ -178,6 +182,11 @@ def patch_embedding(model: Any) -> Any:
     if hasattr(model, "embeddings"):  # Hugging Face's
         return model.embeddings.patch_embeddings
     return model.patch_embed if hasattr(model, "patch_embed") else model.patch_embed1
+
+
+def patch_grid(model: Any, height: int, width: int) -> tuple[int, int] | None:
+    """The grid of a model whose class token sees patches, (rows, columns); None for another."""
+    return attention_grid(model, height, width) if class_attention_of(model) else None
 
 
 def attention_grid(model: Any, height: int, width: int) -> tuple[int, int]:

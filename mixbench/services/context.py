@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mixbench.data.normalisation import Normalisation
 from mixbench.mix import MixContext, MixStrategy, step_rng
+from mixbench.models.class_token import patch_grid
 from mixbench.services.gradient import input_gradient
 
 
@@ -52,6 +53,7 @@ def make_context(
         pixels=pixels,
         input_gradient=gradient,
         features=features,
+        grid=patch_grid(model, *images.shape[-2:]),
         progress=progress,
         compile=compile,
     )

@@ -40,6 +40,10 @@ class Alternate(MixStrategy):
             + (1 - self.switch_prob) * self.second.clean_weight
         )
 
+    @property
+    def moves_pixels(self) -> bool:
+        return self.first.moves_pixels or self.second.moves_pixels
+
     def mix(self, images: Tensor, labels: Tensor, ctx: MixContext) -> MixedBatch:
         drawn = self.first if uniform(ctx.rng) < self.switch_prob else self.second
         mixed = drawn.mix(images, labels, ctx)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mixbench.mix import (
@@ -15,6 +16,7 @@ from mixbench.mix import (
     beta,
     blend,
     mirrored,
+    parts_of_mix,
     randint,
     send,
     uniform,
@@ -59,16 +61,17 @@ def block_numbers(height: int, width: int, neigh_size: int) -> list[int]:
 
 def compose_blocks(
     ours: Tensor, theirs: Tensor, mask: Tensor, saliency: Tensor, eps: float | None
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Images (B, C, H, W) blended by the shares `mask` of blocks, and their mask, (B, 1, H, W).
 
     mask and the saliency of `ours` are (B, n, n). With eps each side's salient blocks move where
-    they show.
+    they show, and the source of each block of both sides comes third, (2 * B, n * n) int64.
     """
     import torch
 
     from mixbench.puzzle.transport import move_blocks, transport
 
+    sources = None
     if eps is not None:  # both sides at once: half the launches on a GPU
         sources = transport(
             torch.cat((mask, 1 - mask)), torch.cat((saliency, saliency.flip(0))), eps
@@ -77,7 +80,18 @@ def compose_blocks(
         ours, theirs = move_blocks(ours, our_source), move_blocks(theirs, their_source)
     n, (height, width) = mask.shape[1], ours.shape[-2:]
     mask = mask.repeat_interleave(height // n, 1).repeat_interleave(width // n, 2)[:, None]
-    return blend(ours, theirs, mask), mask
+    return blend(ours, theirs, mask), mask, sources
+
+
+def transported(sources: Tensor, mask: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
+    """A's and B's parts of mixed maps whose blocks moved as the images' did, (B, C, H, W) each.
+
+    sources and the mask (B, 1, H, W) are compose_blocks's.
+    """
+    from mixbench.puzzle.transport import move_blocks
+
+    ours, theirs = sources.chunk(2)
+    return parts_of_mix(move_blocks(maps, ours), move_blocks(maps.flip(0), theirs), mask)
 
 
 @register_strategy("puzzlemix")
@@ -120,6 +134,10 @@ class PuzzleMix(MixStrategy):
     def clean_weight(self) -> float:
         return self.clean_lam
 
+    @property
+    def moves_pixels(self) -> bool:
+        return self.transport or self.adv_p > 0
+
     def mix(self, images: Tensor, labels: Tensor, ctx: MixContext) -> MixedBatch:
         from mixbench.puzzle.energy import block_saliency, mask_energy
         from mixbench.puzzle.mask import solve_mask
@@ -156,8 +174,14 @@ class PuzzleMix(MixStrategy):
         )
         mask = 1 - solve_mask(*terms)[0].float() / (self.num_labels - 1)  # (B, n, n) share of A
         eps = self.transport_eps if self.transport else None
-        mixed, mask = ctx.tensor_half(compose_blocks)(ours, theirs, mask, saliency, eps)
-        return MixedBatch(images=mixed, labels=labels, partner=mirrored(images), mask=mask)
+        mixed, mask, sources = ctx.tensor_half(compose_blocks)(ours, theirs, mask, saliency, eps)
+        return MixedBatch(
+            images=mixed,
+            labels=labels,
+            partner=mirrored(images),
+            mask=mask,
+            move=None if sources is None else partial(transported, sources, mask),
+        )
 
     def _perturb(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mixbench.mix import (
@@ -59,6 +60,8 @@ class ResizeMix(MixStrategy):
     image, by nearest pixels. The partner is the mirrored batch, not a permutation.
     """
 
+    moves_pixels = True  # B's, which `move` tells
+
     min_scale: float = parameter(0.1, above=0, at_most=1)
     max_scale: float = parameter(0.8, above=0, at_most=1)
 
@@ -81,4 +84,5 @@ class ResizeMix(MixStrategy):
             labels=labels,
             partner=mirrored(images),
             mask=box_mask([box], images),
+            move=partial(moved, box),
         )

@@ -50,6 +50,13 @@ def attention_lam(
     return shown / (shown + pasted)
 
 
+def unless_blind(mixed: MixedBatch, lam: Tensor) -> Tensor:
+    """`lam` (B,) in [0, 1], and the area where the mask is constant or lam is not finite, (B,)."""
+    lam = lam.clamp(0, 1)
+    constant = mixed.mask.amin((1, 2, 3)) == mixed.mask.amax((1, 2, 3))
+    return mixed.lam.where(constant | ~lam.isfinite(), lam)
+
+
 @register_strategy("transmix")
 @dataclass(frozen=True)
 class TransMix(MixStrategy):
@@ -78,6 +85,10 @@ class TransMix(MixStrategy):
     def clean_weight(self) -> float:
         return self.base.clean_weight
 
+    @property
+    def moves_pixels(self) -> bool:
+        return self.base.moves_pixels
+
     def mix(self, images: Tensor, labels: Tensor, ctx: MixContext) -> MixedBatch:
         return self.base.mix(images, labels, ctx)
 
@@ -88,6 +99,4 @@ class TransMix(MixStrategy):
             )
         area = mixed.lam
         lam = attention_lam(mixed.mask, output.attn, self.downsample, self.renormalise)
-        lam = (area + self.attention_weight * (lam - area)).clamp(0, 1)
-        constant = mixed.mask.amin((1, 2, 3)) == mixed.mask.amax((1, 2, 3))
-        return area.where(constant | ~lam.isfinite(), lam)
+        return unless_blind(mixed, area + self.attention_weight * (lam - area))

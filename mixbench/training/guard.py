@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -67,6 +68,8 @@ class Guarded(MixStrategy):
             self._needs = rules.declared_needs(strategy)
         with held("clean_weight"):
             self._clean_weight = rules.declared_clean_weight(strategy)
+        with held("moves_pixels"):
+            self._moves_pixels = rules.declared_moves_pixels(strategy)
         self._name = " and ".join(map(strategy_spec, outsiders(strategy)))
         with held("a copy"):
             self._strategy = copy.deepcopy(strategy)
@@ -82,6 +85,10 @@ class Guarded(MixStrategy):
     def clean_weight(self) -> float:
         return self._clean_weight
 
+    @property
+    def moves_pixels(self) -> bool:
+        return self._moves_pixels
+
     def mix(self, images: Tensor, labels: Tensor, ctx: MixContext) -> MixedBatch:
         copies = images.clone(), labels.clone()
         ctx = replace(ctx, mean=ctx.mean.clone(), std=ctx.std.clone())
@@ -90,6 +97,8 @@ class Guarded(MixStrategy):
             mixed = self._strategy.mix(*copies, ctx)
         lent.stays("mix")
         rules.shapes_of_mixed(mixed, images, labels)
+        if mixed.move is not None:
+            mixed = replace(mixed, move=partial(_moved, mixed.move))
         if images.device.type == "cpu" or self._looks:
             self._looks = max(self._looks - 1, 0)
             rules.values_of_mixed(mixed, images, labels)
@@ -126,6 +135,15 @@ class Guarded(MixStrategy):
                 "depends on who else takes part and on --resume: draw from ctx.rng"
             )
         rules.fields_stay(self._strategy, self._fields, method)
+
+
+def _moved(move: Callable[[Tensor], tuple[Tensor, Tensor]], maps: Tensor) -> tuple[Tensor, Tensor]:
+    """A's and B's parts of a copy of maps by a strategy's `move`; BrokenRule for anything else."""
+    with held("move"):
+        parts = move(maps.clone())
+    shapes = [getattr(part, "shape", None) for part in parts]
+    rules.require(shapes == [maps.shape] * 2, f"move must give two maps {tuple(maps.shape)}")
+    return parts
 
 
 def _without_a_look(mixed: MixedBatch, labels: Tensor) -> MixedBatch:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mixbench import ModelOutput, create_strategy, make_context
+from mixbench import MixedBatch, ModelOutput, create_strategy, make_context
 from mixbench.data.normalisation import Normalisation
 from mixbench.data.scenes import draw_scene
 from mixbench.evaluations.label_error import label_error, visible_share
@@ -32,19 +32,24 @@ def scenes(count):
     return [draw_scene(0, index, 32) for index in range(count)]
 
 
+def under(mask, move=None):
+    """Two images of 2 x 4 pixels, each the other's partner."""
+    images, labels = torch.zeros(2, 3, 2, 4), torch.tensor([0, 1])
+    return MixedBatch(images=images, labels=labels, partner=labels.flip(0), mask=mask, move=move)
+
+
 def test_visible_share_by_hand():
     objects = torch.zeros(2, 1, 2, 4)
     objects[0, 0, 0, :3] = 1  # 3 pixels in the upper row
     objects[1, 0, :, 3] = 1  # 2 pixels in the last column
     left = torch.zeros(1, 1, 1, 4)
     left[..., :2] = 1  # A on the left half
-    assert visible_share(left, objects, torch.tensor([1, 0])).tolist() == pytest.approx(
-        [2 / 4, 0 / 1]
-    )
-    assert visible_share(
-        torch.full((1, 1, 1, 1), 0.25), objects, torch.tensor([1, 0])
-    ).tolist() == pytest.approx([0.75 / 2.25, 0.5 / 2.75])
-    assert visible_share(torch.ones(1, 1, 1, 1), objects * 0, torch.tensor([1, 0])).isnan().all()
+    assert visible_share(under(left), objects).tolist() == pytest.approx([2 / 4, 0 / 1])
+    quarter = under(torch.full((1, 1, 1, 1), 0.25))
+    assert visible_share(quarter, objects).tolist() == pytest.approx([0.75 / 2.25, 0.5 / 2.75])
+    assert visible_share(quarter, objects * 0).isnan().all()
+    turned = under(left, move=lambda maps: (left * maps.flip(3), (1 - left) * maps.flip(0)))
+    assert visible_share(turned, objects).tolist() == pytest.approx([1 / 3, 2 / 3])
 
 
 def test_error_by_strategy():
@@ -99,6 +104,11 @@ def test_every_scene_counts_whatever_their_number():
         label_error(mixup, network(), drawn[:1], HALF)
 
 
-def test_strategies_that_move_pixels_have_none():
-    moving = create_strategy("puzzlemix(transport_eps=0.0)")
-    assert label_error(moving, network(), scenes(50), HALF) is None
+def test_strategies_that_move_pixels_and_say_where_have_one():
+    moving = create_strategy("puzzlemix(beta=0, eta=0, transport_eps=0)")
+    assert 0 < label_error(moving, network(), scenes(50), HALF) < 50
+
+
+def test_strategies_that_change_pixels_have_none():
+    changing = create_strategy("puzzlemix(adv_p=1.0)")
+    assert label_error(changing, network(), scenes(50), HALF) is None

@@ -1,8 +1,10 @@
 """The context of a mix has what the strategy needs, and nothing else."""
 
 import pytest
+import timm
 import torch
 
+import mixbench.models.pvt  # noqa: F401  registers pvt_tiny
 from mixbench import create_strategy, make_context
 from mixbench.data.normalisation import Normalisation
 from mixbench.services.gradient import input_gradient
@@ -50,3 +52,25 @@ def test_the_input_gradient_is_the_models(amp):
 def test_services_that_are_not_needed_are_absent():
     ctx = context("cutmix", normalised(noise((8, 8))))
     assert ctx.pixels is ctx.features is ctx.input_gradient is None
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "size", "grid"),
+    [
+        ("vit_tiny_patch16_224", {"img_size": (32, 48), "patch_size": 8}, (32, 48), (4, 6)),
+        ("deit_tiny_distilled_patch16_224", {"img_size": 64}, (64, 64), (4, 4)),
+        ("cait_xxs24_224", {"img_size": 32}, (32, 32), (2, 2)),
+        ("pvt_tiny", {}, (224, 224), (7, 7)),
+        ("resnet10t", {}, (32, 32), None),
+        ("vit_base_patch16_rope_224", {}, (224, 224), None),  # its mean is classified
+    ],
+)
+def test_the_grid_is_that_of_the_patches(name, fields, size, grid):
+    with torch.device("meta"):
+        model = timm.create_model(name, **fields)
+    images = torch.zeros(2, 3, *size)
+    assert context("cutmix", images, model=model).grid == grid
+
+
+def test_a_model_without_patches_has_no_grid():
+    assert context("cutmix", torch.zeros(2, 3, 8, 8)).grid is None

@@ -62,6 +62,10 @@ PARAMETERS = {  # of each the values that make sense by its paper, and values th
     "transmix attention": ([1, 12, "last", "rollout"], [0, -1, 1.5, 10**6]),
     "transmix downsample": (["nearest", "area"], ["bicubic", 1]),
     "transmix renormalise": SWITCH,
+    "tlalign base": STRATEGY,
+    "mixpro base": STRATEGY,
+    "mixpro attention": ([1, 12, "last", "rollout"], [0, -1, 1.5, 10**6]),
+    "regmixup alpha": POSITIVE,
 }
 NEVER = [math.nan, math.inf, -math.inf, 10**400, -(10**400), None, "", " ", "a\0b", [1], (1,), 1j]
 BARE = {float: [True, "x", "1"], int: [True, "x", "1"], bool: [0, 1, "true", 0.5], str: [True, 0]}

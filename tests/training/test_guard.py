@@ -14,6 +14,7 @@ from mixbench.data.datasets import open_data
 from mixbench.mix import MixContext, MixedBatch, ModelOutput, mirrored, step_rng
 from mixbench.recipe import load_recipe
 from mixbench.registry import BUILTIN
+from mixbench.rules import BrokenRule
 from mixbench.runtime import Runtime
 from mixbench.settings import SETTINGS, settings
 from mixbench.strategies.cutmix import CutMix
@@ -499,6 +500,23 @@ def test_labels_errors_pictures_and_speeds_hold_it_too(tiny, tmp_path):
     recipe = replace(tiny[0], speed_model="test_vit", speed_image_size=160, speed_batch_size=2)
     rows = {row.strategy: row for row in measure([strategy], recipe, 1, Runtime(device=CPU))}
     assert "in place" in rows["odd"].status and rows["cutmix"].status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("move", "message"),
+    [
+        (raising(SystemExit(3)), "move must not end the program: SystemExit: 3"),
+        (lambda maps: (maps.add_(1), maps[:1]), r"move must give two maps \(4, 1, 8, 8\)"),
+        (lambda maps: maps, r"move must give two maps \(4, 1, 8, 8\)"),
+    ],
+)
+def test_a_move_that_breaks_a_rule_is_held_when_it_is_used(move, message):
+    strategy = registered(odd=part(move=lambda mixed: move))()
+    mixed = guarded(strategy).mix(torch.randn(4, 3, 8, 8), torch.arange(4), context())
+    maps = torch.zeros(4, 1, 8, 8)
+    with pytest.raises(BrokenRule, match=message):
+        mixed.compose(maps, maps)
+    assert not maps.any()
 
 
 def test_mixup_stays_without_copies(tiny):
