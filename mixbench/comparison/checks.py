@@ -23,7 +23,7 @@ from mixbench.services.attention import attention_tap
 from mixbench.training.batches import check_division
 from mixbench.training.estimate import remark_on_memory
 from mixbench.training.guard import needs_of
-from mixbench.training.optim import check_optimizer
+from mixbench.training.optim import build_optimizer, check_optimizer
 from mixbench.watch import process_count
 
 RANDOM = "training starts from random weights: --init and --pretrained name others"
@@ -73,6 +73,8 @@ def prepare(plan: Plan, data: Data, runtime: Runtime) -> Data:
         if runtime.first and not data.drawn:
             check_headers(data.val)
         check_attention(strategies, recipe, classes, runtime.device)
+        if recipe.layer_decay is not None:  # whether the network has layers that timm knows
+            build_optimizer(recipe_model(recipe, classes, 0), recipe)
         remark_start(recipe, data, runtime)
     if plan.times and not (plan.trains and recipe.timed == recipe):
         check_attention(strategies, recipe.timed, timed_classes(recipe, classes), runtime.device)
