@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
@@ -20,7 +21,7 @@ from mixbench.comparison.screen import Screen
 from mixbench.comparison.seeds import seed_remark
 from mixbench.comparison.timing import look_closer, time_strategies
 from mixbench.data.sources import Data
-from mixbench.errors import STAYS
+from mixbench.errors import STAYS, sentence
 from mixbench.recipe import Recipe
 from mixbench.runs.directory import RunDirectory
 from mixbench.runtime import Runtime, choose_device
@@ -92,6 +93,8 @@ def rehearse(plan: Plan, data: Data) -> int:
     lines = [*description(plan, data), *said, *sentences(cost, plan, device), *failures]
     if os.environ.get("RANK", "0") == "0":
         print("\n".join(map(visible, lines)))
+        if failures:
+            print(sentence(f"error: would fail: {'; '.join(failures)}"), file=sys.stderr)
     return 1 if failures else 0
 
 

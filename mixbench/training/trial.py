@@ -30,9 +30,9 @@ from mixbench.training.evaluate import evaluate
 from mixbench.training.learner import Learner, prepare
 from mixbench.training.objective import compose
 
-PROBE = 16  # images at most of a first step on a CPU, which warms up
+PROBE = 4  # images at most of a first step on a CPU, which warms up
 CPU_TRIAL = 64  # images at most there: a large mixing group would take minutes
-SLOW = 1.0  # seconds from which a first step is its own measurement
+SLOW = 0.5  # seconds from which a first step is its own measurement
 TRIALS = 5  # steps of each kind at most, of which the median counts
 SAMPLES = 64  # images that are loaded
 
@@ -178,7 +178,11 @@ def _seconds_of(
     first = seconds_of(step, runtime.device)
     if first > SLOW and cpu and not recipe.compile:
         return first * wanted / count
-    count, step = steps(min(wanted, CPU_TRIAL) if cpu else wanted)
+    if cpu:  # as many images as about half a second allows, now that the first step has warmed up
+        room = int(count * SLOW / max(seconds_of(step, runtime.device), 1e-9))
+        count, step = steps(min(wanted, CPU_TRIAL, max(count, room)))
+    else:
+        count, step = steps(wanted)
     times: list[float] = []
     while not times or (len(times) < TRIALS and sum(times) < SLOW):
         times.append(seconds_of(step, runtime.device))

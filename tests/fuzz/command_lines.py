@@ -233,7 +233,8 @@ def _relations() -> list[Case]:
         ("--mode", "speed", "--rounds", "2"),
     ]
     cases = [Case((*argv, *dry), REFUSE, (name,), files=meet) for argv, name in wrong]
-    return cases + [Case((*argv, *dry), ACCEPT, files=meet) for argv in right]
+    # a dry run of DeiT-S at 224 px tries steps of its own size
+    return cases + [Case((*argv, *dry), ACCEPT, files=meet, limit=90) for argv in right]
 
 
 def meet(folder: Path) -> None:

@@ -11,7 +11,10 @@ RIGHT = {
     "cutmix(per_sample=true)": "cutmix(per_sample=True)",
     "cutmix(per_sample=True)": "cutmix(per_sample=True)",
     "cutmix(alpha=1e-1)": "cutmix(alpha=0.1)",
-    "attentivecutmix(k=3)": "attentivecutmix(k=3)",
+    # a network that a package brings: others are fetched
+    "attentivecutmix(k=3, network=efficientnet_lite0)": (
+        "attentivecutmix(k=3, network=efficientnet_lite0)"
+    ),
     "transmix(attention_weight=1.0)": "transmix(attention_weight=1.0)",
     "transmix(base=mixup)": "transmix(base=mixup)",
     "transmix(base=cutmix)": "transmix",
