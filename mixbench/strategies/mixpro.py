@@ -8,10 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mixbench.mix import MixContext, MixedBatch, MixStrategy, ModelOutput, Needs, soft_targets
+from mixbench.mix import MixedBatch, MixStrategy, ModelOutput, soft_targets
 from mixbench.registry import register_strategy
+from mixbench.strategies.label_rule import LabelRule
 from mixbench.strategies.maskmix import MaskMix
-from mixbench.strategies.transmix import attention_lam, unless_blind
+from mixbench.strategies.transmix import attention_lam
 from mixbench.values import check_parameters, parameter
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def progressive_lam(mixed: MixedBatch, attn: Tensor, logits: Tensor) -> Tensor:
 
 @register_strategy("mixpro")
 @dataclass(frozen=True)
-class MixPro(MixStrategy):
+class MixPro(LabelRule):
     """The pixels of `base`, and a label that trusts attention as far as the prediction is right.
 
     Over a constant mask (Mixup) it changes nothing. An image whose attention or prediction is not
@@ -51,23 +52,8 @@ class MixPro(MixStrategy):
         self.needs  # noqa: B018  two different attentions are refused here, not at the first step
 
     @property
-    def needs(self) -> Needs:
-        return Needs(attention=str(self.attention)) | self.base.needs
+    def attended(self) -> str:
+        return str(self.attention)
 
-    @property
-    def clean_weight(self) -> float:
-        return self.base.clean_weight
-
-    @property
-    def moves_pixels(self) -> bool:
-        return self.base.moves_pixels
-
-    def mix(self, images: Tensor, labels: Tensor, ctx: MixContext) -> MixedBatch:
-        return self.base.mix(images, labels, ctx)
-
-    def relabel(self, mixed: MixedBatch, output: ModelOutput) -> Tensor:
-        if output.attn is None:
-            raise ValueError(
-                "mixpro needs ModelOutput.attn: run the model inside mixbench.attention_tap"
-            )
-        return unless_blind(mixed, progressive_lam(mixed, output.attn, output.logits))
+    def share(self, mixed: MixedBatch, output: ModelOutput, attn: Tensor) -> Tensor:
+        return progressive_lam(mixed, attn, output.logits)

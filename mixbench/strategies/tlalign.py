@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mixbench.mix import MixContext, MixedBatch, MixStrategy, ModelOutput, Needs
+from mixbench.mix import MixedBatch, MixStrategy, ModelOutput
 from mixbench.registry import register_strategy
 from mixbench.strategies.cutmix import CutMix
-from mixbench.strategies.transmix import downsample_mask, unless_blind
+from mixbench.strategies.label_rule import LabelRule
+from mixbench.strategies.transmix import downsample_mask
 from mixbench.values import check_parameters, parameter
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def aligned_lam(mask: Tensor, attn: Tensor, area: Tensor) -> Tensor:
 
 @register_strategy("tlalign")
 @dataclass(frozen=True)
-class TLAlign(MixStrategy):
+class TLAlign(LabelRule):
     """The pixels of `base`, and labels that went through all blocks as the tokens did.
 
     Over a constant mask (Mixup) it changes nothing. An image whose attention is not finite keeps
@@ -45,24 +46,8 @@ class TLAlign(MixStrategy):
         self.needs  # noqa: B018  two different attentions are refused here, not at the first step
 
     @property
-    def needs(self) -> Needs:
-        return Needs(attention="rollout") | self.base.needs
+    def attended(self) -> str:
+        return "rollout"
 
-    @property
-    def clean_weight(self) -> float:
-        return self.base.clean_weight
-
-    @property
-    def moves_pixels(self) -> bool:
-        return self.base.moves_pixels
-
-    def mix(self, images: Tensor, labels: Tensor, ctx: MixContext) -> MixedBatch:
-        return self.base.mix(images, labels, ctx)
-
-    def relabel(self, mixed: MixedBatch, output: ModelOutput) -> Tensor:
-        if output.attn is None:
-            raise ValueError(
-                "tlalign needs ModelOutput.attn: run the model inside "
-                "mixbench.attention_tap(model, 'rollout')"
-            )
-        return unless_blind(mixed, aligned_lam(mixed.mask, output.attn, mixed.lam))
+    def share(self, mixed: MixedBatch, output: ModelOutput, attn: Tensor) -> Tensor:
+        return aligned_lam(mixed.mask, attn, mixed.lam)

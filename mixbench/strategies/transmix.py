@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mixbench.mix import MixContext, MixedBatch, MixStrategy, ModelOutput, Needs
+from mixbench.mix import MixedBatch, MixStrategy, ModelOutput
 from mixbench.registry import register_strategy
 from mixbench.strategies.cutmix import CutMix
+from mixbench.strategies.label_rule import LabelRule
 from mixbench.values import check_parameters, parameter
 
 if TYPE_CHECKING:
@@ -50,16 +51,9 @@ def attention_lam(
     return shown / (shown + pasted)
 
 
-def unless_blind(mixed: MixedBatch, lam: Tensor) -> Tensor:
-    """`lam` (B,) in [0, 1], and the area where the mask is constant or lam is not finite, (B,)."""
-    lam = lam.clamp(0, 1)
-    constant = mixed.mask.amin((1, 2, 3)) == mixed.mask.amax((1, 2, 3))
-    return mixed.lam.where(constant | ~lam.isfinite(), lam)
-
-
 @register_strategy("transmix")
 @dataclass(frozen=True)
-class TransMix(MixStrategy):
+class TransMix(LabelRule):
     """The pixels of `base`, and lam = (1 - attention_weight) * area + attention_weight * attention.
 
     attention_weight 0.5 is the paper's section 4.1 and the released code, 1 is equation 7. Over a
@@ -78,25 +72,10 @@ class TransMix(MixStrategy):
         self.needs  # noqa: B018  two different attentions are refused here, not at the first step
 
     @property
-    def needs(self) -> Needs:
-        return Needs(attention=str(self.attention)) | self.base.needs
+    def attended(self) -> str:
+        return str(self.attention)
 
-    @property
-    def clean_weight(self) -> float:
-        return self.base.clean_weight
-
-    @property
-    def moves_pixels(self) -> bool:
-        return self.base.moves_pixels
-
-    def mix(self, images: Tensor, labels: Tensor, ctx: MixContext) -> MixedBatch:
-        return self.base.mix(images, labels, ctx)
-
-    def relabel(self, mixed: MixedBatch, output: ModelOutput) -> Tensor:
-        if output.attn is None:
-            raise ValueError(
-                "transmix needs ModelOutput.attn: run the model inside mixbench.attention_tap"
-            )
+    def share(self, mixed: MixedBatch, output: ModelOutput, attn: Tensor) -> Tensor:
         area = mixed.lam
-        lam = attention_lam(mixed.mask, output.attn, self.downsample, self.renormalise)
-        return unless_blind(mixed, area + self.attention_weight * (lam - area))
+        lam = attention_lam(mixed.mask, attn, self.downsample, self.renormalise)
+        return area + self.attention_weight * (lam - area)
