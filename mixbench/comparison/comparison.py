@@ -65,8 +65,9 @@ def compare(plan: Plan, data: Data, runtime: Runtime, screen: Screen) -> int:
     if hopeless:
         runtime.say(hopeless)
     with begun():
-        for sentence in sentences(expected_cost(plan, data, digits, runtime), plan, runtime.device):
-            runtime.say(sentence)
+        cost = expected_cost(plan, data, digits, runtime)
+        for line in sentences(cost, plan, runtime.device):
+            runtime.say(line)
         measure(plan, data, digits, results, runtime, screen)
     if runtime.first:
         results.show(runtime, screen)

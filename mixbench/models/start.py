@@ -126,13 +126,11 @@ def remarks(recipe: Recipe, classes: Sequence[str]) -> list[str]:
 
     ValueError as of `start_model`.
     """
-    if recipe.init is not None:
-        own = preprocessing(weights_of(recipe.init), recipe.model)
-    elif recipe.pretrained:
-        own = _timms_preprocessing(recipe.model)
-    else:
+    checkpoint = _start_weights(recipe)
+    if checkpoint is None:
         return []
-    source: Any = start_model(recipe, classes, 0).weights_source
+    own = preprocessing(checkpoint, recipe.model)
+    source: Any = _with_weights(recipe, classes, 0, checkpoint).weights_source
     head = "with its classifier" if source.head == "loaded" else "with a new classifier"
     file = f"SHA-256 {source.sha256[:16]}..., " if source.sha256 else ""
     average = "its averaged weights, " if source.weights == "ema" else ""
@@ -165,28 +163,42 @@ def start_model(recipe: Recipe, classes: Sequence[str], seed: int) -> nn.Module:
     the seed. The weights' own classifier stays where they are of these classes: by name where the
     file has names, else as many. ValueError where the weights cannot be had or do not fit.
     """
-    model: Any = recipe_model(recipe, len(classes), seed)
-    if recipe.init is not None:
-        checkpoint = weights_of(recipe.init)
-        if recipe.init_sha256 not in (None, checkpoint.sha256):
-            raise ValueError(
-                f"init {shown(recipe.init)} has SHA-256 {checkpoint.sha256[:16]}..., and "
-                f"{str(recipe.init_sha256)[:16]}... is asked for: it was changed, or "
-                "init_sha256 is wrong"
-            )
-        names = checkpoint.content.get("classes")
-        same = not isinstance(names, list) or names == list(classes)
-        fill(model, checkpoint, "auto", len(classes), keep_head=same)
-        broken = [name for name, value in model.state_dict().items() if not value.isfinite().all()]
-        if broken:
-            raise ValueError(
-                f"init {shown(recipe.init)} holds numbers that are not finite, as in {broken[0]}: "
-                "it comes of a training that diverged"
-            )
-        return model
+    return _with_weights(recipe, classes, seed, _start_weights(recipe))
+
+
+def _start_weights(recipe: Recipe) -> Checkpoint | None:
+    """The weights that a recipe names, None where it names none."""
     if recipe.pretrained:
-        return fill(model, timms_checkpoint(recipe.model), "auto", len(classes))
-    model.weights_source = WeightsSource("random", head="new")
+        return timms_checkpoint(recipe.model)
+    if recipe.init is None:
+        return None
+    checkpoint = weights_of(recipe.init)
+    if recipe.init_sha256 not in (None, checkpoint.sha256):
+        raise ValueError(
+            f"init {shown(recipe.init)} has SHA-256 {checkpoint.sha256[:16]}..., and "
+            f"{str(recipe.init_sha256)[:16]}... is asked for: it was changed, or "
+            "init_sha256 is wrong"
+        )
+    return checkpoint
+
+
+def _with_weights(
+    recipe: Recipe, classes: Sequence[str], seed: int, checkpoint: Checkpoint | None
+) -> nn.Module:
+    """As `start_model`, with weights that were read."""
+    model: Any = recipe_model(recipe, len(classes), seed)
+    if checkpoint is None:
+        model.weights_source = WeightsSource("random", head="new")
+        return model
+    names = checkpoint.content.get("classes")
+    same = not isinstance(names, list) or names == list(classes)
+    fill(model, checkpoint, "auto", len(classes), keep_head=same)
+    broken = [name for name, value in model.state_dict().items() if not value.isfinite().all()]
+    if broken:
+        raise ValueError(
+            f"init {shown(recipe.init or str(checkpoint.path))} holds numbers that are not finite, as in "
+            f"{broken[0]}: it comes of a training that diverged"
+        )
     return model
 
 
