@@ -196,8 +196,8 @@ def _with_weights(
     broken = [name for name, value in model.state_dict().items() if not value.isfinite().all()]
     if broken:
         raise ValueError(
-            f"init {shown(recipe.init or str(checkpoint.path))} holds numbers that are not finite, as in "
-            f"{broken[0]}: it comes of a training that diverged"
+            f"init {shown(recipe.init or str(checkpoint.path))} holds numbers that are not finite, "
+            f"as in {broken[0]}: it comes of a training that diverged"
         )
     return model
 
