@@ -167,8 +167,9 @@ def check_early(plan: Plan) -> None:
     """ValueError for what is wrong with a plan's folders before its images are listed."""
     if plan.data is not None:
         check_splits(plan.data)
+        out = Path(os.path.realpath(plan.out))  # resolve() raises at a loop of links
         for split in (plan.data / name for name in ("train", "val")):
-            if plan.out.resolve().is_relative_to(split.resolve()):
+            if out.is_relative_to(os.path.realpath(split)):
                 raise ValueError(
                     f"--out {plan.out} lies in {split}, whose folders are classes: choose another "
                     "--out"

@@ -143,7 +143,7 @@ def _of_run(path: Path, out: Path) -> bool:
 
 def _plain(path: Path) -> tuple[str, ...]:
     """The parts of a path without links and `..`, alike where a system knows no case."""
-    return tuple(part.casefold() for part in path.resolve().parts)
+    return tuple(part.casefold() for part in Path(os.path.realpath(path)).parts)
 
 
 def _same(first: Path, second: Path) -> bool:

@@ -471,6 +471,11 @@ def test_what_is_refused_leaves_no_directory(tmp_path, capsys, photographs):
         assert main([*command, "--out", str(data / place)]) == 2
         assert "whose folders are classes: choose another --out" in capsys.readouterr().err
     assert sorted(path.name for path in (data / "train").iterdir()) == ["a", "b"]
+    (tmp_path / "loop").symlink_to("loop")
+    for place in ("loop", "loop/x"):
+        assert main([*command, "--out", str(tmp_path / place)]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: cannot write to") and "loop" in error
 
 
 def test_the_command_is_recorded_as_it_was_typed(tmp_path, capsys):
