@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     from torch import nn
@@ -184,9 +185,20 @@ def patch_embedding(model: Any) -> Any:
     return model.patch_embed if hasattr(model, "patch_embed") else model.patch_embed1
 
 
+# by model and image size: asked for in every step, and a search through the model's modules
+_grids: WeakKeyDictionary[Any, dict[tuple[int, int], Any]] = WeakKeyDictionary()
+
+
 def patch_grid(model: Any, height: int, width: int) -> tuple[int, int] | None:
     """The grid of a model whose class token sees patches, (rows, columns); None for another."""
-    return attention_grid(model, height, width) if class_attention_of(model) else None
+    try:
+        known = _grids.setdefault(model, {})
+    except TypeError:  # neither hashed nor referred to weakly: looked through each time
+        known = {}
+    if (height, width) not in known:
+        seen = class_attention_of(model)
+        known[height, width] = attention_grid(model, height, width) if seen else None
+    return known[height, width]
 
 
 def attention_grid(model: Any, height: int, width: int) -> tuple[int, int]:

@@ -7,6 +7,7 @@ import torch
 import mixbench.models.pvt  # noqa: F401  registers pvt_tiny
 from mixbench import create_strategy, make_context
 from mixbench.data.normalisation import Normalisation
+from mixbench.models import class_token
 from mixbench.services.gradient import input_gradient
 from mixbench.services.network import external_network
 from mixbench.testing import MEAN, STD
@@ -74,3 +75,14 @@ def test_the_grid_is_that_of_the_patches(name, fields, size, grid):
 
 def test_a_model_without_patches_has_no_grid():
     assert context("cutmix", torch.zeros(2, 3, 8, 8)).grid is None
+
+
+def test_a_model_is_looked_through_once_for_its_grid(monkeypatch):
+    model = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=8, depth=1)
+    searches = []
+    real = class_token.class_attention_of
+    monkeypatch.setattr(
+        class_token, "class_attention_of", lambda model: searches.append(1) or real(model)
+    )
+    assert [class_token.patch_grid(model, 32, 32) for _ in range(3)] == [(4, 4)] * 3
+    assert len(searches) == 1
