@@ -96,17 +96,33 @@ class World:
         """
         if self.size == 1:
             return None
-        return torch.nn.utils.parameters_to_vector(
-            [p.grad for p in model.parameters() if p.grad is not None]
-        )
+        at_times = _used_at_times(model)
+        used = [parameter.grad is not None for parameter in at_times]
+        for parameter in at_times:
+            if parameter.grad is None:  # another process may have used it
+                parameter.grad = torch.zeros_like(parameter)
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        flat = torch.nn.utils.parameters_to_vector(gradients)
+        return torch.cat([flat, flat.new_tensor(used)]) if used else flat
 
     def average_gradients(self, model: nn.Module, flat: Tensor | None) -> None:
         """Replace the gradients by the mean over all processes of `flat_gradients`."""
-        if flat is not None:
-            self.total(flat).div_(self.size)
-            torch.nn.utils.vector_to_parameters(
-                flat, [p.grad for p in model.parameters() if p.grad is not None]
-            )
+        if flat is None:
+            return
+        self.total(flat).div_(self.size)
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        torch.nn.utils.vector_to_parameters(flat, gradients)
+        at_times = _used_at_times(model)
+        if at_times:
+            for parameter, share in zip(at_times, flat[-len(at_times) :].tolist(), strict=True):
+                if not share:  # no process used it: as alone, the optimizer leaves it as it is
+                    parameter.grad = None
+
+
+def _used_at_times(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters of a strategy's part, which not every process needs in every step."""
+    part = getattr(model, "mixing", None)
+    return [] if part is None else [p for p in part.parameters() if p.requires_grad]
 
 
 @contextmanager

@@ -16,16 +16,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
 
 Box = tuple[int, int, int, int]  # top, left, bottom, right; half-open
 
 
 class ModelOutput(NamedTuple):
-    """What a forward pass gives: logits and, where a strategy needs it, the class attention."""
+    """What a forward pass gives: logits and, where a strategy needs them, attention and tokens."""
 
     logits: Tensor  # (B, K)
     attn: Tensor | None = None  # (B, h, w) float32, without gradient
+    tokens: Tensor | None = None  # (B, h, w, D) the patches before the head, with gradient
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +68,9 @@ class Needs:
     network: str | None = None  # an external network: MixContext.features
     input_gradient: bool = False
     pixels: bool = False
+    look: str | None = None  # what MixContext.look gives: 'logits', 'class' or 'patches'
+    tokens: bool = False  # fills ModelOutput.tokens
+    objects: bool = False  # fills MixContext.objects
 
     def __or__(self, other: Needs) -> Needs:
         """The needs of both; ValueError where they name different attentions or networks.
@@ -99,6 +103,11 @@ class MixContext:
     # images -> (B, C, h, w), features of the external network
     features: Callable[[Tensor], Tensor] | None = None
     grid: tuple[int, int] | None = None  # the model's patches, (rows, columns); None without any
+    # images (n, C, H, W) -> the model's logits (n, K) of them and attention (n, h, w), no gradient
+    look: Callable[[Tensor], ModelOutput] | None = None
+    # (B, 1, H, W) float32, 1 on the object of each image; 0 elsewhere and where it is not known
+    objects: Tensor | None = None
+    part: nn.Module | None = None  # what the strategy's `build` gave
     progress: float = 0.0  # share of training done
     compile: bool = False
 
@@ -135,6 +144,23 @@ class MixStrategy(ABC):
         """The services that `mix` and `relabel` use."""
         return Needs()
 
+    def check_images(  # noqa: B027  a hook that most strategies leave alone
+        self, height: int, width: int, grid: tuple[int, int] | None
+    ) -> None:
+        """Nothing; ValueError where images of this size, in pixels, cannot be mixed.
+
+        `grid` is as in MixContext. It is asked for before training, of the strategy alone: those
+        in its fields are asked themselves.
+        """
+
+    def build(self, model: nn.Module, num_classes: int, image_size: int) -> nn.Module | None:
+        """Parameters and state of the strategy's own, which train with the model; None without any.
+
+        They become `model.mixing`, and `mix` finds them in `ctx.part`. Global generators are free
+        to draw from here. A strategy that holds others builds theirs too.
+        """
+        return None
+
     @abstractmethod
     def mix(self, images: Tensor, labels: Tensor, ctx: MixContext) -> MixedBatch:
         """The mixed batch, before the forward pass; images (B, C, H, W) and labels (B,) stay."""
@@ -142,6 +168,10 @@ class MixStrategy(ABC):
     def relabel(self, mixed: MixedBatch, output: ModelOutput) -> Tensor:
         """A's share of the label after the forward pass, (B,)."""
         return mixed.lam
+
+    def extra_loss(self, mixed: MixedBatch, output: ModelOutput) -> Tensor | None:
+        """A loss () that is added to that of the labels, with gradient; None without any."""
+        return None
 
 
 # Draws are Python numbers, made on the CPU, so that no device is ever waited for.

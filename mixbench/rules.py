@@ -39,11 +39,11 @@ def declared_needs(strategy: MixStrategy) -> Needs:
     """The strategy's needs; BrokenRule where they are no Needs or a field has another type."""
     needs = strategy.needs
     require(isinstance(needs, Needs), f"needs must be a Needs, not {_kind(needs)}")
-    for name in ("attention", "network"):
+    for name in ("attention", "network", "look"):
         value = getattr(needs, name)
         fits = value is None or (isinstance(value, str) and value != "")
         require(fits, f"needs.{name} must be a name or None, not {_kind(value)} {value!r:.40}")
-    for name in ("input_gradient", "pixels"):
+    for name in ("input_gradient", "pixels", "tokens", "objects"):
         value = getattr(needs, name)
         require(isinstance(value, bool), f"needs.{name} must be true or false, not {value!r:.40}")
     return needs
@@ -124,15 +124,16 @@ def lent_to_mix(images: Tensor, labels: Tensor, ctx: MixContext) -> Lent:
     return Lent.of(
         **{"the caller's images": images, "the caller's labels": labels},
         **{"ctx.mean": ctx.mean, "ctx.std": ctx.std, "ctx.pixels": ctx.pixels},
+        **{"ctx.objects": ctx.objects},
     )
 
 
-def lent_to_relabel(mixed: MixedBatch, output: ModelOutput) -> Lent:
-    """What `relabel` gets."""
+def lent_after_forward(mixed: MixedBatch, output: ModelOutput) -> Lent:
+    """What `relabel` and `extra_loss` get."""
     parts = {name: getattr(mixed, name) for name in ("images", "labels", "partner", "mask")}
     return Lent.of(
         **{f"the mixed {name}": tensor for name, tensor in parts.items()},
-        **{"output.logits": output.logits, "output.attn": output.attn},
+        **{f"output.{name}": tensor for name, tensor in output._asdict().items()},
     )
 
 
@@ -209,9 +210,12 @@ def mask_is_float32(mixed: MixedBatch) -> None:
     require(dtype == torch.float32, f"mask must be float32, not {dtype}")
 
 
-def mixed_has_no_gradient(mixed: MixedBatch) -> None:
-    """What a mix computed is constant for the network's loss, and its graph is let go of."""
-    parts = {"images": mixed.images, "mask": mixed.mask}
+def mixed_has_no_gradient(mixed: MixedBatch, part: bool = False) -> None:
+    """What a mix computed is constant for the network's loss, and its graph is let go of.
+
+    But a `part`, the strategy's own parameters, learns through the images.
+    """
+    parts = {"mask": mixed.mask} if part else {"images": mixed.images, "mask": mixed.mask}
     for name, tensor in [*parts.items(), *(("memo", part) for part in _tensors(mixed.memo))]:
         require(not tensor.requires_grad, f"{name} must carry no gradient: use .detach()")
 
@@ -229,8 +233,8 @@ def _tensors(memo: Any) -> list[Tensor]:
     return [tensor for part in memo for tensor in _tensors(part)]
 
 
-def shapes_of_mixed(mixed: MixedBatch, images: Tensor, labels: Tensor) -> None:
-    """Hold a mixed batch to every rule that needs no look at numbers."""
+def shapes_of_mixed(mixed: MixedBatch, images: Tensor, labels: Tensor, part: bool = False) -> None:
+    """Hold a mixed batch to every rule that needs no look at numbers; part: it has one."""
     mixed_is_a_batch(mixed)
     images_keep_shape(mixed, images)
     images_keep_dtype(mixed, images)
@@ -239,7 +243,7 @@ def shapes_of_mixed(mixed: MixedBatch, images: Tensor, labels: Tensor) -> None:
     mask_fits_images(mixed, images)
     mask_is_float32(mixed)
     tensors_stay_on_the_device(mixed, images)
-    mixed_has_no_gradient(mixed)
+    mixed_has_no_gradient(mixed, part)
 
 
 def images_are_finite(mixed: MixedBatch, images: Tensor) -> None:
@@ -305,6 +309,20 @@ def shapes_of_lam(lam: Tensor, mixed: MixedBatch) -> None:
     """Hold A's shares to every rule that needs no look at numbers."""
     lam_fits_labels(lam, mixed)
     lam_has_no_gradient(lam)
+
+
+def shape_of_extra_loss(loss: Any, mixed: MixedBatch) -> None:
+    """A number on the images' device, or None."""
+    import torch
+
+    if loss is None:
+        return
+    kind = isinstance(loss, torch.Tensor) and loss.is_floating_point()
+    require(kind, f"extra_loss must give a tensor () or None, not {_kind(loss)}")
+    shape = tuple(loss.shape)
+    require(shape == (), f"extra_loss must give one number, (), not {shape}")
+    device = mixed.images.device
+    require(loss.device == device, f"extra_loss must be on {device}, not {loss.device}")
 
 
 def share_is_sound(lam: Tensor) -> Tensor:

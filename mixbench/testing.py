@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 CPU = torch.device("cpu")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 NUM_CLASSES = 7
+OBJECT = (slice(8, 24), slice(4, 20))  # rows and columns of the kit's objects
+WIDTH, PATCH = 16, 8  # of the kit's ViT
 SHAPES = {
     "even_batch": (4, 3, 32, 32),
     "odd_batch": (5, 3, 32, 32),
@@ -64,6 +66,7 @@ def checks(strategy: MixStrategy, *, moves_pixels: bool = False) -> Iterator[Che
     for name, trial in zip(SHAPES, plain, strict=True):
         yield Check(name, partial(_run, trial))
     yield Check("bfloat16", partial(_run_where_float32_does, half, plain))
+    yield Check("part_learns", partial(_part_learns, plain))
     rules = list(_RULES)
     if _attends(strategy):
         rules.append(_attention_raises_lam)
@@ -155,6 +158,23 @@ class _TinyModel(torch.nn.Module):
         return self.head(images.float().mean((2, 3)))
 
 
+def _model_for(strategy: MixStrategy, height: int, width: int) -> torch.nn.Module:
+    """A model that gives what a strategy asks for: a ViT of two blocks where it must be one."""
+    if not (strategy.needs.look or strategy.needs.tokens):
+        return _TinyModel(NUM_CLASSES)
+    from timm.models.vision_transformer import VisionTransformer
+
+    torch.manual_seed(0)
+    return VisionTransformer(
+        img_size=(height, width),
+        patch_size=PATCH,
+        embed_dim=WIDTH,
+        depth=2,
+        num_heads=2,
+        num_classes=NUM_CLASSES,
+    )
+
+
 @dataclass(eq=False)
 class _Trial:
     """A strategy and a batch; the batch is mixed and relabelled when a rule first asks for it."""
@@ -169,6 +189,11 @@ class _Trial:
         self.images = torch.randn(self.shape, generator=generator).to(self.dtype)
         self.labels = torch.randint(NUM_CLASSES, self.shape[:1], generator=generator)
         self.attn = torch.rand((self.shape[0], 4, 4), generator=generator)
+        grid = (self.shape[2] // PATCH, self.shape[3] // PATCH)
+        self.tokens = torch.randn((self.shape[0], *grid, WIDTH), generator=generator)
+        self.logits = torch.randn((self.shape[0], NUM_CLASSES), generator=generator)
+        self.objects = torch.zeros(self.shape[0], 1, *self.shape[2:])
+        self.objects[1:, :, *OBJECT] = 1  # the first image's is not known
         self.lent_images, self.lent_labels = self.images.clone(), self.labels.clone()
         self.left: dict[str, str] = {}  # rule -> how a mix or a relabel broke it
 
@@ -188,14 +213,31 @@ class _Trial:
     def mix(self, images: Tensor, labels: Tensor, global_seed: int) -> MixedBatch:
         """The mixed batch, drawn as in `mixed`; torch's own generator is seeded by global_seed."""
         with torch.random.fork_rng(devices=[]), self._at_work("mix"):
-            model = _TinyModel(NUM_CLASSES)
+            height, width = images.shape[-2:]
+            model = _model_for(self.strategy, height, width)
+            torch.manual_seed(0)
+            self.part = self.strategy.build(model, NUM_CLASSES, height)
             torch.manual_seed(global_seed)
             ctx = make_context(
-                self.strategy, model, images, seed=self.seed, step=3, mean=MEAN, std=STD
+                self.strategy,
+                model,
+                images,
+                seed=self.seed,
+                step=3,
+                mean=MEAN,
+                std=STD,
+                objects=self.objects.clone(),
+                part=self.part,
             )
             lent = rules.lent_to_mix(images, labels, ctx)
             with self._watched("mix", lent):
-                return self.strategy.mix(images, labels, ctx)
+                mixed = self.strategy.mix(images, labels, ctx)
+            rules.mixed_is_a_batch(mixed)
+            if self.part is None:
+                return mixed
+            # a strategy's own parameters learn through the images, which the rules compare
+            self.learning = mixed.images
+            return replace(mixed, images=mixed.images.detach())
 
     @contextmanager
     def _at_work(self, method: str) -> Iterator[None]:
@@ -238,6 +280,17 @@ class _Trial:
         output = ModelOutput(logits, attn if self.strategy.needs.attention else None)
         with self._at_work("relabel"), self._watched("relabel", rules.Lent.of()):
             return self.strategy.relabel(mixed, output)
+
+    def extra_loss(self) -> Tensor | None:
+        """The loss that the strategy adds."""
+        output = ModelOutput(
+            self.logits.clone().requires_grad_(),
+            self.attn if self.strategy.needs.attention else None,
+            self.tokens.clone().requires_grad_() if self.strategy.needs.tokens else None,
+        )
+        lent = rules.lent_after_forward(self.mixed, output)
+        with self._at_work("extra_loss"), self._watched("extra_loss", lent):
+            return self.strategy.extra_loss(self.mixed, output)
 
 
 def _run(trial: _Trial) -> None:
@@ -317,8 +370,9 @@ def _fields_stay(trial: _Trial) -> None:
 
 
 def _leaves_no(rule: str, trial: _Trial) -> None:
-    """Mix and relabel left nothing behind that breaks a rule."""
+    """Mix, relabel and extra_loss left nothing behind that breaks a rule."""
     _ = trial.lam
+    trial.extra_loss()
     rules.require(rule not in trial.left, trial.left.get(rule, ""))
 
 
@@ -340,6 +394,41 @@ def _images_are_finite(trial: _Trial) -> None:
 
 def _mixed_has_no_gradient(trial: _Trial) -> None:
     rules.mixed_has_no_gradient(trial.mixed)
+
+
+def _extra_loss_is_a_number(trial: _Trial) -> None:
+    """Finite, with a gradient, and the same again."""
+    loss, again = trial.extra_loss(), trial.extra_loss()
+    rules.shape_of_extra_loss(loss, trial.mixed)
+    if loss is None:
+        return
+    rules.require(loss.isfinite(), f"extra_loss must be finite, not {loss.item():g}")
+    rules.require(again is not None and loss.equal(again), "extra_loss must give the same again")
+    rules.require(loss.requires_grad, "extra_loss must carry a gradient: of output, or of the part")
+
+
+def _part_learns(trials: list[_Trial]) -> None:
+    """Of what a strategy builds something learns, through the images or the extra loss."""
+    for trial in trials:
+        try:
+            _ = trial.mixed
+        except _Raised:
+            continue
+        learning = [] if trial.part is None else list(trial.part.parameters())
+        learning = [parameter for parameter in learning if parameter.requires_grad]
+        if not learning:
+            return
+        loss = trial.extra_loss()
+        total = trial.learning.float().sum() + (0 if loss is None else loss)
+        gradients: tuple[Tensor | None, ...] = (None,)
+        if total.requires_grad:
+            gradients = torch.autograd.grad(total, learning, allow_unused=True)
+        if any(gradient is not None for gradient in gradients):
+            return
+    raise AssertionError(
+        "nothing of what build gives learns: let its gradient come through the mixed images, or "
+        "through extra_loss"
+    )
 
 
 def _labels_are_those_of_a(trial: _Trial) -> None:
@@ -501,6 +590,7 @@ _RULES = (
     _mask_is_float32,
     _mask_in_unit_interval,
     _mixed_has_no_gradient,
+    _extra_loss_is_a_number,
     _parts_of_a_constant_add_up,
     _settings_stay,
     _global_generators_unused,

@@ -30,9 +30,9 @@ from mixbench.runtime import Runtime, explain
 from mixbench.spec import strategy_spec
 from mixbench.training.estimate import cores
 from mixbench.training.evaluate import Evaluation
-from mixbench.training.forward import Network
 from mixbench.training.learner import LAMS, Learner, extra_params_m
 from mixbench.training.loop import train
+from mixbench.training.parts import parameter_count
 from mixbench.training.state import clear as clear_state
 
 SCENES = 500  # drawn to measure the label error
@@ -121,7 +121,7 @@ def _row(
         model=recipe.model,
         weights=weights_name(recipe),
         weights_sha256=recipe.init_sha256,
-        params_m=sum(p.numel() for p in learner.model.parameters()) / 1e6,
+        params_m=parameter_count(learner.model) / 1e6,
         attention=needs.attention,
         network=needs.network,
         image_size=recipe.image_size,
@@ -186,7 +186,7 @@ def _label_error(learner: Learner, recipe: Recipe, runtime: Runtime) -> float | 
     try:
         return label_error(
             learner.strategy,
-            Network(learner.model, learner.needs.attention),
+            learner.network_alone(),
             _scenes(recipe.image_size),
             Normalisation.of(recipe.mean, recipe.std, runtime.device),
         )
@@ -208,7 +208,7 @@ def _draw(
             Shown(
                 spec=learner.spec,
                 strategy=learner.strategy,
-                network=Network(learner.model, learner.needs.attention),
+                network=learner.network_alone(),
             )
             for learner in learners
             if learner.failure is None

@@ -16,10 +16,13 @@ from mixbench.data.transforms import train_transform
 from mixbench.evaluations.speed import timed_classes
 from mixbench.mix import MixStrategy
 from mixbench.models.build import check_recipe_model, recipe_model
+from mixbench.models.class_token import patch_grid
 from mixbench.models.start import check_start, remarks
 from mixbench.recipe import Recipe
+from mixbench.rules import parts_of
 from mixbench.runtime import Runtime, choose_device
-from mixbench.services.attention import attention_tap
+from mixbench.services.look import make_look
+from mixbench.services.tokens import tap_of
 from mixbench.training.batches import check_division
 from mixbench.training.estimate import remark_on_memory
 from mixbench.training.guard import needs_of
@@ -72,12 +75,12 @@ def prepare(plan: Plan, data: Data, runtime: Runtime) -> Data:
         check_division(strategies, recipe, runtime.device, runtime.world.size)
         if runtime.first and not data.drawn:
             check_headers(data.val)
-        check_attention(strategies, recipe, classes, runtime.device)
+        check_strategies(strategies, recipe, classes, runtime.device)
         if recipe.layer_decay is not None:  # whether the network has layers that timm knows
             build_optimizer(recipe_model(recipe, classes, 0), recipe)
         remark_start(recipe, data, runtime)
     if plan.times and not (plan.trains and recipe.timed == recipe):
-        check_attention(strategies, recipe.timed, timed_classes(recipe, classes), runtime.device)
+        check_strategies(strategies, recipe.timed, timed_classes(recipe, classes), runtime.device)
     if plan.trains and plan.cache == "ram":
         copies = int(os.environ.get("LOCAL_WORLD_SIZE", runtime.world.size))
         data = keep_in_memory(data, runtime.say, copies)
@@ -95,12 +98,23 @@ def remark_start(recipe: Recipe, data: Data, runtime: Runtime) -> None:
         runtime.say(sentence)
 
 
-def check_attention(
+def check_strategies(
     strategies: Sequence[MixStrategy], recipe: Recipe, num_classes: int, device: torch.device
 ) -> None:
-    """NoClassAttention or ValueError where the model cannot give what a strategy asks for."""
-    model = recipe_model(recipe, num_classes, 0).to(device)
+    """ValueError where the model cannot give what a strategy asks for, or images do not fit it."""
+    model, side = recipe_model(recipe, num_classes, 0).to(device), recipe.image_size
+    grid = patch_grid(model, side, side)
     for strategy in strategies:
-        needs, _ = needs_of(strategy)
-        if needs.attention:
-            attention_tap(model, needs.attention)
+        needs, failure = needs_of(strategy)
+        if failure is not None:
+            continue  # its row will say so
+        tap_of(model, needs)
+        if needs.look:
+            make_look(model, needs.look)
+        for part in parts_of(strategy):
+            try:
+                part.check_images(side, side, grid)
+            except ValueError:
+                raise
+            except Exception:  # a plug-in may raise anything: its row will say so
+                continue

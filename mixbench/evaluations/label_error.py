@@ -62,6 +62,8 @@ def label_error(
             step=step,
             mean=normalisation.mean,
             std=normalisation.std,
+            objects=objects,
+            part=network.part,
         )
         mixed = strategy.mix(images, labels, ctx)
         if not torch.allclose(mixed.compose(images, images), mixed.images, atol=1e-4):

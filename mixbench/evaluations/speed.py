@@ -10,6 +10,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from torch import nn
 
 from mixbench.data.normalisation import Normalisation
 from mixbench.mix import MixStrategy, Needs
@@ -20,6 +21,7 @@ from mixbench.runs.rows import SpeedRow
 from mixbench.runtime import Failed, Runtime, explain, silent_line
 from mixbench.settings import generators, put_generators_back
 from mixbench.spec import create_strategy, strategy_spec
+from mixbench.strategies.none import NoMix
 from mixbench.training.batches import Micro
 from mixbench.training.clock import Clock
 from mixbench.training.estimate import activation_bytes
@@ -28,6 +30,7 @@ from mixbench.training.guard import needs_of
 from mixbench.training.learner import extra_params_m
 from mixbench.training.objective import Objective
 from mixbench.training.optim import build_optimizer
+from mixbench.training.parts import attach, build_part, parameter_count
 from mixbench.training.trial import held_bytes, seconds_of
 
 # steps of each strategy that are not counted; kernels of Puzzle-Mix's four grids compile as drawn
@@ -134,10 +137,13 @@ class ResidentBatch:
         rng = torch.Generator().manual_seed(0)
         self._images = torch.randn(self.size, 3, side, side, generator=rng).to(device)
         self._labels = torch.randint(classes, (self.size,), generator=rng).to(device)
+        self._objects = torch.zeros(self.size, 1, side, side, device=device)
+        quarter = side // 4
+        self._objects[..., quarter : side - quarter, quarter : side - quarter] = 1
 
     def micro(self, step: int) -> Micro:
         """The whole batch as step number `step`."""
-        return Micro(images=self._images, labels=self._labels, step=step)
+        return Micro(images=self._images, labels=self._labels, objects=self._objects, step=step)
 
 
 @contextmanager
@@ -148,17 +154,29 @@ def timed_strategies(
     num_classes: int,
     say: Callable[[str], None] = silent_line,
 ) -> Iterator[dict[str, Timed]]:
-    """What is timed, by name; strategies with the same attention, or none, share a network."""
-    shared: dict[str | None, Timed] = {}
+    """What is timed, by name; strategies share a network where it gives them the same.
+
+    One that builds a part has a network of its own.
+    """
+    shared: dict[tuple[str | None, bool, str | None], Timed] = {}
     timed, classes = {}, timed_classes(recipe, num_classes)
     for name, strategy in strategies.items():
         needs, failure = needs_of(strategy)
-        attention = needs.attention
-        if attention not in shared:
-            shared[attention] = _timed(strategy, needs, recipe, device, classes)
-        objective = dataclasses.replace(shared[attention].objective, strategy=strategy, say=say)
+        key = needs.attention, needs.tokens, None
+        if key not in shared:
+            shared[key] = _timed(needs, recipe, device, classes)
+        first, part = shared[key], None
+        if failure is None:
+            try:
+                side = recipe.timed.image_size
+                part = build_part(strategy, first.network.model, classes, side, seed=0)
+            except Exception as error:  # a plug-in may raise anything: its row says so
+                failure = explain(error)
+        if part is not None:
+            first = shared[*key[:2], name] = _timed(needs, recipe, device, classes, part)
+        objective = dataclasses.replace(first.objective, strategy=strategy, say=say)
         timed[name] = dataclasses.replace(
-            shared[attention], needs=needs, objective=objective, steps=[], failure=failure
+            first, needs=needs, objective=objective, steps=[], failure=failure
         )
     with ExitStack() as stack:
         for first in shared.values():
@@ -167,11 +185,16 @@ def timed_strategies(
 
 
 def _timed(
-    strategy: MixStrategy, needs: Needs, recipe: Recipe, device: torch.device, num_classes: int
+    needs: Needs,
+    recipe: Recipe,
+    device: torch.device,
+    num_classes: int,
+    part: nn.Module | None = None,
 ) -> Timed:
     model = recipe_model(recipe.timed, num_classes, 0).to(device).train()
+    attach(model, part)
     objective = Objective(
-        strategy=strategy,
+        strategy=NoMix(),
         num_classes=num_classes,
         smoothing=recipe.smoothing,
         normalisation=Normalisation.of(recipe.mean, recipe.std, device),
@@ -179,7 +202,7 @@ def _timed(
         amp=recipe.speed_amp,
         gradient_amp=recipe.gradient_amp,
     )
-    network = Network(model, needs.attention, compile=recipe.compile)
+    network = Network(model, needs, part=part, compile=recipe.compile)
     return Timed(needs, objective, network, build_optimizer(model, recipe), device)
 
 
@@ -303,7 +326,7 @@ def _row(name: str, timed: Mapping[str, Timed], blank: SpeedRow) -> SpeedRow:
         strategy="cutmix" if name == REFERENCE else name,
         attention=this.needs.attention,
         network=this.needs.network,
-        timed_params_m=sum(p.numel() for p in this.network.model.parameters()) / 1e6,
+        timed_params_m=parameter_count(this.network.model) / 1e6,
     )
     if this.failure is not None:
         return dataclasses.replace(row, status=this.failure.reason)

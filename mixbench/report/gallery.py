@@ -167,6 +167,7 @@ def _mix(
         step=STEP,
         mean=normalisation.mean,
         std=normalisation.std,
+        part=shown.network.part,
     )
     mixed = strategy.mix(images, labels, ctx)
     shown.network.model.eval()

@@ -12,7 +12,12 @@ from mixbench.strategies.mixup import Mixup
 from mixbench.values import check_parameters, parameter
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
+
+
+def part_named(name: str, part: nn.Module | None) -> nn.Module | None:
+    """What the strategy in a field built, of all that its holder built; None where nothing."""
+    return getattr(part, name, None)
 
 
 @register_strategy("alternate")
@@ -44,11 +49,26 @@ class Alternate(MixStrategy):
     def moves_pixels(self) -> bool:
         return self.first.moves_pixels or self.second.moves_pixels
 
+    def build(self, model: nn.Module, num_classes: int, image_size: int) -> nn.Module | None:
+        import torch
+
+        built = {
+            "first": self.first.build(model, num_classes, image_size),
+            "second": self.second.build(model, num_classes, image_size),
+        }
+        parts = {name: part for name, part in built.items() if part is not None}
+        return torch.nn.ModuleDict(parts) if parts else None
+
     def mix(self, images: Tensor, labels: Tensor, ctx: MixContext) -> MixedBatch:
-        drawn = self.first if uniform(ctx.rng) < self.switch_prob else self.second
-        mixed = drawn.mix(images, labels, ctx)
+        name = "first" if uniform(ctx.rng) < self.switch_prob else "second"
+        drawn: MixStrategy = getattr(self, name)
+        mixed = drawn.mix(images, labels, replace(ctx, part=part_named(name, ctx.part)))
         return replace(mixed, memo=(drawn, mixed.memo))
 
     def relabel(self, mixed: MixedBatch, output: ModelOutput) -> Tensor:
         drawn, memo = mixed.memo
         return drawn.relabel(replace(mixed, memo=memo), output)
+
+    def extra_loss(self, mixed: MixedBatch, output: ModelOutput) -> Tensor | None:
+        drawn, memo = mixed.memo
+        return drawn.extra_loss(replace(mixed, memo=memo), output)

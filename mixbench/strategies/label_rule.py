@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mixbench.mix import MixContext, MixedBatch, MixStrategy, ModelOutput, Needs
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 
 def unless_blind(mixed: MixedBatch, lam: Tensor) -> Tensor:
@@ -48,6 +48,9 @@ class LabelRule(MixStrategy):
     def moves_pixels(self) -> bool:
         return self.base.moves_pixels
 
+    def build(self, model: nn.Module, num_classes: int, image_size: int) -> nn.Module | None:
+        return self.base.build(model, num_classes, image_size)
+
     def mix(self, images: Tensor, labels: Tensor, ctx: MixContext) -> MixedBatch:
         return self.base.mix(images, labels, ctx)
 
@@ -58,3 +61,6 @@ class LabelRule(MixStrategy):
                 f"mixbench.attention_tap(model, {self.attended!r})"
             )
         return unless_blind(mixed, self.share(mixed, output, output.attn))
+
+    def extra_loss(self, mixed: MixedBatch, output: ModelOutput) -> Tensor | None:
+        return self.base.extra_loss(mixed, output)

@@ -30,6 +30,7 @@ class Micro:
 
     images: Tensor  # (B, C, H, W) normalised
     labels: Tensor  # (B,)
+    objects: Tensor | None = None  # (B, 1, H, W) float32, as MixContext's; None where nobody asks
     step: int  # of the whole run, from 0
     part: int = 0  # of the step, from 0
     parts: int = 1
@@ -52,10 +53,18 @@ class Micro:
         size = self.group or len(self.images)
         if size == len(self.images):
             return [self]
-        pairs = zip(self.images.split(size), self.labels.split(size), strict=True)
+        images, labels = self.images.split(size), self.labels.split(size)
+        objects = [None] * len(images) if self.objects is None else self.objects.split(size)
         return [
-            replace(self, images=images, labels=labels, shard=self.shard + number, group=None)
-            for number, (images, labels) in enumerate(pairs)
+            replace(
+                self,
+                images=images[number],
+                labels=labels[number],
+                objects=objects[number],
+                shard=self.shard + number,
+                group=None,
+            )
+            for number in range(len(images))
         ]
 
 

@@ -1,4 +1,4 @@
-"""A model as it is run: with the class attention that a strategy asks for, compiled or not."""
+"""A model as it is run: with the attention and tokens a strategy asks for, compiled or not."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from mixbench.mix import ModelOutput
-from mixbench.services.attention import attention_tap
+from mixbench.mix import ModelOutput, Needs
+from mixbench.services.tokens import tap_of
 
 F = TypeVar("F", bound=Callable[..., object])
 Forward = Callable[[Tensor], ModelOutput]
@@ -30,26 +30,34 @@ def compiled_alone(function: F) -> F:
 
 
 class Network:
-    """A model and, where it is asked for, its class attention: `with network: network(images)`.
+    """A model and what a strategy needs of it beside logits: `with network: network(images)`.
 
-    attention is a name as `attention_tap` takes it. NoClassAttention where the model has none.
+    part is what the strategy built. NoClassAttention or ValueError where the model does not give
+    what it needs.
     """
 
-    def __init__(self, model: nn.Module, attention: str | None = None, *, compile: bool = False):
-        self.model = model
+    def __init__(
+        self,
+        model: nn.Module,
+        needs: Needs | None = None,
+        *,
+        part: nn.Module | None = None,
+        compile: bool = False,
+    ):
+        self.model, self.part = model, part
         self.compiled = compile
-        self._tap = attention_tap(model, attention) if attention else None
-        self._forward: Forward = self._with_attention if self._tap else self._without_attention
-        self._plain: Forward = self._without_attention
+        self._tap = tap_of(model, needs or Needs())
+        self._forward: Forward = self._tapped if self._tap else self._logits_alone
+        self._plain: Forward = self._logits_alone
         if compile:
             self._forward = _compiled(self._forward)
             self._plain = _compiled(self._plain)
 
-    def _with_attention(self, images: Tensor) -> ModelOutput:
+    def _tapped(self, images: Tensor) -> ModelOutput:
         assert self._tap is not None
         return self._tap(images)
 
-    def _without_attention(self, images: Tensor) -> ModelOutput:
+    def _logits_alone(self, images: Tensor) -> ModelOutput:
         return ModelOutput(self.model(images))
 
     def __enter__(self) -> Network:
@@ -62,15 +70,15 @@ class Network:
             self._tap.__exit__(*exception)
 
     def __call__(self, images: Tensor) -> ModelOutput:
-        """images (B, C, H, W) -> logits (B, K), and attn (B, h, w) where it was asked for."""
+        """images (B, C, H, W) -> logits (B, K), and what else a strategy needs."""
         return self._forward(images)
 
     def logits(self, images: Tensor) -> Tensor:
-        """images (B, C, H, W) -> logits (B, K), without attention."""
+        """images (B, C, H, W) -> logits (B, K), nothing else."""
         return self._plain(images).logits
 
     def forget(self) -> None:
-        """Let go of the recorded attention, which may be large."""
+        """Let go of what was recorded, which may be large."""
         if self._tap:
             self._tap.forget()
 

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mixbench import rules, settings
 from mixbench.mix import MixContext, MixedBatch, MixStrategy, ModelOutput, Needs
@@ -89,14 +89,24 @@ class Guarded(MixStrategy):
     def moves_pixels(self) -> bool:
         return self._moves_pixels
 
+    def check_images(self, height: int, width: int, grid: tuple[int, int] | None) -> None:
+        with held("check_images"):
+            self._strategy.check_images(height, width, grid)
+
+    def build(self, model: nn.Module, num_classes: int, image_size: int) -> nn.Module | None:
+        with held("build"):
+            return self._strategy.build(model, num_classes, image_size)
+
     def mix(self, images: Tensor, labels: Tensor, ctx: MixContext) -> MixedBatch:
         copies = images.clone(), labels.clone()
         ctx = replace(ctx, mean=ctx.mean.clone(), std=ctx.std.clone())
+        if ctx.objects is not None:
+            ctx = replace(ctx, objects=ctx.objects.clone())
         lent = rules.lent_to_mix(*copies, ctx)
         with self._at_work("mix", images.device):
             mixed = self._strategy.mix(*copies, ctx)
         lent.stays("mix")
-        rules.shapes_of_mixed(mixed, images, labels)
+        rules.shapes_of_mixed(mixed, images, labels, ctx.part is not None)
         if mixed.move is not None:
             mixed = replace(mixed, move=partial(_moved, mixed.move))
         if images.device.type == "cpu" or self._looks:
@@ -108,7 +118,7 @@ class Guarded(MixStrategy):
     def relabel(self, mixed: MixedBatch, output: ModelOutput) -> Tensor:
         memo: _Memo = mixed.memo
         mixed = replace(mixed, memo=memo.inner)
-        lent = rules.lent_to_relabel(mixed, output)
+        lent = rules.lent_after_forward(mixed, output)
         with self._at_work("relabel", output.logits.device):
             lam = self._strategy.relabel(mixed, output)
         lent.stays("relabel")
@@ -118,6 +128,16 @@ class Guarded(MixStrategy):
                 rules.lam_in_unit_interval(lam)
             return lam
         return lam.where(memo.sound & rules.share_is_sound(lam), torch.nan)
+
+    def extra_loss(self, mixed: MixedBatch, output: ModelOutput) -> Tensor | None:
+        memo: _Memo = mixed.memo
+        mixed = replace(mixed, memo=memo.inner)
+        lent = rules.lent_after_forward(mixed, output)
+        with self._at_work("extra_loss", output.logits.device):
+            loss = self._strategy.extra_loss(mixed, output)
+        lent.stays("extra_loss")
+        rules.shape_of_extra_loss(loss, mixed)
+        return loss
 
     @contextmanager
     def _at_work(self, method: str, device: torch.device) -> Iterator[None]:

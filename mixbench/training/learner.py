@@ -25,6 +25,7 @@ from mixbench.training.forward import Network
 from mixbench.training.guard import needs_of
 from mixbench.training.objective import Objective, StepLoss, compose
 from mixbench.training.optim import build_ema, build_optimizer, build_scheduler, schedule
+from mixbench.training.parts import attach, build_part, inner_part, part_count
 
 if TYPE_CHECKING:
     from timm.scheduler.scheduler import Scheduler
@@ -129,6 +130,11 @@ class Learner:
     def model(self) -> nn.Module:
         """The raw weights."""
         return self.network.model
+
+    def network_alone(self) -> Network:
+        """The network of the strategy itself, without those that it takes turns with."""
+        part = inner_part(self.objective.strategy, self.strategy, self.network.part)
+        return Network(self.model, self.needs, part=part)
 
     @property
     def models(self) -> list[nn.Module]:
@@ -287,9 +293,9 @@ def in_turn(learners: Sequence[Learner], step: int) -> Iterator[Learner]:
 def extra_params_m(needs: Needs, network: Network) -> float:
     """Millions of parameters that a strategy needs beside the model.
 
-    They are an external network's and an attention provider's.
+    They are an external network's, an attention provider's, and those it builds.
     """
-    count = network.extra_parameters
+    count = network.extra_parameters + part_count(network.model)
     if needs.network:
         count += network_parameters(needs.network)
     return count / 1e6
@@ -315,9 +321,17 @@ def prepare(
     for strategy in strategies:
         needs, failure = needs_of(strategy)
         model = copy.deepcopy(initial).to(runtime.device)
-        network = Network(model, needs.attention, compile=recipe.compile)
+        composed = strategy if failure else compose(strategy, recipe)
+        part = None
+        if failure is None:
+            try:
+                part = build_part(composed, model, num_classes, recipe.image_size, runtime.seed)
+                attach(model, part)
+            except Exception as error:  # a plug-in may raise anything
+                failure = explain(error)
+        network = Network(model, needs, part=part, compile=recipe.compile)
         objective = Objective(
-            strategy=strategy if failure else compose(strategy, recipe),
+            strategy=composed,
             num_classes=num_classes,
             smoothing=recipe.smoothing,
             normalisation=normalisation,

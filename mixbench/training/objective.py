@@ -46,9 +46,9 @@ def _split(output: ModelOutput, count: int) -> list[ModelOutput]:
     """A model's output by mixing group, all of them alike in size."""
     if count == 1:
         return [output]
-    logits = output.logits.chunk(count)
-    attns = [None] * count if output.attn is None else output.attn.chunk(count)
-    return [ModelOutput(*pair) for pair in zip(logits, attns, strict=True)]
+    nothing = [None] * count
+    parts = [nothing if field is None else field.chunk(count) for field in output]
+    return [ModelOutput(*fields) for fields in zip(*parts, strict=True)]
 
 
 def compose(strategy: MixStrategy, recipe: Recipe) -> MixStrategy:
@@ -113,6 +113,7 @@ class Objective:
             strict=True,
         )
         loss = losses[0] if len(losses) == 1 else torch.stack(losses).mean()
+        loss = self._with_extra_loss(loss, groups, output)
         if strategy.clean_weight:
             clean = self._run(network, micro.images)
             loss = loss + strategy.clean_weight * nn.functional.cross_entropy(
@@ -132,11 +133,25 @@ class Objective:
             mean=self.normalisation.mean,
             std=self.normalisation.std,
             progress=micro.progress,
-            amp=self.amp if self.gradient_amp is None else self.gradient_amp,
+            amp=self.amp,
+            gradient_amp=self.gradient_amp,
             compile=network.compiled,
             net=network.logits if network.compiled else None,
+            objects=micro.objects,
+            part=network.part,
         )
         return self._strategy.mix(micro.images, micro.labels, ctx)
+
+    def _with_extra_loss(
+        self, loss: Tensor, groups: Sequence[MixedBatch], output: ModelOutput
+    ) -> Tensor:
+        """The loss and the mean of the groups' extra losses; a group without any counts as 0."""
+        for mixed, part in zip(groups, _split(output, len(groups)), strict=True):
+            with torch.autocast(mixed.images.device.type, torch.bfloat16, enabled=self.amp):
+                extra = self._strategy.extra_loss(mixed, part)
+            if extra is not None:
+                loss = loss + extra.float() / len(groups)
+        return loss
 
     def _run(self, network: Network, images: Tensor) -> ModelOutput:
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.amp):

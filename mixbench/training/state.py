@@ -22,6 +22,7 @@ from mixbench.runs.rows import EpochRow, write_table
 from mixbench.runtime import Runtime
 from mixbench.training.batches import Sizes
 from mixbench.training.learner import Learner, State
+from mixbench.training.parts import without_part
 from mixbench.visible import shortened
 
 # At the end of the file, after what torch.save wrote: its own checksums leave out names and
@@ -269,7 +270,7 @@ def write_weights(learner: Learner, recipe: Recipe, data: DataIdentity, runtime:
     if runtime.out is None or not runtime.first:
         return
     content: dict[str, Any] = {
-        "state_dict": learner.model.state_dict(),
+        "state_dict": without_part(learner.model.state_dict()),
         "epoch": recipe.total_epochs,
         "strategy": learner.spec,
         "classes": list(data.classes),  # in the order of the logits
@@ -289,6 +290,6 @@ def write_weights(learner: Learner, recipe: Recipe, data: DataIdentity, runtime:
         num_heads=recipe.num_heads,
     )
     if learner.ema is not None and recipe.headline == "ema":
-        content["state_dict_ema"] = learner.ema.module.state_dict()
+        content["state_dict_ema"] = without_part(learner.ema.module.state_dict())
     with replacing(RunDirectory(runtime.out).seed(learner.spec, runtime.seed).weights) as partial:
         torch.save(content, partial)

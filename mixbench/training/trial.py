@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,12 +23,11 @@ from mixbench.recipe import Recipe
 from mixbench.runtime import Failed, Runtime
 from mixbench.settings import generators, put_generators_back
 from mixbench.spec import strategy_spec
-from mixbench.strategies.alternate import Alternate
+from mixbench.strategies.alternate import Alternate, part_named
 from mixbench.training.batches import Micro, Sizes
 from mixbench.training.clock import Clock
 from mixbench.training.evaluate import evaluate
 from mixbench.training.learner import Learner, prepare
-from mixbench.training.objective import compose
 
 PROBE = 4  # images at most of a first step on a CPU, which warms up
 CPU_TRIAL = 64  # images at most there: a large mixing group would take minutes
@@ -103,12 +102,13 @@ def _try(
             return Trial(spec=spec, failure=learner.failure)
         step, objective = 0.0, learner.objective
         with learner.network:
-            for share, part in turns(compose(strategy, recipe)):
-                key = strategy_spec(part), learner.needs.attention
+            for turn in turns(objective.strategy, learner.network.part):
+                key = strategy_spec(turn.strategy), learner.needs.attention
                 if key not in seconds:
-                    learner.objective = dataclasses.replace(objective, strategy=part)
+                    learner.objective = dataclasses.replace(objective, strategy=turn.strategy)
+                    learner.network.part = turn.part
                     seconds[key] = _step_seconds(learner, recipe, sizes, runtime)
-                step += share * seconds[key]
+                step += turn.share * seconds[key]
             update = _update_seconds(learner, recipe, sizes, runtime)
             peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
             evaluation = _evaluation_seconds(learner, recipe, runtime)
@@ -134,12 +134,21 @@ class _Failure(Exception):
         self.failed = failed
 
 
-def turns(strategy: MixStrategy, share: float = 1.0) -> list[tuple[float, MixStrategy]]:
-    """The strategies that take turns in one, each with its share of the batches."""
+class Turn(NamedTuple):
+    """A strategy that takes turns with others, and its share of the batches."""
+
+    strategy: MixStrategy
+    part: nn.Module | None  # that it built
+    share: float
+
+
+def turns(strategy: MixStrategy, part: nn.Module | None = None, share: float = 1.0) -> list[Turn]:
+    """The strategies that take turns in one, which built `part` as a whole."""
     if not isinstance(strategy, Alternate):
-        return [(share, strategy)] if share else []
-    first = turns(strategy.first, share * strategy.switch_prob)
-    return first + turns(strategy.second, share * (1 - strategy.switch_prob))
+        return [Turn(strategy, part, share)] if share else []
+    first = turns(strategy.first, part_named("first", part), share * strategy.switch_prob)
+    rest = share * (1 - strategy.switch_prob)
+    return first + turns(strategy.second, part_named("second", part), rest)
 
 
 def _step_seconds(learner: Learner, recipe: Recipe, sizes: Sizes, runtime: Runtime) -> float:
@@ -204,7 +213,8 @@ def _micro(count: int, group: int, recipe: Recipe, device: torch.device) -> Micr
     rng = torch.Generator().manual_seed(0)
     images = torch.randn(count, 3, recipe.image_size, recipe.image_size, generator=rng)
     labels = torch.zeros(count, dtype=torch.int64, device=device)
-    return Micro(images=images.to(device), labels=labels, step=0, group=group)
+    objects = torch.ones_like(images[:, :1]).to(device)
+    return Micro(images=images.to(device), labels=labels, objects=objects, step=0, group=group)
 
 
 def _trial(sizes: Sizes, at_most: int) -> tuple[int, int]:

@@ -21,7 +21,7 @@ from mixbench.evaluations.speed import (
     median_interval,
     timed_strategies,
 )
-from mixbench.mix import hashed_seed
+from mixbench.mix import Needs, hashed_seed
 from mixbench.models.build import build_model, recipe_model
 from mixbench.recipe import load_recipe
 from mixbench.runtime import Runtime
@@ -172,7 +172,7 @@ def test_what_is_timed_is_what_trains():
         seed=0,
     )
     torch.manual_seed(hashed_seed("elsewhere"))
-    with Network(model, "last") as network:
+    with Network(model, Needs(attention="last")) as network:
         objective(network, Micro(images=images, labels=labels, step=5)).loss.backward()
     optimizer.step()
     weights = timed["transmix"].network.model.parameters()

@@ -22,10 +22,7 @@ AS_IT_IS = Normalisation.of((0.0,) * 3, (1.0,) * 3)
 @pytest.fixture
 def shown(learner):
     learners = [learner("cutmix"), learner("transmix")]
-    return [
-        Shown(lr.spec, lr.strategy, Network(lr.model, lr.strategy.needs.attention))
-        for lr in learners
-    ]
+    return [Shown(lr.spec, lr.strategy, Network(lr.model, lr.strategy.needs)) for lr in learners]
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import mixbench.mix
 from mixbench import attention_tap, create_strategy, strategy_spec
 from mixbench.data.normalisation import Normalisation
 from mixbench.evaluations.speed import ResidentBatch, timed_strategies
-from mixbench.mix import MixContext, ModelOutput, send, step_rng
+from mixbench.mix import MixContext, ModelOutput, Needs, send, step_rng
 from mixbench.models.build import build_model
 from mixbench.recipe import load_recipe
 from mixbench.training.batches import Micro
@@ -226,7 +226,7 @@ def test_a_compiled_step_has_the_eager_gradients(monkeypatch):
                 normalisation=Normalisation.of((0.0,) * 3, (1.0,) * 3),
                 seed=0,
             )
-            with Network(model, "last", compile=compiled) as network:
+            with Network(model, Needs(attention="last"), compile=compiled) as network:
                 for step in (0, 1):
                     micro = Micro(images=images, labels=labels, step=step)
                     objective(network, micro).loss.backward()

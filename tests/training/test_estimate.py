@@ -107,9 +107,9 @@ def test_the_work_is_of_the_recipe_and_the_data(data):
 def test_turns_have_their_shares_of_the_batches():
     recipe = replace(RECIPE, compose="alternate", switch_prob=0.25, mix_prob=0.5)
     shares = turns(compose(create_strategy("cutmix"), recipe))
-    assert [share for share, _ in shares] == [0.125, 0.375, 0.5]
-    assert [type(part).__name__ for _, part in shares] == ["CutMix", "Mixup", "NoMix"]
-    assert turns(create_strategy("none")) == [(1.0, create_strategy("none"))]
+    assert [turn.share for turn in shares] == [0.125, 0.375, 0.5]
+    assert [type(turn.strategy).__name__ for turn in shares] == ["CutMix", "Mixup", "NoMix"]
+    assert turns(create_strategy("none")) == [(create_strategy("none"), None, 1.0)]
 
 
 class TwoSeconds:

@@ -8,6 +8,7 @@ import torch
 
 from mixbench import create_strategies, register_strategy
 from mixbench.data.datasets import open_data
+from mixbench.mix import Needs
 from mixbench.recipe import load_recipe
 from mixbench.runs.directory import RunDirectory
 from mixbench.runtime import Failed, Runtime
@@ -161,7 +162,7 @@ def test_compiled_learners_keep_their_own_attention(monkeypatch):
         block = (1, 3)[number % 2]
         with ClassAttention(model, block) as tap:
             eager = tap(images)
-        with Network(model, str(block), compile=True) as network:
+        with Network(model, Needs(attention=str(block)), compile=True) as network:
             compiled = network(images)
         torch.testing.assert_close(compiled.logits, eager.logits)
         torch.testing.assert_close(compiled.attn, eager.attn)
