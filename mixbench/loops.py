@@ -51,15 +51,17 @@ def mixed_loss(
     smoothing: float = 0.0,
     loss: str = "ce",
     progress: float = 0.0,
+    objects: Tensor | None = None,
 ) -> Tensor:
     """The loss () of a batch: mixed, run through the model once, and relabelled by the strategy.
 
     model is what your loop calls: wrapped, compiled, around a timm ViT, or Hugging Face's; it gives
     logits (B, K), or an object that holds them as `.logits`. images (B, C, H, W) are normalised by
     mean and std; labels are class numbers (B,). seed, step and shard name the draws, and processes
-    differ in `shard`. loss is 'ce' or 'bce'; `progress` is the share of training done. What a
-    strategy's `build` gives is found at `model.mixing`, where you put it before the optimizer was
-    made. ValueError for what does not fit.
+    differ in `shard`. loss is 'ce' or 'bce'; `progress` is the share of training done, `objects`
+    (B, 1, H, W) are masks as in MixContext, for a strategy that asks for them. What a strategy's
+    `build` gives is found at `model.mixing`, where you put it before the optimizer was made.
+    ValueError for what does not fit.
     """
     _check_settings(strategy, loss)
     _check_labels(images, labels, num_classes)
@@ -76,6 +78,7 @@ def mixed_loss(
         progress=progress,
         amp=torch.is_autocast_enabled(images.device.type),
         net=partial(_logits, bare, num_classes),
+        objects=objects,
     )
     mixed = strategy.mix(images, labels, ctx)
     net, needs = partial(_logits, model, num_classes), strategy.needs
@@ -130,6 +133,7 @@ class MixedCriterion(nn.Module):
         *,
         step: int | None = None,
         progress: float = 0.0,
+        objects: Tensor | None = None,
     ) -> Tensor:
         """The loss () of a batch; model, images and labels are as in mixed_loss."""
         self._micro = self._micro + 1 if step == self._step else 0
@@ -149,6 +153,7 @@ class MixedCriterion(nn.Module):
             smoothing=self.smoothing,
             loss=self.loss,
             progress=progress,
+            objects=objects,
         )
 
     def get_extra_state(self) -> Tensor:

@@ -13,6 +13,7 @@ from mixbench.comparison.plan import Plan
 from mixbench.comparison.screen import Screen
 from mixbench.data.loaders import EvalSet
 from mixbench.data.normalisation import Normalisation
+from mixbench.data.objects import eval_objects
 from mixbench.data.scenes import Scene, draw_scene
 from mixbench.data.sources import Data
 from mixbench.data.transforms import eval_transform
@@ -21,7 +22,7 @@ from mixbench.files import WriteError
 from mixbench.mix import MixStrategy, hashed_seed
 from mixbench.models.start import weights_name
 from mixbench.recipe import Recipe
-from mixbench.report.gallery import Shown, draw_gallery, mixed_grid
+from mixbench.report.gallery import Examples, Shown, draw_gallery, mixed_grid
 from mixbench.runs.directory import RunDirectory
 from mixbench.runs.environment import device_name, precision_name, today, versions
 from mixbench.runs.rows import RunRow
@@ -214,17 +215,17 @@ def _draw(
             if learner.failure is None
         ]
         if shown:
-            images, labels = _varied(data, recipe, runtime.device)
+            examples = _varied(data, recipe, runtime.device)
             normalisation = Normalisation.of(recipe.mean, recipe.std, runtime.device)
-            mixed_grid(shown, images, labels, data.classes, normalisation, directory.mixed)
-            draw_gallery(shown, images, labels, data.classes, normalisation, directory.gallery)
+            mixed_grid(shown, examples, data.classes, normalisation, directory.mixed)
+            draw_gallery(shown, examples, data.classes, normalisation, directory.gallery)
     except WriteError:
         raise
     except Exception as error:  # a plug-in may raise anything
         runtime.say(f"no picture of the mixed images: {explain(error).reason}")
 
 
-def _varied(data: Data, recipe: Recipe, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def _varied(data: Data, recipe: Recipe, device: torch.device) -> Examples:
     """Validation images (16, 3, H, W) spread over the classes, since a folder's first are alike."""
     by_class: dict[int, list[int]] = {}
     for index, label in enumerate(data.val.labels):
@@ -236,9 +237,15 @@ def _varied(data: Data, recipe: Recipe, device: torch.device) -> tuple[torch.Ten
         for _, indices in sorted(by_class.items())
         if turn < len(indices)
     ]
-    dataset = EvalSet(data.val, eval_transform(recipe))
+    transform = eval_transform(recipe)
+    dataset = EvalSet(data.val, transform)
     images, labels = zip(*(dataset[index] for index in order[:SHOWN]), strict=True)
-    return torch.stack(images).to(device), torch.tensor(labels, device=device)
+    objects = [eval_objects(data.val.mask(index), transform) for index in order[:SHOWN]]
+    return Examples(
+        images=torch.stack(images).to(device),
+        labels=torch.tensor(labels, device=device),
+        objects=torch.stack(objects).to(device),
+    )
 
 
 def tensorboard(

@@ -10,7 +10,9 @@ import torch
 from mixbench.comparison.plan import Plan
 from mixbench.data.check import check_headers
 from mixbench.data.loaders import check_batch, remark_on_copies
+from mixbench.data.masks import check_objects
 from mixbench.data.memory import keep_in_memory
+from mixbench.data.objects import MaskAugmentation
 from mixbench.data.sources import Data
 from mixbench.data.transforms import train_transform
 from mixbench.evaluations.speed import timed_classes
@@ -76,6 +78,8 @@ def prepare(plan: Plan, data: Data, runtime: Runtime) -> Data:
         if runtime.first and not data.drawn:
             check_headers(data.val)
         check_strategies(strategies, recipe, classes, runtime.device)
+        if any(needs_of(strategy)[0].objects for strategy in strategies):
+            remark_objects(data, recipe, runtime)
         if recipe.layer_decay is not None:  # whether the network has layers that timm knows
             build_optimizer(recipe_model(recipe, classes, 0), recipe)
         remark_start(recipe, data, runtime)
@@ -85,6 +89,15 @@ def prepare(plan: Plan, data: Data, runtime: Runtime) -> Data:
         copies = int(os.environ.get("LOCAL_WORLD_SIZE", runtime.world.size))
         data = keep_in_memory(data, runtime.say, copies)
     return data
+
+
+def remark_objects(data: Data, recipe: Recipe, runtime: Runtime) -> None:
+    """Say what of the objects' masks is missing or empty; ValueError where they do not fit."""
+    MaskAugmentation(train_transform(recipe))
+    if runtime.first:
+        remark = check_objects(data.train, "train")
+        if remark:
+            runtime.say(remark)
 
 
 def remark_start(recipe: Recipe, data: Data, runtime: Runtime) -> None:

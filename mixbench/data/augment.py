@@ -7,6 +7,7 @@ but for the noise in erased boxes.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,9 +42,14 @@ class RawBatch(NamedTuple):
         return self._replace(**moved)
 
 
-def collate(samples: list[tuple[Drawn, int]]) -> tuple[RawBatch, Tensor]:
-    """Batch what `Draw` gave, operations of one kind side by side, with the labels (B,) int64."""
-    images = [image for image, _ in samples]
+def collate(samples: list[tuple[Any, ...]]) -> tuple[Any, ...]:
+    """Batch what `Draw` gave, with the labels (B,) int64 and masks (B, 1, H, W) where there are."""
+    images, labels, *masks = zip(*samples, strict=True)
+    return _raw(images), torch.tensor(labels), *map(torch.stack, masks)
+
+
+def _raw(images: Sequence[Drawn]) -> RawBatch:
+    """Drawn images as a batch, operations of one kind side by side."""
     layers = len(images[0].numbers)
     rows, spans = torch.zeros(layers, len(images), dtype=torch.int64), []
     for layer in range(layers):
@@ -58,7 +64,7 @@ def collate(samples: list[tuple[Drawn, int]]) -> tuple[RawBatch, Tensor]:
             {kind: (end - len(by_kind[kind]), end) for kind, end in zip(by_kind, ends, strict=True)}
         )
     boxes = torch.from_numpy(np.stack([image.boxes for image in images]))
-    raw = RawBatch(
+    return RawBatch(
         pixels=torch.stack([image.pixels for image in images]),
         flip=torch.tensor([image.flip for image in images]).reshape(-1, 1, 1, 1),
         numbers=torch.from_numpy(np.stack([image.numbers for image in images], 1)),
@@ -69,7 +75,6 @@ def collate(samples: list[tuple[Drawn, int]]) -> tuple[RawBatch, Tensor]:
         erased=boxes.flatten(1).any(1).nonzero()[:, 0],
         seeds=torch.tensor([image.seed for image in images]),
     )
-    return raw, torch.tensor([label for _, label in samples])
 
 
 def augment(raw: RawBatch, normalisation: Normalisation, remode: str) -> Tensor:

@@ -138,6 +138,10 @@ class Draw:
             self.erasing.rand_color = self.erasing.per_pixel = False
 
     def __call__(self, image: Image.Image) -> Drawn:
+        return self.drawn(image)[1]
+
+    def drawn(self, image: Image.Image) -> tuple[Image.Image, Drawn]:
+        """The cropped image, and it with what is to be done to it."""
         image = self.crop(image)
         drawn = StandIn(*image.size)
         flip = self.hflip > 0 and bool(torch.rand(1) < self.hflip)
@@ -152,6 +156,6 @@ class Draw:
         boxes = np.zeros((self.erasing.max_count if self.erasing else 0, 4), np.int64)
         if drawn.boxes:
             boxes[: len(drawn.boxes)] = drawn.boxes
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+        pixels = torch.from_numpy(np.atleast_3d(np.array(image))).permute(2, 0, 1).contiguous()
         seed = int(torch.randint(2**62, ()))
-        return Drawn(pixels, flip, drawn.kinds, numbers, tables, boxes, seed)
+        return image, Drawn(pixels, flip, drawn.kinds, numbers, tables, boxes, seed)

@@ -12,6 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from mixbench.data.images import decoded_bytes, image_size, open_image
+from mixbench.data.masks import ENDING, FOLDER, read_mask
 from mixbench.data.sources import Data, Source, UnreadableImage
 from mixbench.files import trouble
 
@@ -48,6 +49,35 @@ class FolderSource(Source):
 
     def image_name(self, index: int) -> str:
         return self.paths[index].relative_to(self.root).as_posix()
+
+    def has_mask(self, index: int) -> bool:
+        return self._mask_path(index).is_file()
+
+    def mask(self, index: int) -> Image.Image | None:
+        path = self._mask_path(index)
+        return read_mask(path) if path.is_file() else None
+
+    def check_masks(self) -> None:
+        by_mask: dict[Path, Path] = {}
+        for index, path in enumerate(self.paths):
+            other = by_mask.setdefault(self._mask_path(index), path)
+            if other != path:
+                raise ValueError(
+                    f"{other} and {path.name} would both have the mask "
+                    f"{self._mask_path(index)}: rename one of the images"
+                )
+        [split] = {path.relative_to(self.root).parts[0] for path in self.paths}
+        found = sorted((self.root / FOLDER / split).rglob(f"*{ENDING}"))
+        lonely = [path for path in found if path not in by_mask]
+        if lonely:
+            raise ValueError(
+                f"{len(lonely)} of {len(found)} masks belong to no image, such as {lonely[0]}: "
+                "name each like its image, or remove it"
+            )
+
+    def _mask_path(self, index: int) -> Path:
+        name = self.paths[index].relative_to(self.root).with_suffix(ENDING)
+        return self.root / FOLDER / name
 
 
 def listing_hash(files: Iterable[tuple[str, int]]) -> str:

@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mixbench.data.augment import collate
+from mixbench.data.objects import MaskAugmentation
 from mixbench.data.sources import Data, Source, UnreadableImage
-from mixbench.data.transforms import eval_transform, loader_transform
+from mixbench.data.transforms import eval_transform, loader_transform, train_transform
 from mixbench.distributed import World
 from mixbench.mix import hashed_seed
 from mixbench.recipe import Recipe
@@ -25,30 +26,47 @@ B = TypeVar("B")
 CAUGHT = "Caught "  # how the message of an error in a worker process begins
 
 
-class TrainSet(Dataset[tuple[Any, int]]):
-    """Augmented samples by key.
+class TrainSet(Dataset[tuple[Any, ...]]):
+    """Augmented samples by key, with their objects where `of_masks` augments them.
 
     Every draw is seeded from (seed, epoch, sample, repeat), whichever process makes it.
     """
 
-    def __init__(self, source: Source, transform: Callable[[Image.Image], Any], seed: int):
-        self.source, self.transform, self.seed = source, transform, seed
+    def __init__(
+        self,
+        source: Source,
+        transform: Callable[[Image.Image], Any],
+        seed: int,
+        of_masks: MaskAugmentation | None = None,
+    ):
+        self.source, self.transform, self.seed, self.of_masks = source, transform, seed, of_masks
 
-    def __getitem__(self, key: Key) -> tuple[Any, int]:
+    def __getitem__(self, key: Key) -> tuple[Any, ...]:
         epoch, index, repeat = key
-        image = self.source.load(index)
+        image, mask = self.source.load(index), None
+        if self.of_masks:
+            mask = self.source.mask(index) or Image.new("L", image.size)
         python, numpy, pytorch = random.getstate(), np.random.get_state(), torch.get_rng_state()
         seed = hashed_seed("augment", self.seed, epoch, index, repeat)
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        # the CPU's alone: torch.manual_seed also visits every other device
-        torch.default_generator.manual_seed(seed)
         try:
-            return self.transform(image), self.source.labels[index]
+            _seed(seed)
+            sample = self.transform(image), self.source.labels[index]
+            if self.of_masks is None or mask is None:
+                return sample
+            _seed(seed)
+            return *sample, self.of_masks(mask)
         finally:
             random.setstate(python)
             np.random.set_state(numpy)
             torch.set_rng_state(pytorch)
+
+
+def _seed(seed: int) -> None:
+    """Seed Python's, numpy's and torch's generator of the CPU."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    # the CPU's alone: torch.manual_seed also visits every other device
+    torch.default_generator.manual_seed(seed)
 
 
 class EvalSet(Dataset[tuple[Tensor, int]]):
@@ -157,19 +175,22 @@ def train_loader(
     workers: int,
     device: torch.device,
     world: World = World(),
-) -> DataLoader[tuple[Any, int]]:
+    objects: bool = False,
+) -> DataLoader[tuple[Any, ...]]:
     """This process's batches of `micro_batch` augmented images, of the epoch that `set_epoch` says.
 
-    An item is images (B, 3, H, W) float32, or a RawBatch where the device augments, and labels
-    (B,) int64. ValueError where the images do not fill a batch.
+    An item is images (B, 3, H, W) float32, or a RawBatch where the device augments, labels (B,)
+    int64 and, with `objects`, their masks (B, 1, H, W) uint8. ValueError where the images do not
+    fill a batch.
     """
     check_batch(recipe, data)
     if recipe.augment_on == "device" and device.type == "mps":
         raise ValueError(
             "augment_on device needs double precision, which mps lacks: use augment_on loader"
         )
+    of_masks = MaskAugmentation(train_transform(recipe)) if objects else None
     return DataLoader(
-        TrainSet(data.train, loader_transform(recipe), seed),
+        TrainSet(data.train, loader_transform(recipe), seed, of_masks),
         batch_sampler=MicroBatches(
             EpochSampler(len(data.train.labels), seed), micro_batch, world, recipe.aug_repeats
         ),
@@ -180,7 +201,7 @@ def train_loader(
     )
 
 
-def set_epoch(loader: DataLoader[tuple[Any, int]], epoch: int) -> None:
+def set_epoch(loader: DataLoader[tuple[Any, ...]], epoch: int) -> None:
     """Let the loader of training images go through `epoch` next."""
     assert isinstance(loader.batch_sampler, MicroBatches)
     loader.batch_sampler.sampler.epoch = epoch

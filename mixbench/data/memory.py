@@ -51,6 +51,12 @@ class MemorySource(Source):
     def image_name(self, index: int) -> str:
         return self.source.image_name(index)
 
+    def has_mask(self, index: int) -> bool:
+        return self.source.has_mask(index)
+
+    def mask(self, index: int) -> Image.Image | None:
+        return self.source.mask(index)
+
 
 def free_memory() -> int:
     """Bytes that may still be used: the least of what the machine and its container have."""

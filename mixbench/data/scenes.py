@@ -104,6 +104,11 @@ def _image(stream: int, index: int, size: int) -> np.ndarray:
     return draw_scene(stream, index, size).image
 
 
+@cache
+def _mask(stream: int, index: int, size: int) -> np.ndarray:
+    return draw_scene(stream, index, size).mask.astype(np.uint8)
+
+
 class SceneSource(Source):
     """Drawn objects, rendered on demand and kept."""
 
@@ -117,6 +122,12 @@ class SceneSource(Source):
 
     def image_name(self, index: int) -> str:
         return f"{self.split}/{index}"
+
+    def has_mask(self, index: int) -> bool:
+        return True
+
+    def mask(self, index: int) -> Image.Image:
+        return Image.fromarray(_mask(self.stream, index, self.side))
 
 
 def open_scenes(image_size: int) -> Data:

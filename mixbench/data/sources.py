@@ -50,6 +50,17 @@ class Source(ABC):
         """What image `index` is called within its data set; its number where it has no name."""
         return str(index)
 
+    def has_mask(self, index: int) -> bool:
+        """Whether it is known where the object of image `index` is."""
+        return False
+
+    def mask(self, index: int) -> Image.Image | None:
+        """The object of image `index` as `data.objects` describes it; None where none is known."""
+        return None
+
+    def check_masks(self) -> None:  # noqa: B027  most sources have no masks
+        """Nothing; ValueError where masks and images do not belong together."""
+
 
 class Subset(Source):
     """Some samples of another source."""
@@ -70,6 +81,19 @@ class Subset(Source):
 
     def image_name(self, index: int) -> str:
         return self.source.image_name(self.indices[index])
+
+    def has_mask(self, index: int) -> bool:
+        return self.source.has_mask(self.indices[index])
+
+    def mask(self, index: int) -> Image.Image | None:
+        return self.source.mask(self.indices[index])
+
+
+def whole(source: Source) -> Source:
+    """The source that subsets are of."""
+    while isinstance(source, Subset):
+        source = source.source
+    return source
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,15 @@ STEP = 2  # of training, whose draws are shown
 TITLE = 24  # characters of a class above a picture
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Examples:
+    """Normalised images that strategies mix, as an evaluation sees them."""
+
+    images: Tensor  # (B, C, H, W)
+    labels: Tensor  # (B,)
+    objects: Tensor  # (B, 1, H, W) float32, 0 where none is known
+
+
 @dataclass(frozen=True, eq=False)
 class Shown:
     """A strategy to show, and the network that it trained with the attention that it asks for."""
@@ -40,19 +49,18 @@ class Shown:
 
 def mixed_grid(
     shown: Sequence[Shown],
-    images: Tensor,
-    labels: Tensor,
+    examples: Examples,
     classes: Sequence[str],
     normalisation: Normalisation,
     path: Path,
     seed: int = 0,
     columns: int = 6,
 ) -> None:
-    """Write a picture of what each strategy makes of images (B, C, H, W), a row each.
+    """Write a picture of what each strategy makes of the images, a row each.
 
     Above each image stands A's share by area and as used in the label.
     """
-    plt = pyplot()
+    plt, (images, labels) = pyplot(), (examples.images, examples.labels)
     columns = min(columns, len(images))
     figure, axes = plt.subplots(
         len(shown) + 1,
@@ -68,7 +76,7 @@ def mixed_grid(
     ]
     _show_row(axes[0], normalisation.pixels(images[:columns]), titles, "image A")
     for row, strategy in zip(axes[1:], shown, strict=True):
-        result = _mix(strategy, images, labels, normalisation, seed)
+        result = _mix(strategy, examples, normalisation, seed)
         area, lam = result.mixed.lam, result.lam
         titles = [f"A by area {area[i]:.2f}\nA in label {lam[i]:.2f}" for i in range(columns)]
         pixels = normalisation.pixels(result.mixed.images[:columns])
@@ -93,24 +101,24 @@ def _show_row(axes: Any, images: Tensor, titles: Sequence[str], name: str) -> No
 
 def draw_gallery(
     shown: Sequence[Shown],
-    images: Tensor,
-    labels: Tensor,
+    examples: Examples,
     classes: Sequence[str],
     normalisation: Normalisation,
     folder: Path,
     seed: int = 0,
     count: int = 3,
 ) -> list[GalleryEntry]:
-    """Write the paper's Figure 5 of images (B, C, H, W), `count` a strategy; the entries.
+    """Write the paper's Figure 5 of the images, `count` a strategy; the entries.
 
     `folder` gets PNG files and index.json. The map is the class attention over the mixed image
     where the network has a class token, else its input gradient.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    images, labels = examples.images, examples.labels
     originals = _pictures(images, normalisation)
     entries = []
     for number, strategy in enumerate(shown):
-        result = _mix(strategy, images, labels, normalisation, seed)
+        result = _mix(strategy, examples, normalisation, seed)
         mixed = result.mixed
         maps, map_name = _importance(strategy, result)
         pictures = _pictures(mixed.images, normalisation)
@@ -155,10 +163,8 @@ class _Mixed:
     lam: Tensor
 
 
-def _mix(
-    shown: Shown, images: Tensor, labels: Tensor, normalisation: Normalisation, seed: int
-) -> _Mixed:
-    strategy = guarded(shown.strategy)
+def _mix(shown: Shown, examples: Examples, normalisation: Normalisation, seed: int) -> _Mixed:
+    strategy, images, labels = guarded(shown.strategy), examples.images, examples.labels
     ctx = make_context(
         strategy,
         shown.network.model,
@@ -167,6 +173,7 @@ def _mix(
         step=STEP,
         mean=normalisation.mean,
         std=normalisation.std,
+        objects=examples.objects,
         part=shown.network.part,
     )
     mixed = strategy.mix(images, labels, ctx)

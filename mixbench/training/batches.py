@@ -79,7 +79,9 @@ class Sizes:
 class Batches:
     """This process's micro-batches, epoch by epoch, on the device; it knows how long they took."""
 
-    def __init__(self, data: Data, recipe: Recipe, sizes: Sizes, runtime: Runtime):
+    def __init__(
+        self, data: Data, recipe: Recipe, sizes: Sizes, runtime: Runtime, objects: bool = False
+    ):
         self.sizes = sizes
         # An epoch. Differs: with accumulation timm also updates from what does not fill a batch
         self.steps = len(data.train.labels) // recipe.batch_size
@@ -95,6 +97,7 @@ class Batches:
             runtime.workers,
             runtime.device,
             runtime.world,
+            objects,
         )
 
     def of(self, epoch: int) -> Iterator[Micro]:
@@ -102,11 +105,12 @@ class Batches:
         steps_in_all = self.steps * self._recipe.total_epochs
         set_epoch(self._loader, epoch)
         began = time.perf_counter()
-        for number, (images, labels) in enumerate(self._loaded()):
+        for number, (images, labels, *masks) in enumerate(self._loaded()):
             step, part = epoch * self.steps + number // self.parts, number % self.parts
             micro = Micro(
                 images=images,
                 labels=labels,
+                objects=masks[0].float() if masks else None,
                 step=step,
                 part=part,
                 parts=self.parts,
@@ -130,16 +134,15 @@ class Batches:
             return (world.rank * self.parts + part) * groups
         return (part * world.size + world.rank) * groups
 
-    def _loaded(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def _loaded(self) -> Iterator[tuple[Tensor, ...]]:
         device = self._runtime.device
         started = time.perf_counter()
-        for images, labels in islice(readable(self._loader), self.steps * self.parts):
+        for batch in islice(readable(self._loader), self.steps * self.parts):
             self.waiting.add(time.perf_counter() - started)
-            images = images.to(device, non_blocking=True)
-            labels = labels.to(device, non_blocking=True)
+            images, *others = (part.to(device, non_blocking=True) for part in batch)
             if isinstance(images, RawBatch):
                 images = augment(images, self._normalisation, self._recipe.remode)
-            yield images, labels
+            yield images, *others
             self.waiting.mark(device)
             started = time.perf_counter()
 

@@ -39,7 +39,8 @@ def train(
     before = {learner.spec: (learner.epochs, learner.seconds) for learner in learners}
     sizes = start.sizes or agreed_sizes(learners[0].model, recipe, runtime)
     check_groups(strategies, recipe, sizes)
-    batches = Batches(data, recipe, sizes, runtime)
+    objects = any(learner.needs.objects for learner in learners)
+    batches = Batches(data, recipe, sizes, runtime, objects)
     val = eval_loader(data, recipe, runtime.workers, runtime.device, runtime.world)
     with ExitStack() as stack:
         for learner in learners:

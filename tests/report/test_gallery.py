@@ -8,7 +8,7 @@ from PIL import Image
 from mixbench import create_strategy
 from mixbench.data.normalisation import Normalisation
 from mixbench.models.build import build_model
-from mixbench.report.gallery import Shown, draw_gallery, mixed_grid
+from mixbench.report.gallery import Examples, Shown, draw_gallery, mixed_grid
 from mixbench.report.page import report_runs
 from mixbench.runs.directory import RunDirectory
 from mixbench.runs.samples import GalleryEntry, read_gallery
@@ -28,12 +28,19 @@ def shown(learner):
 @pytest.fixture
 def batch():
     generator = torch.Generator().manual_seed(0)
-    return torch.rand(6, 3, 32, 32, generator=generator), torch.tensor([0, 1, 2, 3, 0, 1])
+    return examples(torch.rand(6, 3, 32, 32, generator=generator), [0, 1, 2, 3, 0, 1])
+
+
+def examples(images, labels):
+    """Images of which no object is known."""
+    return Examples(
+        images=images, labels=torch.tensor(labels), objects=torch.zeros_like(images[:, :1])
+    )
 
 
 def test_the_gallery_is_what_the_strategy_did(shown, batch, tmp_path):
     folder = RunDirectory(tmp_path).gallery
-    entries = draw_gallery(shown, *batch, CLASSES, AS_IT_IS, folder, count=2)
+    entries = draw_gallery(shown, batch, CLASSES, AS_IT_IS, folder, count=2)
     assert read_gallery(folder) == entries and read_gallery(tmp_path) == []
     assert [(e.strategy, e.class_a, e.class_b) for e in entries] == [
         ("cutmix", "ant", "bee"),
@@ -66,8 +73,7 @@ def test_the_gallery_of_a_network_without_class_token(tmp_path):
     shown = Shown("mixup", create_strategy("mixup"), Network(model))
     [entry] = draw_gallery(
         [shown],
-        torch.rand(2, 3, 48, 200),
-        torch.tensor([0, 1]),
+        examples(torch.rand(2, 3, 48, 200), [0, 1]),
         ("a", "b"),
         Normalisation.of((0.5,) * 3, (0.5,) * 3),
         tmp_path,
@@ -86,11 +92,11 @@ def test_the_grid_shows_each_strategy_below_the_originals(shown, batch, tmp_path
         drawn.append((images, titles, name))
 
     monkeypatch.setattr("mixbench.report.gallery._show_row", remember)
-    mixed_grid(shown, *batch, CLASSES, AS_IT_IS, tmp_path / "new" / "mixed.png", columns=4)
+    mixed_grid(shown, batch, CLASSES, AS_IT_IS, tmp_path / "new" / "mixed.png", columns=4)
     originals, cutmix, transmix = drawn
     assert [name for *_, name in drawn] == ["image A", "cutmix", "transmix"]
     assert originals[1] == ["A: ant\nB: bee", "A: bee\nB: ant", "A: cat\nB: dog", "A: dog\nB: cat"]
-    assert torch.equal(originals[0], AS_IT_IS.pixels(batch[0][:4]))
+    assert torch.equal(originals[0], AS_IT_IS.pixels(batch.images[:4]))
     assert torch.equal(cutmix[0], transmix[0])  # the same draws, and other labels
     assert [title.partition("\n")[0] for title in cutmix[1]] == [
         title.partition("\n")[0] for title in transmix[1]

@@ -480,7 +480,7 @@ def test_labels_errors_pictures_and_speeds_hold_it_too(tiny, tmp_path):
     from mixbench.data.scenes import draw_scene
     from mixbench.evaluations.label_error import label_error
     from mixbench.evaluations.speed import measure
-    from mixbench.report.gallery import Shown, mixed_grid
+    from mixbench.report.gallery import Examples, Shown, mixed_grid
     from mixbench.rules import BrokenRule
     from mixbench.training.forward import Network
 
@@ -495,7 +495,8 @@ def test_labels_errors_pictures_and_speeds_hold_it_too(tiny, tmp_path):
     before = images.clone()
     shown = Shown(spec="odd", strategy=strategy, network=Network(model))
     with pytest.raises(BrokenRule, match="in place"):
-        mixed_grid([shown], images, labels, "abcd", normalisation, tmp_path / "mixed.png")
+        examples = Examples(images=images, labels=labels, objects=torch.zeros(4, 1, 32, 32))
+        mixed_grid([shown], examples, "abcd", normalisation, tmp_path / "mixed.png")
     assert torch.equal(images, before)
     recipe = replace(tiny[0], speed_model="test_vit", speed_image_size=160, speed_batch_size=2)
     rows = {row.strategy: row for row in measure([strategy], recipe, 1, Runtime(device=CPU))}

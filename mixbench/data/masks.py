@@ -1,0 +1,78 @@
+"""Masks of the objects in images, as they lie on the disk.
+
+A mask is one channel as large as its image: 0 beside the object, 255 where nobody knows, any other
+number on it. The mask of `train/<path>.jpg` is `masks/train/<path>.png`.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mixbench.data.sources import Source, UnreadableImage, whole
+from mixbench.errors import reason
+
+FOLDER, ENDING = "masks", ".png"
+UNKNOWN = 255
+LOOKING = 10  # seconds for the content of masks before training
+
+
+def read_mask(path: Path) -> Image.Image:
+    """The mask in a PNG file, 8 bits of one channel; UnreadableImage where it is none.
+
+    Of a palette, as Pascal VOC's, the numbers count and not the colours.
+    """
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            if len(image.getbands()) != 1:
+                bands = ", ".join(image.getbands())
+                raise ValueError(f"it has the channels {bands}, and a mask has one of numbers")
+            numbers = np.asarray(image)
+    except Exception as error:  # decoders raise anything for a damaged file
+        raise UnreadableImage(f"cannot read mask {path}: {reason(error, 200)}") from None
+    # of more than 8 bits every larger number is an object's
+    return Image.fromarray(np.where(numbers > UNKNOWN, 1, numbers).astype(np.uint8))
+
+
+def is_object(mask: Image.Image) -> np.ndarray:
+    """Where a mask is on the object, (H, W) bool; where nobody knows it is not."""
+    numbers = np.asarray(mask)
+    return (numbers > 0) & (numbers != UNKNOWN)
+
+
+def check_objects(source: Source, split: str, seconds: float = LOOKING) -> str | None:
+    """What a user should know of a split's masks: how many are missing or empty; None where none.
+
+    The content of as many is looked at as `seconds` allow. ValueError where there is no mask at
+    all, where masks and images do not belong together, or a mask has another size than its image.
+    """
+    count = len(source.labels)
+    there = [index for index in range(count) if source.has_mask(index)]
+    if not there:
+        raise ValueError(
+            f"a strategy asks for masks of objects, and the {split} images have none: lay them in "
+            f"masks/{split}/<path of the image>.png, or train on the drawn scenes, without --data"
+        )
+    whole(source).check_masks()
+    end, looked, empty = time.monotonic() + seconds, 0, 0
+    for index in there:
+        mask = source.mask(index)
+        assert mask is not None
+        looked += 1
+        if mask.size != source.size(index):
+            sizes = ["x".join(map(str, pair)) for pair in (mask.size, source.size(index))]
+            raise ValueError(
+                f"the mask of {source.image_name(index)} has {sizes[0]} pixels, and the image "
+                f"{sizes[1]}: a mask is as large as its image, turned upright"
+            )
+        empty += not is_object(mask).any()
+        if time.monotonic() > end:
+            break
+    if len(there) == count and not empty:
+        return None
+    missing = f"{count - len(there):,} of {count:,} {split} images have no mask"
+    blank = f"{empty:,} of {looked:,} masks that were looked at are empty"
+    return f"{missing}, and {blank}: these images' labels follow the area"
