@@ -34,10 +34,12 @@ BUILTIN = (  # each in mixbench.strategies.<name>
     "gridmix",
     "fmix",
     "maskmix",
+    "tokenmix",
     "guidedmixup",
     "transmix",
     "tlalign",
     "mixpro",
+    "oacutmix",
     "regmixup",
 )
 ENTRY_POINTS = "mixbench.strategies"

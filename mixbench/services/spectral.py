@@ -51,8 +51,18 @@ def resized(maps: Tensor, height: int, width: int) -> Tensor:
     return interpolate(maps[:, None], size, mode="bilinear", antialias=True)[:, 0]
 
 
+def check_size(height: int, width: int, blur: int = BLUR) -> None:
+    """ValueError for images whose sides, in pixels, are not longer than half the blur."""
+    least = blur // 2 + 1
+    if min(height, width) < least:
+        raise ValueError(
+            f"spectral saliency needs images of at least {least} x {least} px, "
+            f"not {height} x {width}"
+        )
+
+
 def spectral_saliency(
-    pixels: Tensor, *, size: int = 128, blur: int = 7, sigma: float = 3.0
+    pixels: Tensor, *, size: int = 128, blur: int = BLUR, sigma: float = 3.0
 ) -> Tensor:
     """Each pixel's share of its image's saliency, (B, H, W) float32 that sums to 1 over an image.
 
@@ -61,11 +71,7 @@ def spectral_saliency(
     half the blur. Source: GuidedMixup's description.
     """
     height, width = pixels.shape[-2:]
-    if min(height, width) <= blur // 2:
-        raise ValueError(
-            f"spectral saliency needs images of at least {blur // 2 + 1} x {blur // 2 + 1} px, "
-            f"not {height} x {width}"
-        )
+    check_size(height, width, blur)
     small = resized(grey(pixels), min(height, size), min(width, size))
     saliency = spectral_residual(small, epsilon=1e-10, border="replicate")
     saliency = resized(gaussian_blur(saliency, blur, sigma), height, width)

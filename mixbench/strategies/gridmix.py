@@ -67,13 +67,16 @@ class GridMix(MixStrategy):
                 "of cells is drawn between them"
             )
 
-    def mix(self, images: Tensor, labels: Tensor, ctx: MixContext) -> MixedBatch:
-        width = images.shape[-1]
+    def check_images(self, height: int, width: int, grid: tuple[int, int] | None) -> None:
         if width < 2 * self.high:
             raise ValueError(
                 f"gridmix high must be at most half the images' width, {width} px, not "
                 f"{self.high}: a cell needs 2 pixels"
             )
+
+    def mix(self, images: Tensor, labels: Tensor, ctx: MixContext) -> MixedBatch:
+        height, width = images.shape[-2:]
+        self.check_images(height, width, ctx.grid)
         lam = beta(ctx.rng, self.alpha)
         count = self.low + randint(ctx.rng, self.high - self.low + 1)
         sides = send([lattice(width, count, lam)], images)

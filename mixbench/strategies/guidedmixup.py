@@ -73,6 +73,11 @@ class GuidedMixup(MixStrategy):
     def needs(self) -> Needs:
         return Needs(pixels=True)
 
+    def check_images(self, height: int, width: int, grid: tuple[int, int] | None) -> None:
+        from mixbench.services.spectral import check_size
+
+        check_size(height, width)
+
     def mix(self, images: Tensor, labels: Tensor, ctx: MixContext) -> MixedBatch:
         import torch
 

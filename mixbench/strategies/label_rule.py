@@ -19,26 +19,9 @@ def unless_blind(mixed: MixedBatch, lam: Tensor) -> Tensor:
 
 
 class LabelRule(MixStrategy):
-    """The pixels of `base`, and labels by class attention.
-
-    Over a constant mask (Mixup) it changes nothing. An image whose share is not finite keeps its
-    label by area.
-    """
+    """The pixels of `base` with all that belongs to them, and other labels."""
 
     base: MixStrategy
-
-    @property
-    @abstractmethod
-    def attended(self) -> str:
-        """The attention that it asks for, as `Needs` names it."""
-
-    @abstractmethod
-    def share(self, mixed: MixedBatch, output: ModelOutput, attn: Tensor) -> Tensor:
-        """A's share of the label, (B,), by the class attention attn (B, h, w)."""
-
-    @property
-    def needs(self) -> Needs:
-        return Needs(attention=self.attended) | self.base.needs
 
     @property
     def clean_weight(self) -> float:
@@ -54,6 +37,30 @@ class LabelRule(MixStrategy):
     def mix(self, images: Tensor, labels: Tensor, ctx: MixContext) -> MixedBatch:
         return self.base.mix(images, labels, ctx)
 
+    def extra_loss(self, mixed: MixedBatch, output: ModelOutput) -> Tensor | None:
+        return self.base.extra_loss(mixed, output)
+
+
+class AttentionRule(LabelRule):
+    """The pixels of `base`, and labels by class attention.
+
+    Over a constant mask (Mixup) it changes nothing. An image whose share is not finite keeps its
+    label by area.
+    """
+
+    @property
+    @abstractmethod
+    def attended(self) -> str:
+        """The attention that it asks for, as `Needs` names it."""
+
+    @abstractmethod
+    def share(self, mixed: MixedBatch, output: ModelOutput, attn: Tensor) -> Tensor:
+        """A's share of the label, (B,), by the class attention attn (B, h, w)."""
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(attention=self.attended) | self.base.needs
+
     def relabel(self, mixed: MixedBatch, output: ModelOutput) -> Tensor:
         if output.attn is None:
             raise ValueError(
@@ -61,6 +68,3 @@ class LabelRule(MixStrategy):
                 f"mixbench.attention_tap(model, {self.attended!r})"
             )
         return unless_blind(mixed, self.share(mixed, output, output.attn))
-
-    def extra_loss(self, mixed: MixedBatch, output: ModelOutput) -> Tensor | None:
-        return self.base.extra_loss(mixed, output)

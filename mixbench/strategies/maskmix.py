@@ -58,14 +58,18 @@ class MaskMix(MixStrategy):
     def __post_init__(self) -> None:
         check_parameters(self, MaskMix, "maskmix")
 
-    def mix(self, images: Tensor, labels: Tensor, ctx: MixContext) -> MixedBatch:
-        import torch
-
-        side = min(images.shape[-2:])
+    def check_images(self, height: int, width: int, grid: tuple[int, int] | None) -> None:
+        side = min(height, width)
         if side < self.grid:
             raise ValueError(
                 f"maskmix grid must be at most the images' shorter side, {side} px, not {self.grid}"
             )
+
+    def mix(self, images: Tensor, labels: Tensor, ctx: MixContext) -> MixedBatch:
+        import torch
+
+        height, width = images.shape[-2:]
+        self.check_images(height, width, ctx.grid)
         count = math.ceil(beta(ctx.rng, self.alpha) * self.grid**2)
         scores = torch.rand(len(images), self.grid**2, generator=ctx.rng, dtype=torch.float32)
         cells = first_cells(scores, count).reshape(-1, self.grid, self.grid)

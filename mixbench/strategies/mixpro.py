@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from mixbench.mix import MixedBatch, MixStrategy, ModelOutput, soft_targets
 from mixbench.registry import register_strategy
-from mixbench.strategies.label_rule import LabelRule
+from mixbench.strategies.label_rule import AttentionRule
 from mixbench.strategies.maskmix import MaskMix
 from mixbench.strategies.transmix import attention_lam
 from mixbench.values import check_parameters, parameter
@@ -35,7 +35,7 @@ def progressive_lam(mixed: MixedBatch, attn: Tensor, logits: Tensor) -> Tensor:
 
 @register_strategy("mixpro")
 @dataclass(frozen=True)
-class MixPro(LabelRule):
+class MixPro(AttentionRule):
     """The pixels of `base`, and a label that trusts attention as far as the prediction is right.
 
     Over a constant mask (Mixup) it changes nothing. An image whose attention or prediction is not

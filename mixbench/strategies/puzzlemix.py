@@ -138,6 +138,9 @@ class PuzzleMix(MixStrategy):
     def moves_pixels(self) -> bool:
         return self.transport or self.adv_p > 0
 
+    def check_images(self, height: int, width: int, grid: tuple[int, int] | None) -> None:
+        block_numbers(height, width, self.neigh_size)
+
     def mix(self, images: Tensor, labels: Tensor, ctx: MixContext) -> MixedBatch:
         from mixbench.puzzle.energy import block_saliency, mask_energy
         from mixbench.puzzle.mask import solve_mask

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mixbench.mix import MixedBatch, MixStrategy, ModelOutput
 from mixbench.registry import register_strategy
 from mixbench.strategies.cutmix import CutMix
-from mixbench.strategies.label_rule import LabelRule
+from mixbench.strategies.label_rule import AttentionRule
 from mixbench.strategies.transmix import downsample_mask
 from mixbench.values import check_parameters, parameter
 
@@ -30,7 +30,7 @@ def aligned_lam(mask: Tensor, attn: Tensor, area: Tensor) -> Tensor:
 
 @register_strategy("tlalign")
 @dataclass(frozen=True)
-class TLAlign(LabelRule):
+class TLAlign(AttentionRule):
     """The pixels of `base`, and labels that went through all blocks as the tokens did.
 
     Over a constant mask (Mixup) it changes nothing. An image whose attention is not finite keeps

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mixbench.mix import MixedBatch, MixStrategy, ModelOutput
 from mixbench.registry import register_strategy
 from mixbench.strategies.cutmix import CutMix
-from mixbench.strategies.label_rule import LabelRule
+from mixbench.strategies.label_rule import AttentionRule
 from mixbench.values import check_parameters, parameter
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def attention_lam(
 
 @register_strategy("transmix")
 @dataclass(frozen=True)
-class TransMix(LabelRule):
+class TransMix(AttentionRule):
     """The pixels of `base`, and lam = (1 - attention_weight) * area + attention_weight * attention.
 
     attention_weight 0.5 is the paper's section 4.1 and the released code, 1 is equation 7. Over a
