@@ -23,8 +23,8 @@ from mixbench.models.class_token import (
     is_compiled,
     model_name,
 )
-from mixbench.services.attention import attention_tap
 from mixbench.services.context import make_context
+from mixbench.services.tokens import tap_of
 
 Values = Tensor | Sequence[float]
 
@@ -57,8 +57,9 @@ def mixed_loss(
     model is what your loop calls: wrapped, compiled, around a timm ViT, or Hugging Face's; it gives
     logits (B, K), or an object that holds them as `.logits`. images (B, C, H, W) are normalised by
     mean and std; labels are class numbers (B,). seed, step and shard name the draws, and processes
-    differ in `shard`. loss is 'ce' or 'bce'; `progress` is the share of training done. ValueError
-    for what does not fit.
+    differ in `shard`. loss is 'ce' or 'bce'; `progress` is the share of training done. What a
+    strategy's `build` gives is found at `model.mixing`, where you put it before the optimizer was
+    made. ValueError for what does not fit.
     """
     _check_settings(strategy, loss)
     _check_labels(images, labels, num_classes)
@@ -77,13 +78,17 @@ def mixed_loss(
         net=partial(_logits, bare, num_classes),
     )
     mixed = strategy.mix(images, labels, ctx)
-    net, attention = partial(_logits, model, num_classes), strategy.needs.attention
-    tap = attention_tap(_attending(bare), attention, net) if attention else None
+    net, needs = partial(_logits, model, num_classes), strategy.needs
+    watched = _attending(bare) if needs.attention or needs.tokens else bare
+    tap = tap_of(watched, needs, net)
     # The clean pass too runs inside the tap: one compiled graph serves both.
     with tap or nullcontext():
         output = _whole(tap(mixed.images), model) if tap else ModelOutput(net(mixed.images))
         targets = soft_targets(mixed, strategy.relabel(mixed, output), num_classes, smoothing)
         total = LOSSES[loss](output.logits.float(), targets)
+        extra = strategy.extra_loss(mixed, output)
+        if extra is not None:
+            total = total + extra.float()
         if strategy.clean_weight:  # Puzzle-Mix's loss on the unmixed batch
             clean = F.one_hot(labels.long(), num_classes) * (1 - smoothing)
             clean = clean + smoothing / num_classes
@@ -241,13 +246,13 @@ def _attending(model: nn.Module) -> nn.Module:
 
 
 def _whole(output: ModelOutput, model: nn.Module) -> ModelOutput:
-    """The output itself, where the attention is of all images of the batch."""
-    assert output.attn is not None
-    if len(output.attn) != len(output.logits):
-        raise NoClassAttention(
-            f"the attention of {len(output.attn)} images was seen in a batch of "
-            f"{len(output.logits)}, as where {type(model).__name__} runs the batch in parts: use "
-            "DistributedDataParallel in place of DataParallel, or a strategy without attention "
-            "(cutmix)"
-        )
+    """The output itself, where attention and tokens are of all images of the batch."""
+    for seen in (output.attn, output.tokens):
+        if seen is not None and len(seen) != len(output.logits):
+            raise NoClassAttention(
+                f"the attention of {len(seen)} images was seen in a batch of "
+                f"{len(output.logits)}, as where {type(model).__name__} runs the batch in parts: "
+                "use DistributedDataParallel in place of DataParallel, or a strategy without "
+                "attention (cutmix)"
+            )
     return output

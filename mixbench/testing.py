@@ -164,8 +164,12 @@ def _model_for(strategy: MixStrategy, height: int, width: int) -> torch.nn.Modul
         return _TinyModel(NUM_CLASSES)
     from timm.models.vision_transformer import VisionTransformer
 
+    class AnyPrecision(VisionTransformer):
+        def forward(self, images: Tensor) -> Tensor:  # type: ignore[override]
+            return super().forward(images.float())
+
     torch.manual_seed(0)
-    return VisionTransformer(
+    return AnyPrecision(
         img_size=(height, width),
         patch_size=PATCH,
         embed_dim=WIDTH,
@@ -216,7 +220,8 @@ class _Trial:
             height, width = images.shape[-2:]
             model = _model_for(self.strategy, height, width)
             torch.manual_seed(0)
-            self.part = self.strategy.build(model, NUM_CLASSES, height)
+            with self._at_work("build"):
+                self.part = self.strategy.build(model, NUM_CLASSES, height)
             torch.manual_seed(global_seed)
             ctx = make_context(
                 self.strategy,
@@ -244,6 +249,8 @@ class _Trial:
         """What a strategy raises inside is a _Raised."""
         try:
             yield
+        except _Raised:
+            raise
         except Exception as error:
             raise _Raised(f"{method} raised {error_text(error)}") from error
 

@@ -17,7 +17,7 @@ from mixbench.training.guard import Guarded
 
 
 def test_needs_join_every_field():
-    values = {"attention": "last", "network": "resnet50"}
+    values = {"attention": "last", "network": "resnet50", "look": "class"}
     for field in dataclasses.fields(Needs):
         needs = Needs(**{field.name: values.get(field.name, True)})
         assert needs | Needs() == needs == Needs() | needs != Needs()
@@ -26,11 +26,11 @@ def test_needs_join_every_field():
 def test_a_new_need_is_joined_too():
     @dataclass(frozen=True, kw_only=True)
     class More(Needs):
-        look: bool = False
+        sound: bool = False
 
-    both = More(pixels=True, look=True)
-    assert More(pixels=True) | More(look=True) == both
-    assert Needs(pixels=True) | More(look=True) == both == More(look=True) | Needs(pixels=True)
+    both = More(pixels=True, sound=True)
+    assert More(pixels=True) | More(sound=True) == both
+    assert Needs(pixels=True) | More(sound=True) == both == More(sound=True) | Needs(pixels=True)
     assert Needs() | More() == More() | Needs() == More()
     with pytest.raises(ValueError, match="two kinds of attention, 'last' and '3': choose one"):
         Needs(attention="last") | Needs(attention="3")

@@ -197,6 +197,19 @@ class Backwards(TransMix):
         return 1 - super().relabel(mixed, output)
 
 
+def adding(loss, kind=Mixup, built=None):
+    """A strategy class with an extra loss, made from the output, and a part that it builds."""
+
+    class Broken(kind):
+        def build(self, model, num_classes, image_size):
+            return built
+
+        def extra_loss(self, mixed, output):
+            return loss(output)
+
+    return Broken
+
+
 CASES = {
     "spec_text_comes_back": EqualToNothing,
     "equal_strategies_hash_alike": HashOfItself,
@@ -228,6 +241,8 @@ CASES = {
         moves=True,
     ),
     "compose_gives_the_images": Rolled,
+    "extra_loss_is_a_number": adding(lambda output: output.logits.detach().sum()),
+    "part_learns": adding(lambda output: None, built=torch.nn.Linear(2, 3)),
     "pixels_follow_mask": WrongShare,
     "pixels_are_copied": Multiplies,
 }
@@ -262,9 +277,30 @@ def test_a_wrong_lam_is_named(relabel, names):
 
 
 @pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (lambda output: output.logits.sum(1), r"extra_loss must give one number, \(\), not \(4,\)"),
+        (lambda output: 0.5, r"extra_loss must give a tensor \(\) or None, not float"),
+        (lambda output: output.logits.sum() / 0, "extra_loss must be finite, not"),
+        (lambda output: output.logits.sum() * torch.rand(()), "extra_loss draws from torch's"),
+    ],
+)
+def test_a_wrong_extra_loss_is_named(loss, message):
+    with pytest.raises(AssertionError, match=message):
+        check_strategy(registered(adding(loss)))
+
+
+def test_a_loss_and_a_part_that_keep_the_rules():
+    head = torch.nn.Linear(7, 1)
+    strategy = registered(adding(lambda output: head(output.logits).sum(), built=head))
+    assert failing(strategy) == set()
+
+
+@pytest.mark.parametrize(
     ("members", "name"),
     [
         ({"needs": Needs(attention=3)}, "needs_are_declared"),
+        ({"needs": Needs(objects="yes")}, "needs_are_declared"),
         ({"clean_weight": -1.0}, "clean_weight_is_declared"),
         ({"moves_pixels": "yes"}, "moves_pixels_is_declared"),
     ],
@@ -349,7 +385,7 @@ def test_all_broken_rules_are_reported_at_once():
     with pytest.raises(AssertionError) as caught:
         check_strategy(registered(Broken))
     lines = str(caught.value).splitlines()
-    assert lines[0] == "broken fails 2 of 35 checks:"
+    assert lines[0] == "broken fails 2 of 37 checks:"
     assert lines[1] == (
         "  callers_batch_unchanged: the caller's batch must not change "
         "(4 images of 32 x 32, float32)"
@@ -432,7 +468,7 @@ def test_pytest_names_a_case_of_every_check():
     mark = parametrize_with_checks(strategies).mark
     assert mark.name == "parametrize" and mark.args[0] == "check"
     ids = [case.id for case in mark.args[1]]
-    assert len(ids) == len(set(ids)) == 35 + 36
+    assert len(ids) == len(set(ids)) == 37 + 38
     assert {"cutmix-labels_sum_to_one", "transmix(base=mixup)-attention_raises_lam"} <= set(ids)
     assert "cutmix-attention_raises_lam" not in ids
 
@@ -461,5 +497,5 @@ def test_pytest_runs_the_cases(run_pytest):
             check()
         """
     )
-    assert "1 failed, 69 passed" in printed
+    assert "1 failed, 73 passed" in printed
     assert "test_rules[wronglam-lam_in_unit_interval]" in printed
