@@ -36,6 +36,7 @@ BUILTIN = (  # each in mixbench.strategies.<name>
     "maskmix",
     "tokenmix",
     "guidedmixup",
+    "smmix",
     "transmix",
     "tlalign",
     "mixpro",

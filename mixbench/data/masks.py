@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
 from PIL import Image
 
 from mixbench.data.sources import Source, UnreadableImage, whole
 from mixbench.errors import reason
+
+if TYPE_CHECKING:
+    import numpy as np
 
 FOLDER, ENDING = "masks", ".png"
 UNKNOWN = 255
@@ -25,6 +28,8 @@ def read_mask(path: Path) -> Image.Image:
 
     Of a palette, as Pascal VOC's, the numbers count and not the colours.
     """
+    import numpy as np
+
     try:
         with Image.open(path, formats=("PNG",)) as image:
             if len(image.getbands()) != 1:
@@ -39,6 +44,8 @@ def read_mask(path: Path) -> Image.Image:
 
 def is_object(mask: Image.Image) -> np.ndarray:
     """Where a mask is on the object, (H, W) bool; where nobody knows it is not."""
+    import numpy as np
+
     numbers = np.asarray(mask)
     return (numbers > 0) & (numbers != UNKNOWN)
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
+BLUR = 7  # pixels
+
 
 def grey(pixels: Tensor) -> Tensor:
     """The brightness of RGB pixels of 0 to 255 (B, 3, H, W), (B, H, W) float32 in [0, 1]."""

@@ -1,4 +1,4 @@
-"""SMMix (Chen et al., ICCV 2023): what the model itself attends to least makes room for B's most."""
+"""SMMix (Chen et al., ICCV 2023): what the model looks at least makes room for B's most."""
 
 from __future__ import annotations
 
@@ -69,9 +69,7 @@ def move_windows(maps: Tensor, place: Tensor, source: Tensor, size: Tensor) -> t
     return of_a, of_b, maps.where(mask == 1, others), mask
 
 
-def moved(
-    place: Tensor, source: Tensor, size: Tensor, maps: Tensor
-) -> tuple[Tensor, Tensor]:
+def moved(place: Tensor, source: Tensor, size: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
     """A's and B's parts of maps (B, C, H, W) in the mix."""
     of_a, of_b, _, _ = move_windows(maps, place, source, size)
     return of_a, of_b
@@ -155,7 +153,7 @@ class SMMix(MixStrategy):
     def build(self, model: nn.Module, num_classes: int, image_size: int) -> nn.Module:
         import torch
 
-        head = torch.nn.Linear(int(model.num_features), num_classes)
+        head = torch.nn.Linear(model.num_features, num_classes)  # type: ignore[arg-type]
         torch.nn.init.trunc_normal_(head.weight, std=0.02)  # as timm's own heads
         torch.nn.init.zeros_(head.bias)
         return head

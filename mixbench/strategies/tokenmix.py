@@ -20,7 +20,9 @@ TRIES = 10  # rectangles that may be drawn in vain, one after another
 FLATTEST = 0.3  # height / width of a rectangle; the tallest is its inverse
 
 
-def token_grid(height: int, width: int, grid: tuple[int, int] | None, patch: int) -> tuple[int, int]:
+def token_grid(
+    height: int, width: int, grid: tuple[int, int] | None, patch: int
+) -> tuple[int, int]:
     """The rows and columns of tokens: the model's own, or cells of `patch` pixels, the last cut."""
     if grid is not None and not patch:
         return grid
