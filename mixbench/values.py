@@ -253,7 +253,9 @@ class Bounds:
     at_least: float | None = None
     at_most: float | None = None
     below: float | None = None
-    choices: tuple[str, ...] = ()  # of text; where a bound is given too, a number is right as well
+    # of text; where a bound is given too, a number is right as well, a whole one unless a bound is
+    # a float
+    choices: tuple[str, ...] = ()
 
     def check(self, name: str, value: Any) -> None:
         """ValueError where what is called `name` must not be `value`, which is of its type."""
@@ -279,7 +281,9 @@ class Bounds:
             words = f"between {_bound(self.at_least)} and {_bound(self.at_most)}"
         else:
             words = " and ".join(filter(None, [low, high]))
-        return "".join(f"{choice!r} or a whole number " for choice in self.choices) + words
+        limits = (self.above, self.at_least, self.at_most, self.below)
+        kind = WORDS[float if any(isinstance(limit, float) for limit in limits) else int]
+        return "".join(f"{choice!r} or {kind} " for choice in self.choices) + words
 
     @property
     def _low(self) -> str:
@@ -348,10 +352,11 @@ def parameter(
     above: float | None = None,
     at_least: float | None = None,
     at_most: float | None = None,
+    below: float | None = None,
     choices: tuple[str, ...] = (),
 ) -> T:
     """A field of a strategy that check_parameters looks at, with its `Bounds` in the metadata."""
-    bounds = Bounds(above=above, at_least=at_least, at_most=at_most, choices=choices)
+    bounds = Bounds(above=above, at_least=at_least, at_most=at_most, below=below, choices=choices)
     return dataclasses.field(default=default, metadata={"bounds": bounds})
 
 

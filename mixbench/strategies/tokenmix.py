@@ -81,13 +81,11 @@ class TokenMix(MixStrategy):
     needs a classifier of the data's own classes.
     """
 
-    share: float | str = parameter("released", above=0, at_most=1, choices=("released",))
+    share: float | str = parameter("released", above=0.0, below=1.0, choices=("released",))
     patch: int = parameter(0, at_least=0, at_most=2**16)
 
     def __post_init__(self) -> None:
         check_parameters(self, TokenMix, "tokenmix")
-        if self.share == 1:
-            raise ValueError("tokenmix share must be below 1, not 1: nothing of the image is left")
 
     def check_images(self, height: int, width: int, grid: tuple[int, int] | None) -> None:
         rows, cols = token_grid(height, width, grid, self.patch)

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from timm.models.vision_transformer import VisionTransformer
 
 from mixbench import ModelOutput, create_strategy, make_context, soft_targets, strategy_spec
 from mixbench.registry import BUILTIN, strategy_class
@@ -57,6 +58,13 @@ PARAMETERS = {  # of each the values that make sense by its paper, and values th
     "maskmix alpha": POSITIVE,
     "maskmix grid": ([2, 4, 7, 32], [1, 0, -1, 1.5, 2**17]),
     "guidedmixup pairing": (["greedy", "mirror"], ["Greedy", 1]),
+    "tokenmix share": (["released", 0.2, 0.5, 0.8], [0, 1, -0.1, 2, "official"]),
+    "tokenmix patch": ([0, 1, 16], [-1, 1.5, 2**17]),
+    "smmix low": ([1, 3, 10], [0, -1, 15, 1.5]),
+    "smmix high": ([3, 10, 14], [0, -1, 15, 1.5]),
+    "oacutmix base": STRATEGY,
+    "oacutmix target": (["share", "fraction"], ["Share", 1]),
+    "oacutmix weight": SHARE,
     "transmix base": STRATEGY,
     "transmix attention_weight": SHARE,
     "transmix attention": ([1, 12, "last", "rollout"], [0, -1, 1.5, 10**6]),
@@ -129,7 +137,11 @@ def context(strategy, images, step):
     """A step's context, in which a network's features are the images in 7 x 7 cells."""
     needs_network = isinstance(strategy, AttentiveCutMix)
     served = Mixup() if needs_network else strategy
-    ctx = make_context(served, Means(), images, seed=0, step=step, mean=MEAN, std=STD)
+    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 12, "num_heads": 2, "depth": 1}
+    model = VisionTransformer(**sizes, num_classes=4) if strategy.needs.look else Means()
+    objects, part = torch.ones(len(images), 1, 32, 32), strategy.build(model, 4, 32)
+    settings = {"seed": 0, "step": step, "mean": MEAN, "std": STD, "objects": objects}
+    ctx = make_context(served, model, images, part=part, **settings)
     cells = torch.nn.AdaptiveAvgPool2d(7)
     return dataclasses.replace(ctx, features=cells) if needs_network else ctx
 

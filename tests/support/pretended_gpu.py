@@ -66,7 +66,10 @@ class PretendedGpu(TorchDispatchMode):
 
 @contextlib.contextmanager
 def pretended_gpu(monkeypatch):
-    """A pretended GPU, on which the mask solver's kernel is a launch without work."""
+    """A pretended GPU, on which the mask solver's kernel is a launch without work.
+
+    Its generator, whose state a real one's driver has on the host, is not kept.
+    """
 
     def kernel(difference, weight, n, *_):
         levels, _, batch = difference.shape
@@ -74,6 +77,7 @@ def pretended_gpu(monkeypatch):
         return torch.empty_like(difference), difference.new_empty(2, levels**2, n * n, batch)
 
     monkeypatch.setattr(mixbench.puzzle.mask, "_triton_flow", lambda _: kernel)
+    monkeypatch.setattr(torch.random, "fork_rng", lambda devices: contextlib.nullcontext())
     with PretendedGpu() as mode:
         yield mode
 

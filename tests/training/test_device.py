@@ -11,12 +11,14 @@ import torch
 from timm import create_model
 
 import mixbench.mix
-from mixbench import attention_tap, create_strategy, strategy_spec
+from mixbench import create_strategy, strategy_spec
 from mixbench.data.normalisation import Normalisation
 from mixbench.evaluations.speed import ResidentBatch, timed_strategies
 from mixbench.mix import MixContext, ModelOutput, Needs, send, step_rng
 from mixbench.models.build import build_model
 from mixbench.recipe import load_recipe
+from mixbench.services.look import make_look
+from mixbench.services.tokens import tap_of
 from mixbench.training.batches import Micro
 from mixbench.training.forward import Network
 from mixbench.training.objective import Objective, label_loss
@@ -37,13 +39,17 @@ SPECS = [
     "gridmix",
     "fmix(max_soft=0.2)",
     "maskmix",
+    "tokenmix",
     "guidedmixup",
     "guidedmixup(pairing=mirror)",
+    "smmix",
     "transmix",
     "transmix(base=puzzlemix)",
     "tlalign",
     "mixpro",
     "mixpro(base=puzzlemix)",
+    "oacutmix",
+    "oacutmix(base=smmix, target=fraction)",
     "regmixup",
 ]
 
@@ -52,12 +58,19 @@ def batch(device):
     return torch.randn(8, 3, 64, 64, device=device), torch.arange(8, device=device)
 
 
-def context(strategy, step, images, compile=False):
-    """A context with stand-ins for network and gradient: autograd needs a real device."""
+def context(strategy, step, images, compile=False, model=None):
+    """A context with stand-ins for network and gradient: autograd needs a real device.
+
+    Without a model a look has a stand-in too.
+    """
     shift = torch.linspace(0, 1, 64, device=images.device)
     mean, std = shift.new_full((3, 1, 1), 0.4), shift.new_full((3, 1, 1), 0.3)
     maps = torch.arange(8 * 49, device=images.device).mul(29).remainder(53).view(8, 1, 7, 7).float()
     pixels = Normalisation(mean, std).pixels(images * 0.1) if strategy.needs.pixels else None
+    objects = images.new_zeros(8, 1, 64, 64)
+    objects[..., 16:40, 8:] = 1
+    seen = ModelOutput(images.flatten(1)[:, :10], maps[:, 0, :4, :4])
+    look = make_look(model, "patches") if model and strategy.needs.look else lambda x: seen
     return MixContext(
         rng=step_rng(0, step),
         mean=mean,
@@ -65,6 +78,10 @@ def context(strategy, step, images, compile=False):
         pixels=pixels,
         features=lambda x: maps,
         input_gradient=lambda x, labels: x * shift,
+        grid=(4, 4),
+        look=look,
+        objects=objects,
+        part=getattr(model, "mixing", torch.nn.Identity()),
         compile=compile,
     )
 
@@ -99,6 +116,7 @@ def test_the_pretended_gpu_notices_waits(gpu):
 @pytest.fixture
 def pretended_vit(gpu):
     model = create_model("deit_tiny_patch16_224", img_size=64, num_classes=10)
+    model.mixing = torch.nn.Linear(model.num_features, 10)
     for module in model.modules():
         for name, parameter in module._parameters.items():
             if parameter is not None:
@@ -111,19 +129,21 @@ def pretended_vit(gpu):
 def launches(gpu, model, spec, step=0):
     """Launches of one mix, and of the forward pass with the label and loss; no wait in either."""
     strategy, (images, labels) = create_strategy(spec), batch("cuda")
-    ctx = context(strategy, step, images)
+    ctx = context(strategy, step, images, model=model)
     gpu.launches.clear()
     mixed = strategy.mix(images, labels, ctx)
     mixing = gpu.launches.total()
-    with (
-        attention_tap(model, strategy.needs.attention)
-        if strategy.needs.attention
-        else contextlib.nullcontext() as tap
-    ):
+    with tap_of(model, strategy.needs) or contextlib.nullcontext() as tap:
         output = tap(mixed.images) if tap else ModelOutput(model(mixed.images))
     label_loss(strategy, mixed, output, 10, 0.1)
+    strategy.extra_loss(mixed, output)
     assert mixed.images.device.type == mixed.mask.device.type == "cuda" and not gpu.waits
     return mixing, gpu.launches.total() - mixing
+
+
+def adds_to_the_forward(strategy):
+    """Whether a strategy reads something in the forward pass or adds to the loss."""
+    return strategy.needs.attention or strategy.needs.tokens
 
 
 @pytest.mark.parametrize("spec", SPECS)
@@ -141,7 +161,9 @@ def test_launches_of_a_step(gpu, pretended_vit):
     forward = launches(gpu, pretended_vit, "none")[1]
     counts = {spec: launches(gpu, pretended_vit, spec) for spec in SPECS}
     assert all(
-        counts[spec][1] == forward for spec in SPECS if not create_strategy(spec).needs.attention
+        counts[spec][1] == forward
+        for spec in SPECS
+        if not adds_to_the_forward(create_strategy(spec))
     )
     assert (
         counts["transmix"][0] == counts["cutmix"][0] <= 20 and counts["transmix"][1] <= forward + 40
