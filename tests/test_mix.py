@@ -3,12 +3,21 @@
 import dataclasses
 import math
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from mixbench import MixContext, MixedBatch, MixStrategy, Needs, create_strategy, step_rng
+from mixbench import (
+    MixContext,
+    MixedBatch,
+    MixStrategy,
+    ModelOutput,
+    Needs,
+    create_strategy,
+    step_rng,
+)
 from mixbench.data.normalisation import Normalisation
 from mixbench.registry import BUILTIN
 from mixbench.strategies.mixup import Mixup
@@ -50,9 +59,15 @@ def test_clean_weight_by_attribute_and_by_property():
 
 
 def mixed_of(strategy, images):
-    """A mix of the images, whose gradient is that of smooth noise."""
+    """A mix of the images, whose gradient is that of smooth noise; attention is their redness."""
     normalised = Normalisation.of(MEAN, STD)
+    objects = torch.zeros(len(images), 1, *images.shape[-2:])
+    objects[..., 3:11, 2:9] = 1
+    cells = torch.nn.AdaptiveAvgPool2d(4)
     services = {
+        "look": lambda x: ModelOutput(x.mean((2, 3)), cells(x)[:, 0]),
+        "part": strategy.build(SimpleNamespace(num_features=4), 3, 32),
+        "objects": objects,
         "input_gradient": lambda x, labels: torch.nn.functional.avg_pool2d(x.float(), 5, 1, 2),
         "features": torch.nn.AdaptiveAvgPool2d(7),
     }
@@ -115,8 +130,8 @@ def test_a_map_moves_as_the_pixels_did():
     assert moved > 10
 
 
-RULES = ("alternate", "transmix", "tlalign", "mixpro")
-WRAPPED = ["transmix(base={})", "alternate(first={}, switch_prob=1.0)"]
+RULES = ("alternate", "transmix", "tlalign", "mixpro", "oacutmix")
+WRAPPED = ["oacutmix(base={})", "transmix(base={})", "alternate(first={}, switch_prob=1.0)"]
 
 
 @pytest.mark.parametrize("wrapper", ["{}", *WRAPPED])
@@ -127,7 +142,7 @@ def test_compose_gives_the_mix_of_any_base_inside_any_wrapper(base, wrapper):
     for held in (strategy, Guarded(strategy, print)):
         mixed = mixed_of(held, images)
         torch.testing.assert_close(mixed.compose(images, images), mixed.images)
-        assert held.moves_pixels == (base in ("puzzlemix", "resizemix"))
+        assert held.moves_pixels == (base in ("puzzlemix", "resizemix", "smmix"))
 
 
 def test_compose_follows_a_partner_that_is_no_mirror():

@@ -10,23 +10,13 @@ from torch import Tensor
 
 from mixbench.data.normalisation import Normalisation
 from mixbench.data.scenes import Scene
-from mixbench.mix import MixedBatch, MixStrategy
+from mixbench.mix import MixStrategy
 from mixbench.services.context import make_context
+from mixbench.strategies.oacutmix import visible_share
 from mixbench.training.forward import Network
 from mixbench.training.guard import guarded
 
 BATCH = 50  # scenes that are mixed at once
-
-
-def visible_share(mixed: MixedBatch, objects: Tensor) -> Tensor:
-    """A's share of the object pixels that a mix leaves visible, (B,); NaN where it leaves none.
-
-    objects (B, 1, H, W) are 1 on the object of each image.
-    """
-    nothing = torch.zeros_like(objects)
-    ours = mixed.compose(objects, nothing).sum((1, 2, 3))
-    theirs = mixed.compose(nothing, objects).sum((1, 2, 3))
-    return ours / (ours + theirs)
 
 
 @torch.no_grad()

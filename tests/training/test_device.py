@@ -160,11 +160,8 @@ def test_launches_of_a_step(gpu, pretended_vit):
     """
     forward = launches(gpu, pretended_vit, "none")[1]
     counts = {spec: launches(gpu, pretended_vit, spec) for spec in SPECS}
-    assert all(
-        counts[spec][1] == forward
-        for spec in SPECS
-        if not adds_to_the_forward(create_strategy(spec))
-    )
+    plain = [spec for spec in SPECS if not adds_to_the_forward(create_strategy(spec))]
+    assert max(counts[spec][1] for spec in plain) == forward
     assert (
         counts["transmix"][0] == counts["cutmix"][0] <= 20 and counts["transmix"][1] <= forward + 40
     )

@@ -18,6 +18,7 @@ from tests.training.test_distributed import join, together
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "learned_mask.py"
 AT_TIMES = "alternate(first=learnedmask, second=cutmix, switch_prob=0.3)"
+SMMIX = "alternate(first=smmix, second=cutmix, switch_prob=0.3)"
 SMALL = {"embed_dim": 24, "depth": 1, "epochs": 1, "batch_size": 16, "micro_batch": 8}
 
 
@@ -35,11 +36,11 @@ def logits(learner):
 
 
 def _train(rank, size, port, folder):
-    """Train a part that a process uses in some steps alone, and save all weights."""
+    """Train parts that a process uses in some steps alone, and save all weights."""
     load_plugin(EXAMPLE)
     runtime = join(rank, size, port)
-    [learner] = trained(AT_TIMES, runtime, weight_decay=0.5)
-    torch.save(learner.model.state_dict(), f"{folder}/{size}-{rank}.pt")
+    learners = trained(f"{AT_TIMES},{SMMIX}", runtime, weight_decay=0.5)
+    torch.save([learner.model.state_dict() for learner in learners], f"{folder}/{size}-{rank}.pt")
     distributed.leave(runtime.world)
 
 
@@ -47,10 +48,11 @@ def test_two_processes_equal_one_that_uses_a_part_at_times(tmp_path):
     for size in (1, 2):
         together(_train, size, tmp_path)
     alone, *two = (torch.load(tmp_path / f"{name}.pt") for name in ("1-0", "2-0", "2-1"))
-    assert "mixing.first.logits" in alone
-    for other in two:
-        for name, mine in alone.items():
-            assert torch.allclose(mine, other[name], atol=1e-5), name
+    assert "mixing.first.logits" in alone[0] and "mixing.first.weight" in alone[1]
+    for models in two:
+        for mine, other in zip(alone, models, strict=True):
+            for name, values in mine.items():
+                assert torch.allclose(values, other[name], atol=1e-5), name
 
 
 @pytest.fixture
@@ -85,7 +87,7 @@ def test_written_weights_and_the_models_size_leave_a_part_out(tmp_path):
 
 def test_a_killed_run_goes_on_with_its_part_and_the_others_as_without_it(tmp_path):
     options = ("--plugin", str(EXAMPLE), "--model-ema", "--clip-grad", "1")
-    specs, out = f"cutmix,learnedmask,{AT_TIMES}", tmp_path / "run"
+    specs, out = f"cutmix,learnedmask,{AT_TIMES},smmix", tmp_path / "run"
     assert kills.run(tmp_path / "whole", specs, "0", *options)
     killer = tmp_path / "killer.py"
     killer.write_text(EXAMPLE.read_text() + PLUGIN + KILLERS["in a step"])
