@@ -26,7 +26,7 @@ def published_dir() -> Path:
 
 
 def published_table(name: str) -> list[dict[str, str]]:
-    """The rows of 'table1' ... 'table10' or 'openmixup_deit', figures as printed.
+    """The rows of 'table1' ... 'table10', 'openmixup_deit' or 'deit_small_by_method', as printed.
 
     Lines of the file that begin with # say the source.
     """
@@ -52,6 +52,18 @@ class Published:
     ratio: str | None  # of images a second, to CutMix's
     top1: str | None
     openmixup_top1: str | None  # OpenMixup's, of DeiT-S on ImageNet-1k
+
+
+def own_publication(spec: str) -> tuple[str | None, str] | None:
+    """The top-1 of DeiT-S in a strategy's own publication and why it is not comparable.
+
+    None for the top-1 where none was found; None at all for a strategy that is not in the table,
+    and for one with other settings.
+    """
+    for row in published_table("deit_small_by_method"):
+        if row["strategy"] == spec:
+            return row["top1"] or None, row["not_comparable"]
+    return None
 
 
 def published(spec: str) -> Published:

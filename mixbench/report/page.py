@@ -38,7 +38,11 @@ from mixbench.report.summary import (
 )
 from mixbench.report.tables import (
     DEMONSTRATION,
+    ELSEWHERE,
+    ELSEWHERE_HEADER,
+    elsewhere_cells,
     loader_remark,
+    other_draws,
     statistics_cells,
     statistics_header,
     timed_words,
@@ -170,6 +174,10 @@ def render_report(data: ReportData) -> str:
         table8_header=TABLE8_HEADER,
         table8_paper=len(TABLE8_HEADER) - PAPER_CELLS,
         table8=table8(tables, comparison),
+        other_draws=" ".join(other_draws(strategies(tables))),
+        elsewhere_title=ELSEWHERE,
+        elsewhere_header=ELSEWHERE_HEADER,
+        elsewhere=elsewhere_cells(strategies(tables)),
         statistics=statistics_cells(comparison) if comparison else [],
         statistics_header=statistics_header(comparison) if comparison else [],
         scores=scores_cells(tables.runs),

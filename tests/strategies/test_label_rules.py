@@ -11,7 +11,7 @@ from timm import create_model
 from baselines.reference import mixpro, tlalign
 from mixbench import MixedBatch, ModelOutput, attention_tap, create_strategy, make_context
 from mixbench.loops import mixed_loss
-from mixbench.published import published_table
+from mixbench.published import own_publication, published_table
 from mixbench.registry import BUILTIN
 from mixbench.strategies.mixpro import MixPro
 from mixbench.strategies.tlalign import TLAlign
@@ -233,6 +233,11 @@ def test_labels_beside_puzzlemix_keep_its_clean_loss_and_its_move(rule):
 
 
 def test_a_published_figure_stands_beside_the_reason_why_it_is_not_comparable():
-    rows = published_table("label_rules_deit")
-    assert {row["strategy"].partition("(")[0] for row in rows} <= {*BUILTIN}
+    rows = published_table("deit_small_by_method")
+    assert {row["strategy"] for row in rows} <= {*BUILTIN, ""}
     assert all(row["not_comparable"] and not row["top1"].strip("0123456789.") for row in rows)
+    table8 = {"none", "mixup", "alternate", "saliencymix", "attentivecutmix", "puzzlemix"}
+    assert {*BUILTIN} - {row["strategy"] for row in rows} == table8
+    assert own_publication("smmix") == ("81.1", rows[7]["not_comparable"])
+    assert own_publication("gridmix") == (None, "none found for DeiT-S")
+    assert own_publication("smmix(low=4)") is None is own_publication("mixup")
