@@ -92,6 +92,16 @@ def test_the_page_shows_everything_and_fetches_nothing(tmp_path):
     assert report_runs([tmp_path]).read_bytes() == first
 
 
+def test_what_is_published_elsewhere_is_of_the_runs_strategies(tmp_path):
+    write_run(tmp_path / "some", [run_row("cutmix"), run_row("mixpro"), run_row("fmix")])
+    page = page_of(tmp_path / "some")
+    assert "<td>81.3</td><td>256 tokens of 14 pixels" in page.source and "tokenmix" not in page.text
+    assert "OpenMixup's fmix draws otherwise than ours" in page.text
+    write_run(tmp_path / "none", [run_row("none"), run_row("mixup")])
+    page = page_of(tmp_path / "none")
+    assert "why it is not comparable" not in page.text and "otherwise than ours" not in page.text
+
+
 def test_the_trained_and_the_timed_model_are_told_apart(tmp_path):
     small = speed_row(timed_model="deit_tiny", timed_params_m=5.72)
     write_run(tmp_path, [run_row(), run_row("mixup", top1=69.0)], [small], files=False)

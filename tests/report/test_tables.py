@@ -100,6 +100,22 @@ def test_the_markdown_page_and_the_screen_say_the_same(tmp_path):
     assert "| strategy | seeds | mean top-1 | standard deviation | difference to cutmix |" in text
 
 
+def test_what_is_published_elsewhere_stands_beside_its_reason(tmp_path):
+    for specs, rows in (
+        (["cutmix", "smmix", "gridmix"], ["| smmix | 81.1 | in turn", "| gridmix | - | none"]),
+        (["none", "smmix(low=4)"], []),
+    ):
+        tables = Tables([run_row(spec) for spec in specs], [], {})
+        write_markdown(tables, tmp_path / "page.md", "python bench.py")
+        lines = (tmp_path / "page.md").read_text().splitlines()
+        found = [line for line in lines if line.startswith(tuple(rows or ["| smmix | 81"]))]
+        assert len(found) == len(rows)
+        assert any("why it is not comparable" in line for line in lines) == bool(rows)
+    assert not [line for line in remarks(tables) if "draw otherwise" in line]
+    tables = Tables([run_row("fmix"), run_row("resizemix")], [], {})
+    assert "OpenMixup's fmix and resizemix draw otherwise than ours." in remarks(tables)
+
+
 def test_an_old_speed_says_at_least_where(tmp_path):
     tables = Tables([], [speed_row(timed_model=None)])
     assert remarks(tables)[0].startswith("Speed: Abacus, 2 threads; mixing")
