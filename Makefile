@@ -7,7 +7,7 @@ bench: .venv/installed
 	$(BIN)/python bench.py --strategies cutmix,transmix
 
 test: .venv/tested
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 # Every generated case and every long series, about 25 minutes; `make test` runs a few of each.
 fuzz: .venv/tested

@@ -23,6 +23,7 @@ from mixbench.report.tables import (
     statistics_header,
 )
 from mixbench.runs.rows import ComparisonRow, RunRow, SpeedRow, column_names, read_table
+from results.strategy_pages import strategy_pages
 
 RANDOM = "resnet50-random.pth"  # weights of a network that is timed alone
 COMPLETE = {"saliencymix", "puzzlemix", "transmix"}  # a table of speeds without them is a part
@@ -49,6 +50,7 @@ def pages(root: Path) -> dict[Path, str]:
         readme: replaced(readme.read_text(encoding="utf-8"), parts),
         report: replaced(report.read_text(encoding="utf-8"), columns),
         root / "docs" / "recipe.md": recipe_page(),
+        **strategy_pages(root),
     }
 
 

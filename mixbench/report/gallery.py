@@ -58,7 +58,8 @@ def mixed_grid(
 ) -> None:
     """Write a picture of what each strategy makes of the images, a row each.
 
-    Above each image stands A's share by area and as used in the label.
+    Above each mixed image stand the numbers of A and B in the first row, and A's share by area and
+    as used in the label.
     """
     plt, (images, labels) = pyplot(), (examples.images, examples.labels)
     columns = min(columns, len(images))
@@ -69,16 +70,16 @@ def mixed_grid(
         squeeze=False,
         layout="constrained",
     )
-    titles = [
-        f"A: {fitted(classes[int(labels[i])], TITLE)}\n"
-        f"B: {fitted(classes[int(labels[-1 - i])], TITLE)}"
-        for i in range(columns)
-    ]
-    _show_row(axes[0], normalisation.pixels(images[:columns]), titles, "image A")
+    titles = [f"{i + 1}: {fitted(classes[int(labels[i])], TITLE)}" for i in range(columns)]
+    _show_row(axes[0], normalisation.pixels(images[:columns]), titles, "image")
     for row, strategy in zip(axes[1:], shown, strict=True):
         result = _mix(strategy, examples, normalisation, seed)
         area, lam = result.mixed.lam, result.lam
-        titles = [f"A by area {area[i]:.2f}\nA in label {lam[i]:.2f}" for i in range(columns)]
+        titles = [
+            f"A {i + 1}, B {int(result.mixed.partner[i]) + 1}\n"
+            f"A by area {area[i]:.2f}\nA in label {lam[i]:.2f}"
+            for i in range(columns)
+        ]
         pixels = normalisation.pixels(result.mixed.images[:columns])
         _show_row(row, pixels, titles, strategy.spec)
     set_fonts(figure)

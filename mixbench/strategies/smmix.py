@@ -1,4 +1,4 @@
-"""SMMix (Chen et al., ICCV 2023): what the model looks at least makes room for B's most."""
+"""SMMix (Chen et al., ICCV 2023): B's most attended window covers A's least attended one."""
 
 from __future__ import annotations
 

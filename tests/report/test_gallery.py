@@ -94,14 +94,15 @@ def test_the_grid_shows_each_strategy_below_the_originals(shown, batch, tmp_path
     monkeypatch.setattr("mixbench.report.gallery._show_row", remember)
     mixed_grid(shown, batch, CLASSES, AS_IT_IS, tmp_path / "new" / "mixed.png", columns=4)
     originals, cutmix, transmix = drawn
-    assert [name for *_, name in drawn] == ["image A", "cutmix", "transmix"]
-    assert originals[1] == ["A: ant\nB: bee", "A: bee\nB: ant", "A: cat\nB: dog", "A: dog\nB: cat"]
+    assert [name for *_, name in drawn] == ["image", "cutmix", "transmix"]
+    assert originals[1] == ["1: ant", "2: bee", "3: cat", "4: dog"]
     assert torch.equal(originals[0], AS_IT_IS.pixels(batch.images[:4]))
     assert torch.equal(cutmix[0], transmix[0])  # the same draws, and other labels
-    assert [title.partition("\n")[0] for title in cutmix[1]] == [
-        title.partition("\n")[0] for title in transmix[1]
+    assert [title.splitlines()[:2] for title in cutmix[1]] == [
+        title.splitlines()[:2] for title in transmix[1]
     ]
-    for title in cutmix[1]:  # which labels by area
-        area, label = title.splitlines()
+    for number, title in enumerate(cutmix[1], 1):  # which labels by area
+        pair, area, label = title.splitlines()
+        assert pair == f"A {number}, B {7 - number}"
         assert area.removeprefix("A by area") == label.removeprefix("A in label")
     assert Image.open(tmp_path / "new" / "mixed.png").size[0] > 100

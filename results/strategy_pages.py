@@ -1,0 +1,208 @@
+"""A page for each strategy in docs/strategies/, from its code, its figures and a sentence here.
+
+`python -m results.readme` writes the pages; `python -m results.strategy_pages` draws the pictures.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import sys
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from mixbench.data.normalisation import Normalisation
+from mixbench.data.scenes import CLASSES, draw_scene
+from mixbench.mix import MixStrategy, Needs
+from mixbench.models.build import build_model
+from mixbench.published import own_publication, published
+from mixbench.registry import BUILTIN, strategy_class
+from mixbench.report.gallery import Examples, Shown, mixed_grid
+from mixbench.report.tables import interval, markdown_table
+from mixbench.runs.rows import SpeedRow, read_table
+from mixbench.spec import create_strategy, field_types, strategy_spec
+from mixbench.training.forward import Network
+from mixbench.training.parts import attach, build_part
+from mixbench.values import shown as as_written
+from mixbench.values import type_name
+
+FOLDER = Path("docs/strategies")
+WIDTH = 560  # pixels of a picture
+DRAW = 8  # a seed whose lam is near one half
+OFFLINE = "attentivecutmix(network=efficientnet_lite0)"
+WHEN = {
+    "none": "In every comparison: what mixing is worth is the difference to it.",
+    "mixup": "Where labels are soft by nature or noisy; the cheapest of all, and no pixel is lost.",
+    "cutmix": "The baseline to beat for networks that train long from scratch.",
+    "alternate": "To train as DeiT does, or to try a strategy in turn with another.",
+    "saliencymix": "Where objects are small, so that CutMix's box often shows background.",
+    "attentivecutmix": "Where a pretrained network of like data is at hand and time is no matter.",
+    "puzzlemix": "Where training data are few and the time of a second pass is there.",
+    "resizemix": "Where objects fill their images: all of the partner is always seen.",
+    "gridmix": "To see whether many small holes are worth more than one box.",
+    "fmix": "To see whether the shape of the mask matters: blobs instead of boxes.",
+    "maskmix": "As the base of a label rule: many cells let attention say more than one box does.",
+    "tokenmix": "For vision transformers, whose tokens are then of one image each.",
+    "guidedmixup": "Where the salient parts of both images should stay without a second pass.",
+    "smmix": "For plain ViTs, where a third more time a step is there.",
+    "transmix": "For networks with a class token, over any mask: it costs next to nothing.",
+    "tlalign": "For plain ViTs and DeiT, to let labels follow all blocks and not the last alone.",
+    "mixpro": "For networks with a class token whose attention is not to be trusted early.",
+    "oacutmix": "As the reference beside every label rule, where true masks are known.",
+    "regmixup": "Where calibration matters and twice the time a step is there.",
+}
+NEEDS = {
+    "attention": "the class attention {} of the network that trains, read in its own forward pass",
+    "network": "features of an external network, `{}`",
+    "input_gradient": "the gradient with respect to the pixels: a second forward and backward pass",
+    "pixels": "the un-normalised pixels",
+    "look": "a look at the unmixed batch, its {}: a second forward pass",
+    "tokens": "the tokens of the patches before the head",
+    "objects": "true masks of the objects ([data.md](../data.md#masks-of-objects))",
+}
+OF_LOOK = {"patches": "logits and the patches' attention", "class": "logits and class attention"}
+
+
+def strategy_pages(root: Path) -> dict[Path, str]:
+    """The content of each strategy's page and of their index, from a checkout's root."""
+    speeds = newest_speeds(root / "results")
+    content = {root / FOLDER / f"{name}.md": page(name, speeds) for name in BUILTIN}
+    rows = [(f"[`{name}`]({name}.md)", source(name), WHEN[name]) for name in BUILTIN]
+    lines = ["# Strategies", "", *markdown_table(("name", "what it is", "when"), rows)]
+    return content | {root / FOLDER / "README.md": "\n".join(lines) + "\n"}
+
+
+def page(name: str, speeds: dict[str, tuple[SpeedRow, str]]) -> str:
+    """One strategy's page."""
+    cls = strategy_class(name)
+    described, departures = described_by(inspect.getdoc(cls) or "")
+    lines = [f"# `{name}`", "", source(name), ""]
+    lines += [f"![what {name} makes of four drawn scenes]({name}.png)", ""]
+    lines += [described, "", "## When", "", WHEN[name], ""]
+    if departures:
+        lines += ["## Where it departs", "", departures, ""]
+    rows = parameters(cls)
+    if rows:
+        lines += ["## Parameters", "", *markdown_table(("name", "default", "values"), rows), ""]
+    lines += ["## Needs", "", *needs_of_page(name), "", "## Cost", "", cost(name, speeds), ""]
+    lines += ["## Published", "", *published_lines(name), ""]
+    lines += ["## Try it", "", f"    python bench.py --strategies 'none,cutmix,{name}'"]
+    return "\n".join(lines) + "\n"
+
+
+def source(name: str) -> str:
+    """The first sentence of a strategy's module: method, authors and what it does."""
+    return (inspect.getdoc(sys.modules[strategy_class(name).__module__]) or "").split("\n\n")[0]
+
+
+def described_by(doc: str) -> tuple[str, str]:
+    """A docstring's sentences as Markdown: what it does, and from 'Differs:' on."""
+    what, _, differs = doc.partition("Differs:")
+    return what.strip(), differs.strip()[:1].upper() + differs.strip()[1:]
+
+
+def parameters(cls: type) -> list[tuple[str, ...]]:
+    """Name, default and values of each parameter."""
+    hints = field_types(cls)
+    rows: list[tuple[str, ...]] = []
+    for field in dataclasses.fields(cls):
+        bounds = field.metadata["bounds"].bounds
+        value = field.default
+        default = strategy_spec(value) if isinstance(value, MixStrategy) else as_written(value)
+        values = bounds if "or a" in bounds or bounds.startswith("one of") else ""
+        values = values or ", ".join(filter(None, [type_name(hints[field.name]), bounds]))
+        rows.append((f"`{field.name}`", f"`{default}`", values))
+    return rows
+
+
+def needs_of_page(name: str) -> list[str]:
+    """What a strategy with default settings asks for, as a list."""
+    cls = strategy_class(name)
+    needs, lines = cls().needs, []
+    for field in dataclasses.fields(Needs):
+        value = getattr(needs, field.name)
+        if value:
+            words = f"`{value}`" if field.name == "attention" else OF_LOOK.get(value, value)
+            lines.append(f"* {NEEDS[field.name].format(words)}")
+    if cls().clean_weight:
+        lines.append("* the loss of the unmixed batch: a second forward and backward pass")
+    if name == "smmix":
+        lines.append("* parameters of its own, a second head, and a loss beside the label's")
+    return lines or ["* nothing but the batch"]
+
+
+def newest_speeds(folder: Path) -> dict[str, tuple[SpeedRow, str]]:
+    """The newest timed row of each strategy on a CPU in float32, and the file that it is from."""
+    newest: dict[str, tuple[SpeedRow, str]] = {}
+    for file in sorted(folder.glob("*.csv")):
+        if file.stem.endswith("-top1"):
+            continue
+        for row in read_table(file, SpeedRow):
+            known = newest.get(row.strategy)
+            if row.timed_precision != "fp32" or row.ratio_to_cutmix is None:
+                continue
+            if known is None or str(row.date) >= str(known[0].date):
+                newest[row.strategy] = row, file.name
+    return newest
+
+
+def cost(name: str, speeds: dict[str, tuple[SpeedRow, str]]) -> str:
+    """The ratio of images a second to CutMix's, where and when."""
+    found = speeds.get(OFFLINE if name == "attentivecutmix" else name)
+    if found is None:
+        return "Not measured yet."
+    row, file = found
+    ratio = interval(row.ratio_to_cutmix, row.ratio_lo, row.ratio_hi, 3)
+    of = " (with `network=efficientnet_lite0`)" if name == "attentivecutmix" else ""
+    return (
+        f"{ratio} of CutMix's images a second{of}, 95 % interval: {row.timed}, {row.rounds} "
+        f"interleaved rounds, {row.date} ([{file}](../../results/{file})). CutMix against itself: "
+        f"{row.control_lo:.3f} to {row.control_hi:.3f}."
+    )
+
+
+def published_lines(name: str) -> list[str]:
+    """Published figures of DeiT-S on ImageNet-1k, each with what it is of."""
+    paper, own = published(name), own_publication(name)
+    lines = []
+    if paper.top1:
+        lines.append(f"* TransMix's Table 8: {paper.top1}, at {paper.ratio} of CutMix's speed")
+    if paper.openmixup_top1:
+        lines.append(f"* OpenMixup: {paper.openmixup_top1}, the best epochs of three trials, alone")
+    if own:
+        figure, reason = own
+        lines.append(f"* its own publication: {figure or 'none'}. Not comparable: {reason}")
+    return lines or ["* none"]
+
+
+def draw_pictures(folder: Path) -> None:
+    """A picture of each strategy on the same four scenes, by a network that was not trained."""
+    scenes = [draw_scene(0, index, 96) for index in (3, 11, 20, 29)]
+    normalisation = Normalisation.of((0.5,) * 3, (0.25,) * 3)
+    pixels = torch.stack([torch.from_numpy(scene.image).permute(2, 0, 1) for scene in scenes])
+    examples = Examples(
+        images=normalisation.apply(pixels / 255),
+        labels=torch.tensor([scene.label for scene in scenes]),
+        objects=torch.stack([torch.from_numpy(scene.mask)[None].float() for scene in scenes]),
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in BUILTIN:
+        strategy = create_strategy(OFFLINE if name == "attentivecutmix" else name)
+        model = build_model(
+            "vit_tiny_patch16_224", num_classes=len(CLASSES), image_size=96, seed=0, patch_size=8
+        )
+        part = build_part(strategy, model, len(CLASSES), 96, seed=0)
+        attach(model, part)
+        network = Network(model, strategy.needs, part=part, compile=False)
+        shown = [Shown(name, strategy, network)]
+        path = folder / f"{name}.png"
+        mixed_grid(shown, examples, CLASSES, normalisation, path, DRAW, columns=4)
+        with Image.open(path) as picture:
+            small = picture.convert("RGB").resize((WIDTH, WIDTH * picture.height // picture.width))
+        small.quantize(128).save(path, optimize=True)
+
+
+if __name__ == "__main__":
+    draw_pictures(FOLDER)
