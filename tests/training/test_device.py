@@ -22,6 +22,7 @@ from mixbench.services.tokens import tap_of
 from mixbench.training.batches import Micro
 from mixbench.training.forward import Network
 from mixbench.training.objective import Objective, label_loss
+from mixbench.training.parts import attach, build_part
 
 SPECS = [
     "none",
@@ -232,20 +233,23 @@ def test_a_compiled_step_has_the_eager_gradients(monkeypatch):
     backend = functools.partial(torch.compile, backend="eager", fullgraph=True)
     monkeypatch.setattr(torch, "compile", backend)
     images, labels = batch("cpu")
-    for spec in ("saliencymix", "transmix(base=puzzlemix)", "mixpro", "regmixup"):
-        gradients = {}
+    for spec in ("saliencymix", "transmix(base=puzzlemix)", "mixpro", "regmixup", "smmix"):
+        strategy, gradients = create_strategy(spec), {}
         for compiled in (False, True):
             model = build_model(
                 "vit_tiny_patch16_224", num_classes=10, image_size=64, seed=0, depth=2
             ).train()
+            part = build_part(strategy, model, 10, 64, seed=0)
+            attach(model, part)
             objective = Objective(
-                strategy=create_strategy(spec),
+                strategy=strategy,
                 num_classes=10,
                 smoothing=0.1,
                 normalisation=Normalisation.of((0.0,) * 3, (1.0,) * 3),
                 seed=0,
             )
-            with Network(model, Needs(attention="last"), compile=compiled) as network:
+            needs = strategy.needs | Needs(attention="last")
+            with Network(model, needs, part=part, compile=compiled) as network:
                 for step in (0, 1):
                     micro = Micro(images=images, labels=labels, step=step)
                     objective(network, micro).loss.backward()
