@@ -1,0 +1,168 @@
+"""Images with masks of their objects, to hold labels against: scenes, COCO, Pascal VOC, folders."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from mixbench.data.folders import open_folder
+from mixbench.data.images import open_image
+from mixbench.data.masks import UNKNOWN, check_objects, read_mask
+from mixbench.data.scenes import CLASSES, SceneSource
+from mixbench.data.sources import Source, Subset
+from mixbench.mix import hashed_seed
+
+KINDS = ("scenes", "coco:DIR", "voc:DIR", "folder:DIR")
+OBJECTS = ("union", "largest")
+SCENES = 500  # the same as for the column label_error
+
+
+class Annotated(Source):
+    """Photographs whose classes are not the model's, each with its instances' masks."""
+
+    def __init__(self, files: Sequence[Path], objects: str):
+        self.files, self.objects = list(files), objects
+        self.labels = [0] * len(self.files)
+        self.fingerprint = ""
+
+    def load(self, index: int) -> Image.Image:
+        return open_image(self.files[index])
+
+    def image_name(self, index: int) -> str:
+        return self.files[index].name
+
+    def has_mask(self, index: int) -> bool:
+        return True
+
+    def mask(self, index: int) -> Image.Image:
+        instances, unknown = self.instances(index)
+        return Image.fromarray(of_instances(instances, self.objects, unknown))
+
+    @abstractmethod
+    def instances(self, index: int) -> tuple[list[np.ndarray], np.ndarray]:
+        """The masks (H, W) bool of the objects in image `index`, and where nobody knows."""
+
+
+def of_instances(instances: Sequence[np.ndarray], objects: str, unknown: np.ndarray) -> np.ndarray:
+    """Instances (H, W) bool as a mask (H, W) uint8: 1 on their union or on the largest of them."""
+    mask = np.where(unknown, UNKNOWN, 0).astype(np.uint8)
+    chosen = list(instances)
+    if objects == "largest" and chosen:
+        chosen = [max(chosen, key=np.count_nonzero)]  # of equal ones the first
+    for instance in chosen:
+        mask[instance] = 1
+    return mask
+
+
+class Coco(Annotated):
+    """A split of COCO's instances, `<split>/` and `annotations/instances_<split>.json`.
+
+    Images without an object are left out; crowds are where nobody knows.
+    """
+
+    def __init__(self, root: Path, objects: str, split: str = "val2017"):
+        annotations = root / "annotations" / f"instances_{split}.json"
+        if not annotations.is_file():
+            raise ValueError(
+                f"{root} is not COCO: expected {annotations.relative_to(root)} and {split}/"
+            )
+        try:
+            from pycocotools.coco import COCO
+        except ImportError:
+            raise ValueError(
+                "COCO's masks need pycocotools: pip install 'mixbench[det]', or take other --masks"
+            ) from None
+        with redirect_stdout(StringIO()):  # it prints how long it took
+            self._coco: Any = COCO(str(annotations))
+        with_object = {
+            annotation["image_id"]
+            for annotation in self._coco.anns.values()
+            if not annotation.get("iscrowd", 0)
+        }
+        self._images = [self._coco.imgs[number] for number in sorted(with_object)]
+        if not self._images:
+            raise ValueError(f"{annotations} has no object that is no crowd")
+        super().__init__([root / split / image["file_name"] for image in self._images], objects)
+
+    def instances(self, index: int) -> tuple[list[np.ndarray], np.ndarray]:
+        image = self._images[index]
+        unknown = np.zeros((image["height"], image["width"]), bool)
+        instances = []
+        for annotation in self._coco.imgToAnns[image["id"]]:
+            mask = self._coco.annToMask(annotation).astype(bool)
+            if annotation.get("iscrowd", 0):
+                unknown |= mask
+            else:
+                instances.append(mask)
+        return instances, unknown
+
+
+class Voc(Annotated):
+    """The validation images of Pascal VOC 2012 with masks, in `VOCdevkit/VOC2012` of a folder."""
+
+    def __init__(self, root: Path, objects: str):
+        from torchvision.datasets import VOCSegmentation
+
+        try:
+            voc = VOCSegmentation(str(root), image_set="val")
+        except RuntimeError:
+            raise ValueError(
+                f"{root} is not Pascal VOC: expected VOCdevkit/VOC2012/ with JPEGImages/, "
+                "SegmentationObject/ and ImageSets/Segmentation/val.txt"
+            ) from None
+        self._masks = [
+            Path(mask).parents[1] / "SegmentationObject" / Path(mask).name for mask in voc.masks
+        ]
+        super().__init__([Path(image) for image in voc.images], objects)
+
+    def instances(self, index: int) -> tuple[list[np.ndarray], np.ndarray]:
+        numbers = np.asarray(read_mask(self._masks[index]))
+        known = [number for number in np.unique(numbers) if 0 < number != UNKNOWN]
+        return [numbers == number for number in known], numbers == UNKNOWN
+
+
+class Largest(Subset):
+    """A source whose mask is the number with most pixels alone."""
+
+    def __init__(self, source: Source):
+        super().__init__(source, range(len(source.labels)))
+
+    def mask(self, index: int) -> Image.Image | None:
+        mask = super().mask(index)
+        if mask is None:
+            return None
+        numbers = np.asarray(mask)
+        known = [number for number in np.unique(numbers) if 0 < number != UNKNOWN]
+        instances = [numbers == number for number in known]
+        return Image.fromarray(of_instances(instances, "largest", numbers == UNKNOWN))
+
+
+def open_annotated(text: str, objects: str, image_size: int) -> tuple[Source, tuple[str, ...]]:
+    """The source that --masks names, and the classes of its labels; () where they have none.
+
+    'scenes' are drawn at image_size pixels. ValueError names what was expected and what is there.
+    """
+    kind, _, place = text.partition(":")
+    if text == "scenes":
+        scenes = SceneSource("label error", SCENES, image_size)
+        scenes.stream = hashed_seed("label error")  # the column's
+        return scenes, CLASSES
+    if kind not in ("coco", "voc", "folder") or not place:
+        raise ValueError(f"--masks must be one of {', '.join(KINDS)}, not {text!r}")
+    root = Path(place)
+    if not root.is_dir():
+        raise ValueError(f"--masks {text}: there is no folder {root}")
+    if kind == "coco":
+        return Coco(root, objects), ()
+    if kind == "voc":
+        return Voc(root, objects), ()
+    data = open_folder(root)
+    check_objects(data.val, "val")
+    return (data.val if objects == "union" else Largest(data.val)), data.classes
