@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 
 from mixbench.commands.bench import bench, speed, train
+from mixbench.commands.eval import evaluate
 from mixbench.commands.list import list_command
 from mixbench.commands.report import report
 from mixbench.commands.status import status_of
@@ -18,6 +19,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
     "speed": speed,
     "report": report,
+    "eval": evaluate,
     "sweep": sweep,
     "list": list_command,
     "zoo": zoo,

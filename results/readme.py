@@ -22,12 +22,24 @@ from mixbench.report.tables import (
     statistics_cells,
     statistics_header,
 )
-from mixbench.runs.rows import ComparisonRow, RunRow, SpeedRow, column_names, read_table
+from mixbench.runs.rows import (
+    ComparisonRow,
+    EvaluationRow,
+    RunRow,
+    SpeedRow,
+    column_names,
+    read_table,
+)
 from results.strategy_pages import strategy_pages
 
 RANDOM = "resnet50-random.pth"  # weights of a network that is timed alone
 COMPLETE = {"saliencymix", "puzzlemix", "transmix"}  # a table of speeds without them is a part
-TABLES = {"runs.csv": RunRow, "speed.csv": SpeedRow, "comparison.csv": ComparisonRow}
+TABLES = {
+    "runs.csv": RunRow,
+    "speed.csv": SpeedRow,
+    "comparison.csv": ComparisonRow,
+    "evaluations.csv": EvaluationRow,
+}
 
 
 def main() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -32,7 +33,7 @@ __all__ = ["LabelError", "label_error", "visible_share"]
 
 BATCH = 50  # images that are mixed at once
 # COCO's small, medium and large, 32 x 32 and 96 x 96 px, as shares of an image of 640 x 480
-SIZES = {"small": (0.0, 1 / 300), "medium": (1 / 300, 0.03), "large": (0.03, 1.0)}
+SIZES = {"small": (0.0, 1 / 300), "medium": (1 / 300, 0.03), "large": (0.03, math.inf)}
 ALL, ROLLED, UNTRAINED = "", "another image's attention", "untrained model"
 
 
@@ -261,7 +262,7 @@ def _figures(setting: str, labels: Labels) -> list[Figure]:
 def _by_size(labels: Labels) -> Iterator[Figure]:
     """The mean error by the share of its image that A's object has."""
     for name, (low, high) in SIZES.items():
-        chosen = (labels.size >= low) & (labels.size < high) | (labels.size == high == 1)
+        chosen = (labels.size >= low) & (labels.size < high)
         part = Labels(*(values[chosen] for values in labels))
         if np.isfinite(part.wanted).any():
             yield _figures(f"{name} objects", part)[0]

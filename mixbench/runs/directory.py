@@ -124,6 +124,11 @@ class RunDirectory:
         return self.path / "comparison.csv"
 
     @property
+    def evaluations(self) -> Path:
+        """A row for each figure that an evaluation found."""
+        return self.path / "evaluations.csv"
+
+    @property
     def markdown(self) -> Path:
         """The comparison as a Markdown page."""
         return self.path / "comparison.md"

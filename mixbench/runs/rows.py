@@ -1,8 +1,9 @@
 """The rows of a comparison: every column with its meaning, unit and digits, and the CSV files.
 
 `runs.csv` holds a `RunRow` for each strategy and seed, `speed.csv` a `SpeedRow` for each timed
-strategy, `comparison.csv` a `ComparisonRow` for each strategy, and a seed's `log.csv` an
-`EpochRow` for each epoch. Columns, documentation and tests follow from the dataclasses.
+strategy, `comparison.csv` a `ComparisonRow` for each strategy, a seed's `log.csv` an `EpochRow`
+for each epoch, and `evaluations.csv` an `EvaluationRow` for each figure of an evaluation.
+Columns, documentation and tests follow from the dataclasses.
 """
 
 from __future__ import annotations
@@ -264,11 +265,27 @@ class EpochRow:
     seconds: float = required("seconds of the strategy's own steps so far")
 
 
-Row = RunRow | SpeedRow | ComparisonRow | EpochRow
-R = TypeVar("R", RunRow, SpeedRow, ComparisonRow, EpochRow)
-HINTS = {
-    kind.__name__: get_type_hints(kind) for kind in (RunRow, SpeedRow, ComparisonRow, EpochRow)
-}
+@dataclass(frozen=True, kw_only=True)
+class EvaluationRow:
+    """One figure that `mixbench eval` found of one strategy and seed: a row of evaluations.csv."""
+
+    strategy: str = required(STRATEGY)
+    seed: int = required("the seed that was trained with")
+    evaluation: str = required("the evaluation's name")
+    options: str = column("its options", default="")
+    setting: str = column("what was measured under; empty for all there is", default="")
+    metric: str = required("what was measured; shares in 0..1, `label_error` and `bias` in points")
+    value: float | None = column("the figure", digits=6)
+    n: int | None = column("images or mixes that it is of")
+    versions: str | None = column(VERSIONS)
+    date: str | None = column(DATE)
+    schema_version: int = column(SCHEMA, default=SCHEMA_VERSION)
+
+
+Row = RunRow | SpeedRow | ComparisonRow | EpochRow | EvaluationRow
+R = TypeVar("R", RunRow, SpeedRow, ComparisonRow, EpochRow, EvaluationRow)
+KINDS = (RunRow, SpeedRow, ComparisonRow, EpochRow, EvaluationRow)
+HINTS = {kind.__name__: get_type_hints(kind) for kind in KINDS}
 
 
 def column_names(kind: type[Row]) -> tuple[str, ...]:
