@@ -31,8 +31,7 @@ def evaluate(argv: list[str]) -> int:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: %(default)s)")
     add_plugin_option(parser)
     classes = _classes(names)
-    for cls in classes:
-        _add_options(parser, cls)
+    _add_options(parser, classes)
     options = parser.parse(argv)
     load_plugins(options)
     evaluations = [_made(cls, options) for cls in classes]
@@ -53,14 +52,19 @@ def _classes(names: Sequence[str]) -> list[type[Evaluation]]:
     return [evaluation_class(name.strip()) for name in dict.fromkeys(names)]
 
 
-def _add_options(parser: Parser, cls: type[Evaluation]) -> None:
-    group = parser.add_argument_group(cls.name)
-    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+def _add_options(parser: Parser, classes: Sequence[type[Evaluation]]) -> None:
+    """Add the options of evaluations; one of a name that several have is for all of them."""
+    owners: dict[str, tuple[str, dataclasses.Field[Any]]] = {}
+    for cls in classes:
+        for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+            owners.setdefault(field.name, (cls.name, field))
+    groups = {name: parser.add_argument_group(name) for name, _ in owners.values()}
+    for name, field in owners.values():
         meaning = field.metadata["option"]
         values = f" ({meaning.bounds})" if meaning.bounds else ""
-        group.add_argument(
+        groups[name].add_argument(
             f"--{field.name.replace('_', '-')}",
-            dest=f"{cls.name}.{field.name}",
+            dest=f"eval.{field.name}",
             default=argparse.SUPPRESS,
             metavar=field.name.upper(),
             help=f"{meaning.help}{values} (default: {field.default})".replace("%", "%%"),
@@ -75,7 +79,7 @@ def _made(cls: type[Evaluation], options: argparse.Namespace) -> Evaluation:
     given: dict[str, Any] = {}
     hints = field_types(cls)
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
-        text = getattr(options, f"{cls.name}.{field.name}", None)
+        text = getattr(options, f"eval.{field.name}", None)
         if text is not None:
             what = f"--{field.name.replace('_', '-')}"
             value = read_text(text, hints[field.name], what)

@@ -20,6 +20,8 @@ from mixbench.values import did_you_mean, shown
 
 EVALUATIONS = {  # name -> module and class
     "label-error": "mixbench.evaluations.label_error:LabelError",
+    "occlusion": "mixbench.evaluations.occlusion:Occlusion",
+    "shuffle": "mixbench.evaluations.shuffle:Shuffle",
 }
 
 

@@ -1,0 +1,69 @@
+"""Top-1 on images as they are and as each of several perturbations leaves them, in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mixbench.data.loaders import eval_loader, readable
+from mixbench.data.normalisation import Normalisation
+from mixbench.data.sources import Data
+from mixbench.evaluations.evaluation import Subject
+from mixbench.runtime import Runtime
+
+
+class Batch(NamedTuple):
+    """Validation images of one batch."""
+
+    pixels: Tensor  # (B, 3, H, W) in [0, 1]
+    images: Tensor  # the same, normalised
+    first: int  # the number of the first within the split
+
+
+Perturb = Callable[[Batch], Tensor]  # pixels (B, 3, H, W) in [0, 1]
+
+
+@torch.no_grad()
+def right_under(
+    subject: Subject,
+    data: Data,
+    runtime: Runtime,
+    perturbations: Mapping[str, Perturb],
+    watch: Callable[[Batch], None] | None = None,
+) -> dict[str, np.ndarray]:
+    """Which validation images are right as they are, '', and under each perturbation, (n,) bool.
+
+    Each batch is loaded once; `watch` sees it first. Bools alone are kept of it.
+    """
+    recipe, model = subject.recipe, subject.model
+    normalisation = Normalisation.of(recipe.mean, recipe.std, runtime.device)
+    right: dict[str, list[np.ndarray]] = {name: [] for name in ("", *perturbations)}
+    loader, first = eval_loader(data, recipe, runtime.workers, runtime.device), 0
+    for images, labels in readable(loader):
+        images, labels = images.to(runtime.device), labels.to(runtime.device)
+        pixels = (images * normalisation.std + normalisation.mean).clamp(0, 1)
+        batch = Batch(pixels, images, first)
+        if watch is not None:
+            watch(batch)
+        right[""].append(_right(model, images, labels, recipe.amp))
+        for name, perturb in perturbations.items():
+            changed = normalisation.apply(perturb(batch))
+            right[name].append(_right(model, changed, labels, recipe.amp))
+        first += len(labels)
+        runtime.tick(first, len(data.val.labels))
+    return {name: np.concatenate(parts) for name, parts in right.items()}
+
+
+def _right(model: torch.nn.Module, images: Tensor, labels: Tensor, amp: bool) -> np.ndarray:
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=amp):
+        logits = model(images)
+    return (getattr(logits, "logits", logits).argmax(1) == labels).cpu().numpy()
+
+
+def percent(right: np.ndarray) -> float:
+    """Top-1 in percent."""
+    return 100 * float(right.mean())

@@ -1,0 +1,159 @@
+"""Occlusion and shuffle with models whose answers are known, and what they leave out."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mixbench.data.sources import Data, Source
+from mixbench.evaluations.evaluation import Subject
+from mixbench.evaluations.occlusion import Occlusion, occlusion_grid
+from mixbench.evaluations.robustness import drop_counts, random_permutation
+from mixbench.evaluations.shuffle import Shuffle
+from mixbench.models.build import build_model
+from mixbench.recipe import load_recipe
+from mixbench.runtime import Runtime
+
+COUNT, CLASSES = 70, ("a", "b")  # more than a batch of 64
+CPU = Runtime(device=torch.device("cpu"))
+
+
+class Bright(Source):
+    """Noise without black pixels, all of class 1."""
+
+    def __init__(self, side):
+        rng = np.random.default_rng(0)
+        self.pixels = rng.integers(30, 255, (COUNT, side, side, 3), dtype=np.uint8)
+        self.labels, self.fingerprint = [1] * COUNT, "bright"
+
+    def load(self, index):
+        return Image.fromarray(self.pixels[index])
+
+
+class PatchProbe(torch.nn.Module):
+    """Class 1 unless one patch of a grid is black."""
+
+    def __init__(self, patch, grid, normalised_black):
+        super().__init__()
+        self.patch, self.grid, self.black = patch, grid, normalised_black
+        self.seen = 0
+
+    def forward(self, images):
+        self.seen += len(images)
+        rows, columns = self.grid
+        cells = images.unflatten(-1, (columns, -1)).unflatten(-3, (rows, -1))
+        cells = cells.movedim(3, 4).flatten(2, 3)[:, :, self.patch]  # (B, C, h, w)
+        black = (cells - self.black[:, None, None]).abs().amax((1, 2, 3)) < 1e-4
+        return torch.stack([black.float(), 1 - black.float()], 1)
+
+
+class Colour(torch.nn.Module):
+    """Class 1 where an image is not black on average, whatever lies where."""
+
+    def forward(self, images):
+        bright = images.mean((1, 2, 3)) > -1
+        return torch.stack([1 - bright.float(), bright.float()], 1)
+
+
+def subject_of(model, side=28, patch=4):
+    recipe = load_recipe("quick", {"image_size": side, "patch_size": patch})
+    return Subject(spec="cutmix", model=model, recipe=recipe, classes=CLASSES)
+
+
+def data_of(side=28):
+    source = Bright(side)
+    return Data("bright", source, source, CLASSES)
+
+
+def black():
+    recipe = load_recipe("quick")
+    return -torch.tensor(recipe.mean) / torch.tensor(recipe.std)
+
+
+def values(result, metric):
+    return {figure.setting: figure.value for figure in result.figures if figure.metric == metric}
+
+
+@pytest.mark.parametrize("patch", [0, 100, 195])
+def test_a_patch_is_missed_where_it_is_dropped(patch):
+    probe = PatchProbe(patch, (14, 14), black())
+    result = Occlusion(draw=5).measure(subject_of(probe), data_of(), CPU)
+    places = [random_permutation(5, image, 196).tolist().index(patch) for image in range(COUNT)]
+    drops = values(result, "drop")
+    expected = []
+    for level in range(1, 10):
+        hidden = np.array(places) < drop_counts(196)[level]
+        name = f"random {level / 10:.1f}"
+        assert np.array_equal(result.images[name], ~hidden)
+        expected.append(100 * hidden.mean())
+        assert drops[name] == pytest.approx(expected[-1])
+        share = values(result, "dropped_share")[name]
+        assert share == pytest.approx(drop_counts(196)[level] / 196)
+    assert values(result, "top1")["clean"] == 100 and result.images[""].all()
+    assert values(result, "mean_drop")["random"] == pytest.approx(np.mean(expected))
+    assert probe.seen == 10 * COUNT  # one pass, each level once
+
+
+def test_the_models_own_saliency_orders_the_patches():
+    model = build_model("vit_tiny_patch16_224", 2, 0, image_size=28, patch_size=4, depth=1).eval()
+    result = Occlusion(saliency="self").measure(subject_of(model), data_of(), CPU)
+    settings = {figure.setting.split()[0] for figure in result.figures}
+    assert settings == {"clean", "random", "salient", "non-salient"}
+    shares = values(result, "dropped_share")
+    assert all(shares[f"salient {k / 10}"] == shares[f"random {k / 10}"] for k in range(1, 10))
+    by_mass = Occlusion(saliency="self", by="mass").measure(subject_of(model), data_of(), CPU)
+    shares = values(by_mass, "dropped_share")
+    for level in range(1, 10):  # what is most salient is few patches, and the rest many
+        most, least = shares[f"salient {level / 10}"], shares[f"non-salient {(10 - level) / 10}"]
+        assert most + least == pytest.approx(1)
+        assert most <= level / 10 + 1e-3
+
+
+def test_results_do_not_depend_on_the_batches(monkeypatch):
+    probe = PatchProbe(7, (14, 14), black())
+    whole = Occlusion().measure(subject_of(probe), data_of(), CPU)
+    from mixbench.evaluations import perturbed
+
+    def by_tens(data, recipe, workers, device):
+        from mixbench.data.loaders import EvalSet
+        from mixbench.data.transforms import eval_transform
+
+        dataset = EvalSet(data.val, eval_transform(recipe))
+        return torch.utils.data.DataLoader(dataset, batch_size=10)
+
+    monkeypatch.setattr(perturbed, "eval_loader", by_tens)
+    parts = Occlusion().measure(subject_of(probe), data_of(), CPU)
+    assert parts.figures == whole.figures
+    shuffled = Shuffle().measure(subject_of(probe), data_of(), CPU)
+    assert all(len(right) == COUNT for right in shuffled.images.values())
+
+
+def test_what_only_counts_colours_is_not_shuffled():
+    said = []
+    runtime = dataclasses.replace(CPU, say=said.append)
+    result = Shuffle().measure(subject_of(Colour()), data_of(), runtime)
+    assert {*values(result, "drop").values(), *values(result, "mean_drop").values()} == {0.0}
+    assert [*values(result, "drop")] == ["2x2", "2x4", "4x4", "14x14"]
+    assert [line.split()[2] for line in said] == ["4x8", "8x8", "16x16"]
+
+
+def test_aligned_grids_are_told_from_others():
+    model = build_model("vit_tiny_patch16_224", 2, 0, image_size=32, patch_size=4, depth=1).eval()
+    result = Shuffle().measure(subject_of(model, 32), data_of(32), CPU)
+    drops, means = values(result, "drop"), values(result, "mean_drop")
+    assert [*drops] == ["2x2", "2x4", "4x4", "4x8", "8x8", "16x16"]  # of 8 x 8 patches
+    aligned = [drops[name] for name in ("2x2", "2x4", "4x4", "4x8", "8x8")]
+    assert means["aligned"] == pytest.approx(np.mean(aligned))
+    assert means["unaligned"] == drops["16x16"]
+
+
+def test_grids():
+    model = build_model("vit_tiny_patch16_224", 2, 0, image_size=32, patch_size=4, depth=1)
+    assert occlusion_grid(subject_of(model, 32)) == (8, 8)
+    assert occlusion_grid(subject_of(model, 28)) == (14, 14)
+    with pytest.raises(ValueError, match="images of 32 px are no multiple of 14"):
+        occlusion_grid(subject_of(Colour(), 32))
+    with pytest.raises(ValueError, match="no grid of shuffle divides images of 27 px"):
+        Shuffle().measure(subject_of(Colour(), 27, 3), data_of(27), CPU)
