@@ -30,6 +30,7 @@ from mixbench.report.page_tables import (
     speed_cells,
     table8,
 )
+from mixbench.report.reference import reference_remarks
 from mixbench.report.significance import Paired, seeds_needed
 from mixbench.report.summary import (
     compare_runs,
@@ -169,6 +170,7 @@ def render_report(data: ReportData) -> str:
         seeds=sorted({row.seed for row in rows}),
         commands=data.commands,
         comparison=comparison,
+        reference=reference_remarks(comparison) if comparison else [],
         demonstration=DEMONSTRATION if any(row.of_scenes for row in rows) else "",
         failures=[*failures(tables), *data.damaged],
         table8_header=TABLE8_HEADER,

