@@ -77,6 +77,13 @@ def test_by_hand():
     assert rank is None  # of two mixes
 
 
+def test_a_label_for_a_hidden_b_is_a_ghost_too():
+    objects = torch.zeros(2, 1, 4, 8)
+    objects[..., 0] = 1  # A's left half has all of it, B's right half nothing
+    labels = measured(objects)
+    assert labels.wanted.tolist() == [1, 1] and labels.ghost.all()  # lam .9
+
+
 def test_both_hidden_is_counted_and_left_out():
     labels = Labels(
         lam=np.array([0.2, 0.4, 0.6, 0.9]),
@@ -115,6 +122,8 @@ def test_scenes_give_the_column():
         settings = {figure.setting for figure in result.figures}
         controls = {"another image's attention", "untrained model"}
         assert settings & controls == (controls if spec == "transmix" else set())
+        errors = [f.value for f in result.figures if f.metric == "label_error"]
+        assert len({*errors}) == (3 if spec == "transmix" else 1)  # the last is of large objects
 
 
 def test_the_reference_has_no_error():

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from mixbench.data.sources import Data, Source
+from mixbench.evaluations import occlusion
 from mixbench.evaluations.evaluation import Subject
 from mixbench.evaluations.occlusion import Occlusion, occlusion_grid
 from mixbench.evaluations.robustness import drop_counts, random_permutation
@@ -15,6 +16,7 @@ from mixbench.evaluations.shuffle import Shuffle
 from mixbench.models.build import build_model
 from mixbench.recipe import load_recipe
 from mixbench.runtime import Runtime
+from mixbench.services.attention import attention_tap
 
 COUNT, CLASSES = 70, ("a", "b")  # more than a batch of 64
 CPU = Runtime(device=torch.device("cpu"))
@@ -109,6 +111,35 @@ def test_the_models_own_saliency_orders_the_patches():
         most, least = shares[f"salient {level / 10}"], shares[f"non-salient {(10 - level) / 10}"]
         assert most + least == pytest.approx(1)
         assert most <= level / 10 + 1e-3
+
+
+def test_the_most_salient_are_dropped_first(monkeypatch):
+    model = build_model("vit_tiny_patch16_224", 2, 0, image_size=28, patch_size=2, depth=1).eval()
+    dropped = []
+
+    def remember(pixels, patches):
+        dropped.append(patches)
+        return pixels
+
+    monkeypatch.setattr(occlusion, "hide", remember)
+    images = []
+    monkeypatch.setattr(occlusion._Plan, "watch", keeping(images, occlusion._Plan.watch))
+    Occlusion(saliency="self").measure(subject_of(model, patch=2), data_of(), CPU)
+    with attention_tap(model, "last") as tap, torch.no_grad():
+        attn = tap(images[0]).attn.flatten(1)
+    salient, others = dropped[9].flatten(1), dropped[18].flatten(1)  # the first level of each
+    assert salient.sum(1).eq(19).all() and others.sum(1).eq(19).all()
+    for row in range(len(attn)):
+        top, low = attn[row].topk(19).indices, (-attn[row]).topk(19).indices
+        assert salient[row][top].all() and others[row][low].all()
+
+
+def keeping(images, watch):
+    def kept(plan, batch):
+        images.append(batch.images)
+        watch(plan, batch)
+
+    return kept
 
 
 def test_results_do_not_depend_on_the_batches(monkeypatch):
