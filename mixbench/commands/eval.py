@@ -94,8 +94,6 @@ def _measure(
     """Measure what is not yet measured and print what is; whether anything failed."""
     from mixbench.evaluations.subjects import run_data, run_rows, run_subject
     from mixbench.runs import evaluated
-    from mixbench.runs.environment import today, versions
-    from mixbench.runs.rows import EvaluationRow
     from mixbench.runtime import Runtime, choose_device, explain
 
     rows, data = run_rows(run), run_data(run, options.data)
@@ -104,9 +102,8 @@ def _measure(
     for row in rows:
         subject = None
         for evaluation in evaluations:
-            file = evaluated.result_file(
-                run, row.strategy, row.seed, evaluation.name, evaluation.text
-            )
+            named = f"{evaluation.name} of {row.strategy}, seed {row.seed}"
+            file = evaluated.result_file(run, row.strategy, row.seed, evaluation)
             if evaluated.is_measured(file):
                 continue
             try:
@@ -114,59 +111,30 @@ def _measure(
                 result = evaluation.measure(subject, data, runtime)
             except Exception as error:  # a plug-in may raise anything; the others go on
                 failed = True
-                print_line(
-                    f"no {evaluation.name} of {row.strategy}, seed {row.seed}: "
-                    f"{explain(error).reason}"
-                )
+                print_line(f"no {named}: {explain(error).reason}")
                 continue
-            figures = [
-                EvaluationRow(
-                    strategy=row.strategy,
-                    seed=row.seed,
-                    evaluation=evaluation.name,
-                    options=evaluation.text,
-                    setting=figure.setting,
-                    metric=figure.metric,
-                    value=figure.value,
-                    n=figure.n,
-                    versions=versions(),
-                    date=today(),
-                )
-                for figure in result.figures
-            ]
-            evaluated.keep(file, figures, result.images)
-            print_line(f"{evaluation.name}  seed {row.seed}  {row.strategy}  measured")
+            evaluated.keep(file, row, evaluation, result)
+            print_line(f"measured {named}")
     found = evaluated.write_evaluations(run, order)
-    for evaluation in evaluations:
-        _print(evaluation, order, found)
+    texts = {(each.name, each.text) for each in evaluations}
+    _print([row for row in found if (row.evaluation, row.options) in texts], order)
     print_line(f"wrote {run.evaluations}")
     return failed
 
 
-def _print(evaluation: Evaluation, order: Sequence[str], rows: Sequence[EvaluationRow]) -> None:
+def _print(rows: Sequence[EvaluationRow], order: Sequence[str]) -> None:
     """The headline of each strategy, compared as top-1 is, and what the seeds show."""
     from rich.table import Table
     from rich.text import Text
 
     from mixbench.comparison.screen import make_console
-    from mixbench.report.significance import compare
-    from mixbench.report.tables import statistics_cells, statistics_header
+    from mixbench.report.evaluated import evaluated
 
-    headline = evaluation.headline
-    figures: dict[str, dict[int, float | None]] = {spec: {} for spec in order}
-    for row in rows:
-        same = (row.evaluation, row.options) == (evaluation.name, evaluation.text)
-        if same and (row.setting, row.metric) == headline[:2]:
-            figures[row.strategy][row.seed] = row.value
-    figures = {spec: by_seed for spec, by_seed in figures.items() if by_seed}
-    if not figures:
-        return
-    better = "higher" if headline.higher_is_better else "lower"
-    print_line(f"{evaluation.name} ({evaluation.text}): {headline.metric}, {better} is better")
-    paired = compare(figures)
-    table = Table()
-    for name in statistics_header(paired):
-        table.add_column(name.replace("top-1", headline.metric), overflow="fold")
-    for cells in statistics_cells(paired):
-        table.add_row(*(Text(visible(cell)) for cell in cells))
-    make_console().print(table)
+    for each in evaluated(rows, order):
+        print_line(each.title)
+        table = Table()
+        for name in each.header:
+            table.add_column(name, overflow="fold")
+        for cells in each.headline:
+            table.add_row(*(Text(visible(cell)) for cell in cells))
+        make_console().print(table)

@@ -67,7 +67,7 @@ class Evaluation(ABC):
     """A measurement; a subclass is a frozen dataclass of options (`mixbench.values.option`)."""
 
     name: ClassVar[str]
-    needs_strategy: ClassVar[bool] = False
+    detail: ClassVar[str]  # the metric that a report shows by setting
 
     @property
     @abstractmethod

@@ -156,7 +156,7 @@ class LabelError(Evaluation):
     """
 
     name: ClassVar[str] = "label-error"
-    needs_strategy: ClassVar[bool] = True
+    detail: ClassVar[str] = "label_error"
 
     masks: str = option(
         "scenes", group="label-error", help=f"images with masks: {', '.join(KINDS)}"

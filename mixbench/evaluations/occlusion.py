@@ -44,6 +44,7 @@ class Occlusion(Evaluation):
     """
 
     name: ClassVar[str] = "occlusion"
+    detail: ClassVar[str] = "drop"
 
     saliency: str = option(
         "",

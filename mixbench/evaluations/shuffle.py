@@ -32,6 +32,7 @@ class Shuffle(Evaluation):
     """
 
     name: ClassVar[str] = "shuffle"
+    detail: ClassVar[str] = "drop"
 
     draw: int = option(0, group="shuffle", at_least=0, help="seed of the permutations")
 

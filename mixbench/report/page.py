@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mixbench.files import replace_file
+from mixbench.report.evaluated import evaluated
 from mixbench.report.figures import (
     LONG_RUN,
     PHASES,
@@ -171,6 +172,7 @@ def render_report(data: ReportData) -> str:
         commands=data.commands,
         comparison=comparison,
         reference=reference_remarks(comparison) if comparison else [],
+        evaluations=evaluated(data.evaluations, strategies(tables)),
         demonstration=DEMONSTRATION if any(row.of_scenes for row in rows) else "",
         failures=[*failures(tables), *data.damaged],
         table8_header=TABLE8_HEADER,

@@ -7,27 +7,69 @@ import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
 from mixbench.files import read_json, replace_file, replacing
 from mixbench.runs.directory import RunDirectory
-from mixbench.runs.rows import EvaluationRow, plain, row_of, write_table
+from mixbench.runs.rows import EvaluationRow, RunRow, plain, row_of, write_table
 
 
-def result_file(run: RunDirectory, spec: str, seed: int, name: str, options: str) -> Path:
-    """Where the figures of an evaluation with these options lie, of one strategy and seed."""
-    digest = hashlib.sha256(options.encode()).hexdigest()[:8]
-    return run.seed(spec, seed).path / f"eval-{name}-{digest}.json"
+class Measurement(Protocol):
+    """What an evaluation is to a directory: a name, and its options as text."""
+
+    @property
+    def name(self) -> str:
+        """The evaluation's name."""
+
+    @property
+    def text(self) -> str:
+        """Its options."""
 
 
-def keep(file: Path, rows: Sequence[EvaluationRow], images: Mapping[str, np.ndarray]) -> None:
-    """Write what was measured, a value an image first, so that the rows say it is whole."""
+class Found(Protocol):
+    """What it found: figures, and a value an image by name."""
+
+    @property
+    def figures(self) -> Sequence[Any]:
+        """Each with setting, metric, value and n."""
+
+    @property
+    def images(self) -> Mapping[str, np.ndarray]:
+        """(n,) by name."""
+
+
+def result_file(run: RunDirectory, spec: str, seed: int, evaluation: Measurement) -> Path:
+    """Where the figures of an evaluation with its options lie, of one strategy and seed."""
+    digest = hashlib.sha256(evaluation.text.encode()).hexdigest()[:8]
+    return run.seed(spec, seed).path / f"eval-{evaluation.name}-{digest}.json"
+
+
+def keep(file: Path, row: RunRow, evaluation: Measurement, found: Found) -> None:
+    """Write what was measured of a strategy and seed; the rows come last, and say it is whole."""
+    from mixbench.runs.environment import today, versions  # torch: where something is measured
+
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **dict(images))  # type: ignore[arg-type]
+    np.savez_compressed(buffer, **dict(found.images))  # type: ignore[arg-type]
     with replacing(file.with_suffix(".npz")) as partial:
         partial.write_bytes(buffer.getvalue())
-    replace_file(file, json.dumps([plain(row) for row in rows], indent=1) + "\n")
+    rows = [
+        EvaluationRow(
+            strategy=row.strategy,
+            seed=row.seed,
+            evaluation=evaluation.name,
+            options=evaluation.text,
+            setting=figure.setting,
+            metric=figure.metric,
+            value=figure.value,
+            n=figure.n,
+            versions=versions(),
+            date=today(),
+        )
+        for figure in found.figures
+    ]
+    replace_file(file, json.dumps([plain(each) for each in rows], indent=1) + "\n")
 
 
 def read_rows(run: RunDirectory) -> list[EvaluationRow]:

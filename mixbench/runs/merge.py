@@ -13,8 +13,9 @@ import numpy as np
 from mixbench.files import read_json
 from mixbench.runs import schema2
 from mixbench.runs.directory import RunDirectory, SeedFolder
+from mixbench.runs.evaluated import read_rows
 from mixbench.runs.identity import read_recipe_fields
-from mixbench.runs.rows import EpochRow, RunRow, SpeedRow, read_table
+from mixbench.runs.rows import EpochRow, EvaluationRow, RunRow, SpeedRow, read_table
 from mixbench.runs.samples import Bitmap, GalleryEntry, read_correct, read_gallery, read_lam
 
 T = TypeVar("T")
@@ -46,6 +47,7 @@ class ReportData:
     # (N, 2): A's share by area, and in the label
     lam: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
     correct: dict[tuple[str, int], Bitmap] = field(default_factory=dict)
+    evaluations: list[EvaluationRow] = field(default_factory=list)
     # by the folder of the pictures
     gallery: dict[Path, list[GalleryEntry]] = field(default_factory=dict)
     # the recipe's fields as text, where a directory holds them
@@ -213,6 +215,7 @@ def _read_parts(parts: Sequence[Part], *, mixed_machines: bool) -> ReportData:
         command = _read(read_command, places.environment, data.damaged)
         data.commands.extend([command] if command else [])
         data.gallery[places.gallery] = _read(read_gallery, places.gallery, data.damaged) or []
+        data.evaluations.extend(read_rows(places))
         for row in trained(tables.runs):
             _read_samples(_seed_folder(places, row), (row.strategy, row.seed), data)
     return data

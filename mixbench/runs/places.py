@@ -22,7 +22,7 @@ DOCUMENT = re.compile(r'\s*\{\s*"schema_version"\s*:\s*\d+\s*,\s*"command"\s*:')
 FILES = (
     *("recipe.yaml", "data.json", "environment.json", "classes.txt", ".lock", "jobs.json"),
     *("runs.csv", "speed.csv", "comparison.csv", "comparison.md", "report.html", "mixed.png"),
-    *("profile.txt", "peers.md"),
+    *("profile.txt", "peers.md", "evaluations.csv"),
 )
 FOLDERS = ("gallery", "tensorboard", "submitit", "jobs")
 NUMBERED = re.compile(r"state-seed.*\.pt|trace-.*\.json|.*-[0-9a-f]{8}")  # seeds and strategies
