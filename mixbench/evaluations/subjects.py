@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from mixbench.data.datasets import limited, open_data
+from mixbench.data.datasets import check_dataset, limited, open_data
 from mixbench.data.sources import Data
 from mixbench.evaluations.evaluation import Subject
 from mixbench.files import read_json
@@ -66,12 +66,18 @@ def run_data(run: RunDirectory, data: Path | None = None) -> Data:
     ValueError where they are not there, or are others.
     """
     stored, recipe = read_data(run.data), run_recipe(run)
-    source = str(read_json(run.data)["source"])
-    if data is None and source != "scenes":
+    source, dataset = str(read_json(run.data)["source"]), None
+    if data is None and Path(source).is_dir():
         data = Path(source)
-        if not data.is_dir():
-            raise ValueError(f"the data of {run.path} are no longer in {source}: say --data DIR")
-    opened = open_data(data=data, image_size=recipe.image_size)
+    elif data is None:
+        try:
+            check_dataset(source)
+        except ValueError:
+            raise ValueError(
+                f"the data of {run.path} are no longer in {source}: say --data DIR"
+            ) from None
+        dataset = source
+    opened = open_data(data=data, dataset=dataset, image_size=recipe.image_size)
     opened = limited(opened, stored.limit_train, stored.limit_val)
     ours, theirs = opened.identity, stored.data
     if (ours.classes, ours.val) != (theirs.classes, theirs.val):

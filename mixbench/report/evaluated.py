@@ -55,6 +55,8 @@ def _tables(
     settings = list(dict.fromkeys(row.setting for row in rows if row.metric == evaluation.detail))
     detail = {each: _figures(rows, each, evaluation.detail, order) for each in settings}
     named = f"{name} ({options}): {metric}, {'higher' if higher else 'lower'} is better"
+    if paired and paired.comparisons:
+        named += f", corrected for {paired.comparisons}"
     header = statistics_header(paired) if paired else []
     return Evaluated(
         title=named,

@@ -116,6 +116,33 @@ def test_mistakes_exit_with_2(argv, message, run, tmp_path, capsys):
     assert not (run / "evaluations.csv").exists()
 
 
+def test_data_are_read_where_they_were_or_where_they_lie_now(tmp_path, photographs, capsys):
+    import tarfile
+
+    photographs(tmp_path / "data", train=8, val=3)
+    for split in ("train", "val"):
+        with tarfile.open(tmp_path / "data" / f"{split}.tar", "w") as file:
+            file.add(tmp_path / "data" / split, arcname=".")
+    command = ["train", "--config", "quick", "--embed-dim", "24", "--depth", "1", "--epochs", "1"]
+    command += ["--warmup-epochs", "0", "--batch-size", "8", "--micro-batch", "8", "--workers", "0"]
+    command += ["--strategies", "cutmix"]
+    for name, data in (
+        ("folder", ["--data", str(tmp_path / "data")]),
+        ("tars", ["--dataset", f"tar/{tmp_path / 'data'}"]),
+    ):
+        assert main([*command, *data, "--out", str(tmp_path / name)]) == 0
+        assert main(["eval", "shuffle", str(tmp_path / name)]) == 0
+    (tmp_path / "data").rename(tmp_path / "moved")
+    capsys.readouterr()
+    command = ["eval", "shuffle", str(tmp_path / "folder"), "--draw", "1"]
+    assert main(command) == 2
+    assert "are no longer in" in capsys.readouterr().err
+    assert main([*command, "--data", str(tmp_path / "moved")]) == 0
+    (tmp_path / "moved" / "val" / "a" / "0.jpg").unlink()
+    assert main([*command, "--data", str(tmp_path / "moved")]) == 2
+    assert "holds other validation images" in capsys.readouterr().err
+
+
 def test_a_damaged_checkpoint_is_named(run, capsys):
     for file in run.glob("*/seed0/last.pt"):
         file.write_bytes(b"nothing")

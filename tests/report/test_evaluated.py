@@ -26,7 +26,7 @@ ROWS = [
 
 def test_the_headline_is_compared_and_the_rest_stands_by_setting():
     [table] = evaluated(ROWS, ["cutmix", "transmix"])
-    assert table.title == "shuffle (draw=0): mean_drop, lower is better"
+    assert table.title == "shuffle (draw=0): mean_drop, lower is better, corrected for 1"
     assert table.header[2] == "mean mean_drop" and table.header[4] == "difference to cutmix"
     assert [cells[0] for cells in table.headline] == ["cutmix", "transmix"]
     assert table.headline[1][2:5] == ("21.00", "1.00", "+10.00")
