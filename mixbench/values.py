@@ -374,3 +374,13 @@ def check_parameters(strategy: Any, cls: type, name: str) -> None:
         if isinstance(value, str) and (not value.strip() or "\0" in value):
             raise ValueError(f"{what} must not be empty nor hold a NUL, not {shown(value)}")
         field.metadata["bounds"].check(what, value)
+
+
+def check_order(strategy: Any, name: str, low: str, high: str, drawn: str) -> None:
+    """ValueError where the field `low` is above `high`, between which `drawn` is drawn."""
+    least, most = getattr(strategy, low), getattr(strategy, high)
+    if least > most:
+        raise ValueError(
+            f"{name} {low} must be at most {high}, not {least} and {most}: {drawn} is drawn "
+            "between them"
+        )

@@ -30,6 +30,7 @@ from mixbench.runs.rows import (
     column_names,
     read_table,
 )
+from results.speeds import speed_tables
 from results.strategy_pages import strategy_pages
 
 RANDOM = "resnet50-random.pth"  # weights of a network that is timed alone
@@ -138,14 +139,8 @@ def speed_lines(folder: Path) -> list[str]:
 
 def complete_speeds(folder: Path) -> list[tuple[Path, list[SpeedRow]]]:
     """The tables of speeds that hold every strategy."""
-    tables = []
-    for file in sorted(folder.glob("*.csv")):
-        if file.stem.endswith("-top1"):
-            continue
-        rows = [row for row in read_table(file, SpeedRow) if row.im_per_sec is not None]
-        if {row.strategy for row in rows} >= COMPLETE:
-            tables.append((file, rows))
-    return tables
+    tables = speed_tables(folder)
+    return [(file, rows) for file, rows in tables if {row.strategy for row in rows} >= COMPLETE]
 
 
 def speed_cells(row: SpeedRow) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from mixbench.commands.recipe_options import values_in_words
 from mixbench.data.normalisation import Normalisation
 from mixbench.data.scenes import CLASSES, draw_scene
 from mixbench.mix import MixStrategy, Needs
@@ -21,17 +22,17 @@ from mixbench.published import own_publication, published
 from mixbench.registry import BUILTIN, strategy_class
 from mixbench.report.gallery import Examples, Shown, mixed_grid
 from mixbench.report.tables import interval, markdown_table
-from mixbench.runs.rows import SpeedRow, read_table
+from mixbench.runs.rows import SpeedRow
 from mixbench.spec import create_strategy, field_types, strategy_spec
 from mixbench.training.forward import Network
 from mixbench.training.parts import attach, build_part
 from mixbench.values import shown as as_written
-from mixbench.values import type_name
+from results.measure import OFFLINE
+from results.speeds import speed_tables
 
 FOLDER = Path("docs/strategies")
 WIDTH = 560  # pixels of a picture
 DRAW = 8  # a seed whose lam is near one half
-OFFLINE = "attentivecutmix(network=efficientnet_lite0)"
 WHEN = {
     "none": "In every comparison: what mixing is worth is the difference to it.",
     "mixup": "Where labels are soft by nature or noisy; the cheapest of all, and no pixel is lost.",
@@ -108,11 +109,9 @@ def parameters(cls: type) -> list[tuple[str, ...]]:
     hints = field_types(cls)
     rows: list[tuple[str, ...]] = []
     for field in dataclasses.fields(cls):
-        bounds = field.metadata["bounds"].bounds
-        value = field.default
+        value, bounds = field.default, field.metadata["bounds"]
         default = strategy_spec(value) if isinstance(value, MixStrategy) else as_written(value)
-        values = bounds if "or a" in bounds or bounds.startswith("one of") else ""
-        values = values or ", ".join(filter(None, [type_name(hints[field.name]), bounds]))
+        values = values_in_words(hints[field.name], bounds)
         rows.append((f"`{field.name}`", f"`{default}`", values))
     return rows
 
@@ -136,14 +135,11 @@ def needs_of_page(name: str) -> list[str]:
 def newest_speeds(folder: Path) -> dict[str, tuple[SpeedRow, str]]:
     """The newest timed row of each strategy on a CPU in float32, and the file that it is from."""
     newest: dict[str, tuple[SpeedRow, str]] = {}
-    for file in sorted(folder.glob("*.csv")):
-        if file.stem.endswith("-top1"):
-            continue
-        for row in read_table(file, SpeedRow):
+    for file, rows in speed_tables(folder):
+        for row in rows:
             known = newest.get(row.strategy)
-            if row.timed_precision != "fp32" or row.ratio_to_cutmix is None:
-                continue
-            if known is None or str(row.date) >= str(known[0].date):
+            newer = known is None or str(row.date) >= str(known[0].date)
+            if row.timed_precision == "fp32" and newer:
                 newest[row.strategy] = row, file.name
     return newest
 

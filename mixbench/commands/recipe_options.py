@@ -7,7 +7,7 @@ import typing
 from typing import Any
 
 from mixbench.recipe import HINTS, Recipe
-from mixbench.values import Option, type_name
+from mixbench.values import Bounds, Option, type_name
 
 PAGE = """# The recipe
 
@@ -87,21 +87,24 @@ def recipe_page() -> str:
         lines += [f"## {name.capitalize()}", "", "| option | default | values | meaning |"]
         lines.append("| --- | --- | --- | --- |")
         for field, option in fields.items():
-            default, values = _written(getattr(Recipe, field)), _values(HINTS[field], option)
+            default, values = (
+                _written(getattr(Recipe, field)),
+                values_in_words(HINTS[field], option),
+            )
             cells = f"`--{field.replace('_', '-')}`", f"`{default}`", values, option.help
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
     return "\n".join(lines)
 
 
-def _values(hint: Any, option: Option) -> str:
-    """The values that an option takes, in words."""
-    if option.choices:
-        return option.bounds
+def values_in_words(hint: Any, bounds: Bounds) -> str:
+    """The values that an option or a strategy's parameter takes, in words."""
+    if bounds.choices:
+        return bounds.bounds
     optional = type(None) in typing.get_args(hint)
     parts = [part for part in typing.get_args(hint) if part is not type(None)]
     kind = type_name(parts[0] if optional else hint)
-    return ", ".join(filter(None, [kind, option.bounds])) + (", or null" if optional else "")
+    return ", ".join(filter(None, [kind, bounds.bounds])) + (", or null" if optional else "")
 
 
 def _written(value: Any) -> str:

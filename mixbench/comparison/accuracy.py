@@ -11,6 +11,7 @@ import torch
 
 from mixbench.comparison.plan import Plan
 from mixbench.comparison.screen import Screen
+from mixbench.data.annotated import SCENES
 from mixbench.data.loaders import EvalSet
 from mixbench.data.normalisation import Normalisation
 from mixbench.data.objects import eval_objects
@@ -36,7 +37,6 @@ from mixbench.training.loop import train
 from mixbench.training.parts import parameter_count
 from mixbench.training.state import clear as clear_state
 
-SCENES = 500  # drawn to measure the label error
 SHOWN = 16  # validation images that the pictures mix
 MOST_WORKERS = 8  # loader processes, unless more are asked for
 

@@ -21,7 +21,7 @@ from mixbench.mix import hashed_seed
 
 KINDS = ("scenes", "coco:DIR", "voc:DIR", "folder:DIR")
 OBJECTS = ("union", "largest")
-SCENES = 500  # the same as for the column label_error
+SCENES = 500  # of which the label error is
 
 
 class Annotated(Source):
@@ -59,6 +59,12 @@ def of_instances(instances: Sequence[np.ndarray], objects: str, unknown: np.ndar
     for instance in chosen:
         mask[instance] = 1
     return mask
+
+
+def instances_of(numbers: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+    """The masks (H, W) bool of each number of a mask (H, W), and where nobody knows."""
+    known = [number for number in np.unique(numbers) if 0 < number != UNKNOWN]
+    return [numbers == number for number in known], numbers == UNKNOWN
 
 
 class Coco(Annotated):
@@ -123,9 +129,7 @@ class Voc(Annotated):
         super().__init__([Path(image) for image in voc.images], objects)
 
     def instances(self, index: int) -> tuple[list[np.ndarray], np.ndarray]:
-        numbers = np.asarray(read_mask(self._masks[index]))
-        known = [number for number in np.unique(numbers) if 0 < number != UNKNOWN]
-        return [numbers == number for number in known], numbers == UNKNOWN
+        return instances_of(np.asarray(read_mask(self._masks[index])))
 
 
 class Largest(Subset):
@@ -138,10 +142,8 @@ class Largest(Subset):
         mask = super().mask(index)
         if mask is None:
             return None
-        numbers = np.asarray(mask)
-        known = [number for number in np.unique(numbers) if 0 < number != UNKNOWN]
-        instances = [numbers == number for number in known]
-        return Image.fromarray(of_instances(instances, "largest", numbers == UNKNOWN))
+        instances, unknown = instances_of(np.asarray(mask))
+        return Image.fromarray(of_instances(instances, "largest", unknown))
 
 
 def open_annotated(text: str, objects: str, image_size: int) -> tuple[Source, tuple[str, ...]]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mixbench.data.annotated import KINDS, OBJECTS, open_annotated
 from mixbench.data.normalisation import Normalisation
 from mixbench.data.objects import eval_objects
-from mixbench.data.scenes import Scene
+from mixbench.data.scenes import Scene, SceneSource
 from mixbench.data.sources import Data, Source
 from mixbench.data.transforms import eval_transform
 from mixbench.evaluations.evaluation import Evaluation, Figure, Headline, Result, Subject
@@ -23,7 +23,7 @@ from mixbench.mix import MixedBatch, MixStrategy, ModelOutput, hashed_seed
 from mixbench.models.build import recipe_model
 from mixbench.runtime import Runtime
 from mixbench.services.context import make_context
-from mixbench.strategies.oacutmix import TARGETS, visible_share
+from mixbench.strategies.oacutmix import TARGETS, visible_share, wanted_share
 from mixbench.training.forward import Network
 from mixbench.training.guard import guarded
 from mixbench.training.parts import build_part
@@ -105,15 +105,10 @@ def mixed_labels(
 def _labels_of(
     strategy: MixStrategy, mixed: MixedBatch, output: ModelOutput, objects: Tensor, target: str
 ) -> Labels:
-    sizes = objects.sum((1, 2, 3))
-    known = (sizes > 0) & (sizes[mixed.partner] > 0)
-    counted = objects
-    if target == "fraction":
-        counted = objects / sizes.clamp(min=1)[:, None, None, None]
+    wanted, known = wanted_share(mixed, objects, target)
     lam = strategy.relabel(mixed, output).float()
-    wanted = visible_share(mixed, counted)
     ghost = ((wanted == 0) & (lam > 0)) | ((wanted == 1) & (lam < 1))
-    shares = sizes / objects[0].numel()
+    shares = objects.mean((1, 2, 3))
     return Labels(*(values[known].cpu().numpy() for values in (lam, wanted, ghost, shares)))
 
 
@@ -222,8 +217,11 @@ def _batches(
 ) -> Iterator[Images]:
     """The images of a source, not in a folder's order; a last single one is left out."""
     transform = eval_transform(subject.recipe)
-    order = np.random.default_rng(hashed_seed("label error order")).permutation(len(source.labels))
-    order = np.arange(len(order)) if known else order  # scenes are drawn in turn already
+    count = len(source.labels)
+    if isinstance(source, SceneSource):  # their classes take turns already
+        order = np.arange(count)
+    else:
+        order = np.random.default_rng(hashed_seed("label error order")).permutation(count)
     device = normalisation.mean.device
     for begin in range(0, len(order), BATCH):
         chosen = order[begin : begin + BATCH]

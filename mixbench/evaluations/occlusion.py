@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from mixbench.data.sources import Data
 from mixbench.evaluations.evaluation import Evaluation, Figure, Headline, Result, Subject
-from mixbench.evaluations.perturbed import Batch, Perturb, percent, right_under
+from mixbench.evaluations.perturbed import Batch, Perturb, percent, permutations, right_under
 from mixbench.evaluations.robustness import (
     LEVELS,
     area_under,
@@ -22,7 +21,6 @@ from mixbench.evaluations.robustness import (
     least_first,
     mass_counts,
     on_grid,
-    random_permutation,
 )
 from mixbench.models.class_token import patch_grid
 from mixbench.runtime import Runtime
@@ -73,7 +71,7 @@ class Occlusion(Evaluation):
         n, clean = len(right[""]), percent(right[""])
         figures = [Figure(setting="clean", metric="top1", value=clean, n=n)]
         for order in plan.orders:
-            names = [f"{order} {level / LEVELS:.1f}" for level in range(1, LEVELS)]
+            names = [_setting(order, level) for level in range(1, LEVELS)]
             drops = [clean - percent(right[name]) for name in names]
             for name, drop in zip(names, drops, strict=True):
                 figures.append(Figure(setting=name, metric="top1", value=clean - drop, n=n))
@@ -87,6 +85,10 @@ class Occlusion(Evaluation):
             area = area_under(shares, heights)
             figures.append(Figure(setting=order, metric="area_under_top1", value=area, n=n))
         return Result(figures=tuple(figures), images=right)
+
+
+def _setting(order: str, level: int) -> str:
+    return f"{order} {level / LEVELS:.1f}"
 
 
 def occlusion_grid(subject: Subject) -> tuple[int, int]:
@@ -121,9 +123,7 @@ class _Plan:
 
     def watch(self, batch: Batch) -> None:
         """Look at a batch: the order of its patches."""
-        numbers = range(batch.first, batch.first + len(batch.pixels))
-        rows = [random_permutation(self.options.draw, number, self.cells) for number in numbers]
-        self._order[RANDOM] = torch.stack(rows).to(batch.pixels.device)
+        self._order[RANDOM] = permutations(batch, self.options.draw, self.cells)
         if self._tap is None:
             return
         with self._tap:
@@ -139,7 +139,7 @@ class _Plan:
     def _levels(self) -> Iterator[tuple[str, Perturb]]:
         for order in self.orders:
             for level in range(1, LEVELS):
-                yield f"{order} {level / LEVELS:.1f}", partial(self._drop, order, level)
+                yield _setting(order, level), partial(self._drop, order, level)
 
     def _drop(self, order: str, level: int, batch: Batch) -> Tensor:
         patches = self._order[order]

@@ -13,6 +13,7 @@ from mixbench.data.loaders import eval_loader, readable
 from mixbench.data.normalisation import Normalisation
 from mixbench.data.sources import Data
 from mixbench.evaluations.evaluation import Subject
+from mixbench.evaluations.robustness import random_permutation
 from mixbench.runtime import Runtime
 
 
@@ -62,6 +63,13 @@ def _right(model: torch.nn.Module, images: Tensor, labels: Tensor, amp: bool) ->
     with torch.autocast(images.device.type, torch.bfloat16, enabled=amp):
         logits = model(images)
     return (getattr(logits, "logits", logits).argmax(1) == labels).cpu().numpy()
+
+
+def permutations(batch: Batch, draw: int, cells: int) -> Tensor:
+    """An order of `cells` patches for each image, by its number and `draw` alone, (B, cells)."""
+    numbers = range(batch.first, batch.first + len(batch.pixels))
+    orders = [random_permutation(draw, number, cells) for number in numbers]
+    return torch.stack(orders).to(batch.pixels.device)
 
 
 def percent(right: np.ndarray) -> float:

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from mixbench.data.sources import Data
 from mixbench.evaluations.evaluation import Evaluation, Figure, Headline, Result, Subject
-from mixbench.evaluations.perturbed import Batch, percent, right_under
-from mixbench.evaluations.robustness import SHUFFLE_GRIDS, random_permutation, shuffle_patches
+from mixbench.evaluations.perturbed import Batch, percent, permutations, right_under
+from mixbench.evaluations.robustness import SHUFFLE_GRIDS, shuffle_patches
 from mixbench.models.class_token import patch_grid
 from mixbench.runtime import Runtime
 from mixbench.values import option
@@ -65,10 +64,7 @@ class Shuffle(Evaluation):
 
 
 def _shuffled(grid: tuple[int, int], draw: int, batch: Batch) -> Tensor:
-    cells = grid[0] * grid[1]
-    numbers = range(batch.first, batch.first + len(batch.pixels))
-    permutation = torch.stack([random_permutation(draw, number, cells) for number in numbers])
-    return shuffle_patches(batch.pixels, permutation, grid)
+    return shuffle_patches(batch.pixels, permutations(batch, draw, grid[0] * grid[1]), grid)
 
 
 def _means(

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mixbench.report.significance import compare
 from mixbench.report.tables import statistics_cells, statistics_header
 from mixbench.runs.rows import EvaluationRow
+
+if TYPE_CHECKING:
+    from mixbench.evaluations.evaluation import Evaluation
 
 Cells = Sequence[tuple[str, ...]]
 
@@ -34,27 +38,29 @@ def evaluated(rows: Iterable[EvaluationRow], order: Sequence[str]) -> list[Evalu
     rows = list(rows)
     if not rows:
         return []
-    from mixbench.evaluations.evaluation import EVALUATIONS  # torch: where there are rows alone
+    # torch: where there are rows alone
+    from mixbench.evaluations.evaluation import EVALUATIONS, evaluation_class
 
     by_kind: dict[tuple[str, str], list[EvaluationRow]] = {}
     for row in rows:
         if row.evaluation in EVALUATIONS:
             by_kind.setdefault((row.evaluation, row.options), []).append(row)
-    return [_tables(name, options, kind, order) for (name, options), kind in by_kind.items()]
+    return [
+        _tables(evaluation_class(name)(), options, kind, order)
+        for (name, options), kind in by_kind.items()
+    ]
 
 
 def _tables(
-    name: str, options: str, rows: Sequence[EvaluationRow], order: Sequence[str]
+    evaluation: Evaluation, options: str, rows: Sequence[EvaluationRow], order: Sequence[str]
 ) -> Evaluated:
-    from mixbench.evaluations.evaluation import evaluation_class
-
-    evaluation = evaluation_class(name)()
     setting, metric, higher = evaluation.headline
     figures = _figures(rows, setting, metric, order)
     paired = compare(figures) if figures else None
     settings = list(dict.fromkeys(row.setting for row in rows if row.metric == evaluation.detail))
     detail = {each: _figures(rows, each, evaluation.detail, order) for each in settings}
-    named = f"{name} ({options}): {metric}, {'higher' if higher else 'lower'} is better"
+    better = "higher" if higher else "lower"
+    named = f"{evaluation.name} ({options}): {metric}, {better} is better"
     if paired and paired.comparisons:
         named += f", corrected for {paired.comparisons}"
     header = statistics_header(paired) if paired else []

@@ -266,18 +266,25 @@ def write_markdown(
     replace_file(path, "\n".join(lines) + "\n")
 
 
-def print_tables(tables: Tables, console: Console, correct: Correct | None = None) -> None:
-    """The same on a terminal."""
+def print_table(header: Sequence[str], rows: Iterable[Sequence[str]], console: Console) -> None:
+    """A table on a terminal, the first cell of a row shortened."""
     from rich.table import Table
     from rich.text import Text
 
     table = Table()
-    for name in HEADER:
+    for name in header:
         table.add_column(name, overflow="fold")
-    for cells in table_cells(tables):
-        spec, *others = map(visible, cells)
-        table.add_row(*map(Text, (shortened(spec, LONGEST_SPEC), *others)))
+    for cells in rows:
+        first, *others = map(visible, cells)
+        table.add_row(*map(Text, (shortened(first, LONGEST_SPEC), *others)))
     console.print(table)
+
+
+def print_tables(tables: Tables, console: Console, correct: Correct | None = None) -> None:
+    """The same on a terminal."""
+    from rich.text import Text
+
+    print_table(HEADER, table_cells(tables), console)
     for line in remarks(tables, correct):
         console.print(Text(visible(line)))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mixbench.mix import MixContext, MixedBatch, MixStrategy, beta, mirrored, randint, send
 from mixbench.registry import register_strategy
-from mixbench.values import check_parameters, parameter
+from mixbench.values import check_order, check_parameters, parameter
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,11 +61,7 @@ class GridMix(MixStrategy):
 
     def __post_init__(self) -> None:
         check_parameters(self, GridMix, "gridmix")
-        if self.low > self.high:
-            raise ValueError(
-                f"gridmix low must be at most high, not {self.low} and {self.high}: the number "
-                "of cells is drawn between them"
-            )
+        check_order(self, "gridmix", "low", "high", "the number of cells")
 
     def check_images(self, height: int, width: int, grid: tuple[int, int] | None) -> None:
         if width < 2 * self.high:

@@ -37,17 +37,25 @@ def visible_share(mixed: MixedBatch, objects: Tensor) -> Tensor:
     return ours / (ours + theirs)
 
 
-def object_lam(mixed: MixedBatch, objects: Tensor, target: str = "share") -> Tensor:
-    """A's share of the label by what is visible of both objects (B, 1, H, W), (B,) float32.
+def wanted_share(mixed: MixedBatch, objects: Tensor, target: str) -> tuple[Tensor, Tensor]:
+    """A's share by what is visible of both objects (B, 1, H, W), (B,), and whether both have one.
 
     'share' counts visible pixels, v_A / (v_A + v_B); 'fraction' divides each object's by all of its
-    pixels before. 1/2 where both are hidden, the area where A or B has no object.
+    pixels before. NaN where both are hidden.
     """
     sizes = objects.sum((1, 2, 3), keepdim=True)  # (B, 1, 1, 1)
     counted = objects / sizes.clamp(min=1) if target == "fraction" else objects
     known = sizes.flatten() > 0
-    lam = visible_share(mixed, counted).nan_to_num(0.5)
-    return lam.where(known & known[mixed.partner], mixed.lam)
+    return visible_share(mixed, counted), known & known[mixed.partner]
+
+
+def object_lam(mixed: MixedBatch, objects: Tensor, target: str = "share") -> Tensor:
+    """A's share of the label by `wanted_share` of both objects (B, 1, H, W), (B,) float32.
+
+    1/2 where both are hidden, the area where A or B has no object.
+    """
+    lam, known = wanted_share(mixed, objects, target)
+    return lam.nan_to_num(0.5).where(known, mixed.lam)
 
 
 @register_strategy("oacutmix")

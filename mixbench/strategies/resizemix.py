@@ -17,7 +17,7 @@ from mixbench.mix import (
     uniform,
 )
 from mixbench.registry import register_strategy
-from mixbench.values import check_parameters, parameter
+from mixbench.values import check_order, check_parameters, parameter
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,11 +67,7 @@ class ResizeMix(MixStrategy):
 
     def __post_init__(self) -> None:
         check_parameters(self, ResizeMix, "resizemix")
-        if self.min_scale > self.max_scale:
-            raise ValueError(
-                f"resizemix min_scale must be at most max_scale, not {self.min_scale} and "
-                f"{self.max_scale}: the scale is drawn between them"
-            )
+        check_order(self, "resizemix", "min_scale", "max_scale", "the scale")
 
     def mix(self, images: Tensor, labels: Tensor, ctx: MixContext) -> MixedBatch:
         height, width = images.shape[-2:]

@@ -14,11 +14,12 @@ from mixbench.mix import (
     Needs,
     box_mask,
     mirrored,
+    parts_of_mix,
     randint,
     send,
 )
 from mixbench.registry import register_strategy
-from mixbench.values import check_parameters, parameter
+from mixbench.values import check_order, check_parameters, parameter
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -49,30 +50,35 @@ def find_windows(attn: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     return place, source
 
 
-def move_windows(maps: Tensor, place: Tensor, source: Tensor, size: Tensor) -> tuple[Tensor, ...]:
-    """A's and B's parts of the mix of maps (B, C, H, W), their sum, and its mask (B, 1, H, W).
+def shifted_partner(maps: Tensor, shift: Tensor) -> Tensor:
+    """The partner of each of maps (B, C, H, W), its pixel at p + shift seen at p; shift (B, 2)."""
+    import torch
+
+    height, width = maps.shape[-2:]
+    # outside of the window any pixel will do
+    rows = (torch.arange(height, device=maps.device) + shift[:, :1]).clamp(0, height - 1)
+    columns = (torch.arange(width, device=maps.device) + shift[:, 1:]).clamp(0, width - 1)
+    others = maps.flip(0).take_along_dim(rows[:, None, :, None], 2)
+    return others.take_along_dim(columns[:, None, None, :], 3)
+
+
+def move_windows(
+    images: Tensor, place: Tensor, source: Tensor, size: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The mix of images (B, C, H, W) and its mask (B, 1, H, W).
 
     B's window at `source` comes to lie at `place`; both are (B, 2) pixels of the top left corner,
     and `size` is (1, 2) pixels.
     """
     import torch
 
-    mask = box_mask(torch.cat([place, place + size], 1), maps)
-    shift = source - place
-    height, width = maps.shape[-2:]
-    # outside of the window any pixel will do
-    rows = (torch.arange(height, device=maps.device) + shift[:, :1]).clamp(0, height - 1)
-    columns = (torch.arange(width, device=maps.device) + shift[:, 1:]).clamp(0, width - 1)
-    others = maps.flip(0).take_along_dim(rows[:, None, :, None], 2)
-    others = others.take_along_dim(columns[:, None, None, :], 3)
-    of_a, of_b = maps.where(mask == 1, 0), others.where(mask == 0, 0)
-    return of_a, of_b, maps.where(mask == 1, others), mask
+    mask = box_mask(torch.cat([place, place + size], 1), images)
+    return images.where(mask == 1, shifted_partner(images, source - place)), mask
 
 
-def moved(place: Tensor, source: Tensor, size: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
+def moved(mask: Tensor, shift: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
     """A's and B's parts of maps (B, C, H, W) in the mix."""
-    of_a, of_b, _, _ = move_windows(maps, place, source, size)
-    return of_a, of_b
+    return parts_of_mix(maps, shifted_partner(maps, shift), mask)
 
 
 def token_loss(head: nn.Module, tokens: Tensor, share: Tensor, labels: Tensor) -> Tensor:
@@ -132,11 +138,7 @@ class SMMix(MixStrategy):
 
     def __post_init__(self) -> None:
         check_parameters(self, SMMix, "smmix")
-        if self.low > self.high:
-            raise ValueError(
-                f"smmix low must be at most high, not {self.low} and {self.high}: the window's "
-                "side is drawn between them"
-            )
+        check_order(self, "smmix", "low", "high", "the window's side")
 
     @property
     def needs(self) -> Needs:
@@ -178,14 +180,14 @@ class SMMix(MixStrategy):
         patch = send([[patch_h, patch_w]], images)
         pixels = send([[size[0] * patch_h, size[1] * patch_w]], images)
         place, source = place * patch, source * patch
-        _, _, mixed, mask = ctx.tensor_half(move_windows)(images, place, source, pixels)
+        mixed, mask = ctx.tensor_half(move_windows)(images, place, source, pixels)
         return MixedBatch(
             images=mixed,
             labels=labels,
             partner=mirrored(images),
             mask=mask,
             memo=Seen(output.logits, ctx.part, grid, size),
-            move=partial(moved, place, source, pixels),
+            move=partial(moved, mask, source - place),
         )
 
     def extra_loss(self, mixed: MixedBatch, output: ModelOutput) -> Tensor:

@@ -18,6 +18,7 @@ from mixbench.strategies.smmix import (
     consistency_loss,
     find_windows,
     move_windows,
+    moved,
     window_size,
 )
 from mixbench.testing import MEAN, STD, check_strategy
@@ -40,7 +41,8 @@ def test_windows_by_hand():
     assert (place[0].tolist(), source[0].tolist()) == ([0, 2], [1, 1])
     size = torch.tensor([[2, 2]])
     images = torch.stack([attn, attn + 0.5], 1)
-    of_a, of_b, mixed, mask = move_windows(images, place, source, size)
+    mixed, mask = move_windows(images, place, source, size)
+    of_a, of_b = moved(mask, source - place, images)
     assert mixed[0, 0].tolist() == [[9, 8, 9, 8], [7, 6, 7, 9], [3, 2, 4, 5], [2, 3, 6, 7]]
     assert (of_a + of_b).equal(mixed) and not (of_a[0] * of_b[0]).any()
     assert float(mask[0].mean()) == 0.75
