@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mixbench.commands.options import Parser, add_plugin_option, load_plugins, path
 from mixbench.commands.printing import print_line
 from mixbench.runs.directory import RunDirectory
-from mixbench.visible import visible
+from mixbench.values import shown
 
 if TYPE_CHECKING:
     from mixbench.evaluations.evaluation import Evaluation
@@ -33,6 +33,8 @@ def evaluate(argv: list[str]) -> int:
     classes = _classes(names)
     _add_options(parser, classes)
     options = parser.parse(argv)
+    if options.names.split(",") != names:
+        raise ValueError(f"NAME comes first: {parser.usage}, not {shown(argv[0])}")
     load_plugins(options)
     evaluations = [_made(cls, options) for cls in classes]
     run = RunDirectory(options.run)
@@ -124,17 +126,10 @@ def _measure(
 
 def _print(rows: Sequence[EvaluationRow], order: Sequence[str]) -> None:
     """The headline of each strategy, compared as top-1 is, and what the seeds show."""
-    from rich.table import Table
-    from rich.text import Text
-
     from mixbench.comparison.screen import make_console
     from mixbench.report.evaluated import evaluated
+    from mixbench.report.tables import print_table
 
     for each in evaluated(rows, order):
         print_line(each.title)
-        table = Table()
-        for name in each.header:
-            table.add_column(name, overflow="fold")
-        for cells in each.headline:
-            table.add_row(*(Text(visible(cell)) for cell in cells))
-        make_console().print(table)
+        print_table(each.header, each.headline, make_console())

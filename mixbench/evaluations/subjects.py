@@ -27,7 +27,7 @@ def run_rows(run: RunDirectory) -> list[RunRow]:
             raise ValueError(
                 f"{run.path} is no run that this mixbench trained: it lacks {file.name}"
             )
-    rows = trained(read_table(run.runs, RunRow))
+    rows = [row for row in trained(read_table(run.runs, RunRow)) if row.status == "ok"]
     if not rows:
         raise ValueError(
             f"{run.path} has no finished strategy: train first, or go on with --resume"

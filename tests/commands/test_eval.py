@@ -105,6 +105,7 @@ def test_a_strategy_that_fails_is_named_and_the_others_go_on(run, capsys, monkey
         (["label-error", "RUN", "--target", "size"], "--target must be one of share, fraction"),
         (["label-error", "RUN", "--by", "mass"], "unknown option '--by'"),
         (["occlusion", "RUN", "--draw", "-1"], "--draw must be 0 or more, not -1"),
+        (["--device", "cpu", "shuffle", "RUN"], "NAME comes first: mixbench eval NAME[,NAME] RUN"),
         (["occlusion"], "the following arguments are required: RUN"),
         (["label-error", "RUN", "--data", "NONE"], "NONE"),
     ],
@@ -149,6 +150,14 @@ def test_a_damaged_checkpoint_is_named(run, capsys):
     assert main(["eval", "shuffle", str(run)]) == 1
     assert "no shuffle of cutmix, seed 0" in capsys.readouterr().out
     assert {row["seed"] for row in table(run)} == {"1"}
+
+
+def test_what_failed_in_training_is_not_measured(run, capsys):
+    text = (run / "runs.csv").read_text()
+    assert text.count("transmix,1,ok,") == 1
+    (run / "runs.csv").write_text(text.replace("transmix,1,ok,", "transmix,1,loss is not finite,"))
+    assert main(["eval", "shuffle", str(run)]) == 0
+    assert capsys.readouterr().out.count("measured ") == 3
 
 
 def test_a_plug_ins_strategy_needs_its_file(tmp_path, capsys):
