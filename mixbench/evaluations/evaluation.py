@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 from torch import nn
 
-from mixbench.data.sources import Data
+from mixbench.data.sources import Source
 from mixbench.mix import MixStrategy
 from mixbench.recipe import Recipe
 from mixbench.runtime import Runtime
@@ -25,6 +26,9 @@ EVALUATIONS = {  # name -> module and class
 }
 
 
+TRUE, PREDICTED = "true", "predicted"  # labels
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Subject:
     """A trained model that is measured; without a strategy it is a checkpoint alone."""
@@ -35,6 +39,30 @@ class Subject:
     classes: tuple[str, ...]
     strategy: MixStrategy | None = None
     seed: int = 0
+    headless: bool = False  # whether its classifier was never trained
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class EvalImages:
+    """The images that an evaluation measures on."""
+
+    name: str  # what people call them
+    source: Source
+    classes: tuple[str, ...]  # of their labels, in order; () where these say nothing
+
+    @property
+    def fingerprint(self) -> str:
+        """Digits that tell their content from others'."""
+        return self.source.fingerprint
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What an evaluation may choose its images from."""
+
+    own: Callable[[], EvalImages]  # the run's validation images, or a checkpoint's --data
+    place: Path | None  # --data
+    image_size: int  # the subjects'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +81,8 @@ class Result:
 
     figures: tuple[Figure, ...]
     images: Mapping[str, np.ndarray] = field(default_factory=dict)
+    labels: str = TRUE  # or PREDICTED: the model's own top-1 on the clean image
+    files: Mapping[str, bytes] = field(default_factory=dict)  # by ending, such as '.png'
 
 
 class Headline(NamedTuple):
@@ -67,25 +97,34 @@ class Evaluation(ABC):
     """A measurement; a subclass is a frozen dataclass of options (`mixbench.values.option`)."""
 
     name: ClassVar[str]
+    section: ClassVar[str]  # of a report
     detail: ClassVar[str]  # the metric that a report shows by setting
+    places: ClassVar[tuple[str, ...]] = ()  # options that say where images lie, and no more
+    reads_data: ClassVar[bool] = False  # --data is a layout of its own, not the run's images
+    classifies: ClassVar[bool] = True  # whether it needs a classifier
 
     @property
     @abstractmethod
     def headline(self) -> Headline:
         """The figure that stands for the others."""
 
+    def open(self, given: Given) -> EvalImages:
+        """The images to measure on; ValueError where they are not there."""
+        return given.own()
+
     @abstractmethod
-    def measure(self, subject: Subject, data: Data, runtime: Runtime) -> Result:
-        """The figures of a subject; `data` are those that it was trained on or that were named.
+    def measure(self, subject: Subject, data: EvalImages, runtime: Runtime) -> Result:
+        """The figures of a subject; `data` are what `open` gave.
 
         ValueError where the subject, the data or the options do not fit.
         """
 
     @property
     def text(self) -> str:
-        """The options as text, by which a repeated evaluation knows what is done."""
+        """The options as text; with the images' digits it says what was measured."""
         fields = dataclasses.fields(self)  # type: ignore[arg-type]
-        return ", ".join(f"{each.name}={getattr(self, each.name)}" for each in fields)
+        names = (each.name for each in fields if each.name not in self.places)
+        return ", ".join(f"{name}={getattr(self, name)}" for name in names)
 
 
 def evaluation_class(name: str) -> type[Evaluation]:

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
-from mixbench.data.annotated import KINDS, OBJECTS, open_annotated
+from mixbench.data.annotated import KINDS, OBJECTS, annotated_name, open_annotated
+from mixbench.data.loaders import EvalSet, readable
 from mixbench.data.normalisation import Normalisation
 from mixbench.data.objects import eval_objects
 from mixbench.data.scenes import Scene, SceneSource
-from mixbench.data.sources import Data, Source
 from mixbench.data.transforms import eval_transform
-from mixbench.evaluations.evaluation import Evaluation, Figure, Headline, Result, Subject
+from mixbench.evaluations.evaluation import (
+    TRUE,
+    EvalImages,
+    Evaluation,
+    Figure,
+    Given,
+    Headline,
+    Result,
+    Subject,
+)
+from mixbench.evaluations.perturbed import labels_of, predictions
 from mixbench.mix import MixedBatch, MixStrategy, ModelOutput, hashed_seed
 from mixbench.models.build import recipe_model
 from mixbench.runtime import Runtime
@@ -59,51 +70,75 @@ class Labels(NamedTuple):
 
 
 @torch.no_grad()
+def batch_labels(
+    strategy: MixStrategy,
+    network: Network,
+    batch: Images,
+    normalisation: Normalisation,
+    *,
+    step: int,
+    seed: int = 0,
+    target: str = "share",
+) -> tuple[Labels, Labels | None] | None:
+    """The labels that a strategy gives a batch's mixes, its draws by step and seed.
+
+    The second are those by the attention of the next mix, a control, since averaging shrinks the
+    error of any noisy label; None without attention. None for both where the pixels are not those
+    that `compose` says, so that nobody knows what is visible. target is as in oacutmix. Images
+    without an object are left out, and their partners.
+    """
+    images, labels, objects = batch
+    network.model.eval()
+    ctx = make_context(
+        strategy,
+        network.model,
+        images,
+        seed=seed,
+        step=step,
+        mean=normalisation.mean,
+        std=normalisation.std,
+        objects=objects,
+        part=network.part,
+    )
+    mixed = strategy.mix(images, labels, ctx)
+    if not torch.allclose(mixed.compose(images, images), mixed.images, atol=1e-4):
+        return None
+    with network:
+        output = network(mixed.images)
+    labels_of = partial(_labels_of, strategy, mixed, objects=objects, target=target)
+    if output.attn is None:
+        return labels_of(output), None
+    return labels_of(output), labels_of(output._replace(attn=output.attn.roll(1, 0)))
+
+
 def mixed_labels(
     strategy: MixStrategy,
     network: Network,
-    batches: Iterator[Images] | Sequence[Images],
+    batches: Iterable[Images],
     normalisation: Normalisation,
     *,
     seed: int = 0,
     target: str = "share",
-    rolled: bool = False,
 ) -> Labels | None:
-    """The labels that a strategy gives the mixes of each batch, its own draws by step and seed.
-
-    None where its pixels are not those that `compose` says, so that nobody knows what is visible.
-    target is as in oacutmix; `rolled` gives each mix the attention of the next, a control, since
-    averaging shrinks the error of any noisy label. Images without an object are left out, and
-    their partners.
-    """
-    found = []
-    strategy = guarded(strategy)
-    network.model.eval()
-    for step, (images, labels, objects) in enumerate(batches):
-        ctx = make_context(
-            strategy,
-            network.model,
-            images,
-            seed=seed,
-            step=step,
-            mean=normalisation.mean,
-            std=normalisation.std,
-            objects=objects,
-            part=network.part,
+    """The labels of each batch's mixes, as batch_labels; None where they are not known of one."""
+    strategy, parts = guarded(strategy), []
+    for step, batch in enumerate(batches):
+        labels = batch_labels(
+            strategy, network, batch, normalisation, step=step, seed=seed, target=target
         )
-        mixed = strategy.mix(images, labels, ctx)
-        if not torch.allclose(mixed.compose(images, images), mixed.images, atol=1e-4):
+        if labels is None:
             return None
-        with network:
-            output = network(mixed.images)
-        if rolled and output.attn is not None:
-            output = output._replace(attn=output.attn.roll(1, 0))
-        found.append(_labels_of(strategy, mixed, output, objects, target))
-    return Labels(*map(np.concatenate, zip(*found, strict=True)))
+        parts.append(labels[0])
+    return joined(parts)
+
+
+def joined(parts: Sequence[Labels]) -> Labels:
+    """The labels of several batches as one."""
+    return Labels(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def _labels_of(
-    strategy: MixStrategy, mixed: MixedBatch, output: ModelOutput, objects: Tensor, target: str
+    strategy: MixStrategy, mixed: MixedBatch, output: ModelOutput, *, objects: Tensor, target: str
 ) -> Labels:
     wanted, known = wanted_share(mixed, objects, target)
     lam = strategy.relabel(mixed, output).float()
@@ -151,7 +186,10 @@ class LabelError(Evaluation):
     """
 
     name: ClassVar[str] = "label-error"
+    section: ClassVar[str] = "Labels against masks"
     detail: ClassVar[str] = "label_error"
+    places: ClassVar[tuple[str, ...]] = ("masks",)
+    classifies: ClassVar[bool] = False
 
     masks: str = option(
         "scenes", group="label-error", help=f"images with masks: {', '.join(KINDS)}"
@@ -173,34 +211,59 @@ class LabelError(Evaluation):
     def headline(self) -> Headline:
         return Headline(ALL, "label_error", higher_is_better=False)
 
-    def measure(self, subject: Subject, data: Data, runtime: Runtime) -> Result:
-        """Error, bias, rank correlation and ghost labels in all, by size, and under controls."""
-        recipe, strategy = subject.recipe, subject.strategy
-        assert strategy is not None
-        source, classes = open_annotated(self.masks, self.objects, recipe.image_size)
+    def open(self, given: Given) -> EvalImages:
+        """Images with masks, scenes as large as the subjects'."""
+        source, classes = open_annotated(self.masks, self.objects, given.image_size)
         if len(source.labels) < 2:
             raise ValueError(f"label-error needs 2 images or more to mix, not {len(source.labels)}")
-        normalisation = Normalisation.of(recipe.mean, recipe.std, runtime.device)
-        known = classes == subject.classes
-        batches = list(_batches(source, subject, normalisation, known=known))
-        network = _network(subject, subject.model)
-        labels = mixed_labels(strategy, network, batches, normalisation, target=self.target)
-        if labels is None:
-            raise ValueError(f"{subject.spec} moves pixels otherwise than its `compose` says")
+        return EvalImages(name=annotated_name(self.masks), source=source, classes=classes)
+
+    def measure(self, subject: Subject, data: EvalImages, runtime: Runtime) -> Result:
+        """Error, bias, rank correlation and ghost labels in all, by size, and under controls.
+
+        No figure where the strategy moves pixels otherwise than its `compose` says.
+        """
+        if subject.strategy is None:
+            raise ValueError("label-error is of a strategy's labels: name some with --strategies")
+        found, true = self._labels(subject, data, runtime), labels_of(subject, data)
+        if found is None:
+            runtime.say(f"{subject.spec} moves pixels otherwise than its `compose` says")
+            unknown = Figure(setting=ALL, metric="label_error", value=None, n=0)
+            return Result(figures=(unknown,), labels=true)
+        labels = found[ALL]
         if not np.isfinite(labels.wanted).any():
-            raise ValueError(f"no object of {self.masks} is visible in any mix")
+            raise ValueError(f"no object of {data.name} is visible in any mix")
         figures = [*_figures(ALL, labels), *_by_size(labels)]
-        if strategy.needs.attention:
-            measured = partial(mixed_labels, strategy, target=self.target)
-            rolled = measured(network, batches, normalisation, rolled=True)
-            untrained = recipe_model(recipe, len(subject.classes), subject.seed)
-            blank = _network(subject, untrained.to(runtime.device))
-            first = measured(blank, batches, normalisation)
-            for setting, control in ((ROLLED, rolled), (UNTRAINED, first)):
-                if control is not None:
-                    figures += _figures(setting, control)
+        for setting in (ROLLED, UNTRAINED):
+            if setting in found:
+                figures += _figures(setting, found[setting])
         images = {"error": labels.error(), "lam": labels.lam, "wanted": labels.wanted}
-        return Result(figures=tuple(figures), images=images)
+        return Result(figures=tuple(figures), images=images, labels=true)
+
+    def _labels(
+        self, subject: Subject, data: EvalImages, runtime: Runtime
+    ) -> dict[str, Labels] | None:
+        """The labels by the subject's own attention, and by each control's, over the same mixes."""
+        recipe = subject.recipe
+        assert subject.strategy is not None
+        strategy = guarded(subject.strategy)
+        normalisation = Normalisation.of(recipe.mean, recipe.std, runtime.device)
+        networks = {ALL: _network(subject, subject.model)}
+        if strategy.needs.attention:
+            untrained = recipe_model(recipe, len(subject.classes), subject.seed)
+            networks[UNTRAINED] = _network(subject, untrained.to(runtime.device))
+        parts: dict[str, list[Labels]] = {}
+        for step, batch in enumerate(_batches(data, subject, runtime)):
+            for setting, network in networks.items():
+                found = batch_labels(
+                    strategy, network, batch, normalisation, step=step, target=self.target
+                )
+                if found is None:
+                    return None
+                parts.setdefault(setting, []).append(found[0])
+                if setting == ALL and found[1] is not None:
+                    parts.setdefault(ROLLED, []).append(found[1])
+        return {setting: joined(labels) for setting, labels in parts.items()}
 
 
 def _network(subject: Subject, model: nn.Module) -> Network:
@@ -212,28 +275,35 @@ def _network(subject: Subject, model: nn.Module) -> Network:
     return Network(model.eval(), strategy.needs, part=part)
 
 
-def _batches(
-    source: Source, subject: Subject, normalisation: Normalisation, *, known: bool
-) -> Iterator[Images]:
-    """The images of a source, not in a folder's order; a last single one is left out."""
-    transform = eval_transform(subject.recipe)
+class ObjectSet(EvalSet):
+    """Samples under the recipe's evaluation transform, with their objects (1, H, W) float32."""
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        image, label = super().__getitem__(index)
+        return image, label, eval_objects(self.source.mask(index), self.transform)
+
+
+def _batches(data: EvalImages, subject: Subject, runtime: Runtime) -> Iterator[Images]:
+    """The images, not in a folder's order; a last single one is left out."""
+    source = data.source
     count = len(source.labels)
     if isinstance(source, SceneSource):  # their classes take turns already
         order = np.arange(count)
     else:
         order = np.random.default_rng(hashed_seed("label error order")).permutation(count)
-    device = normalisation.mean.device
-    for begin in range(0, len(order), BATCH):
-        chosen = order[begin : begin + BATCH]
-        if len(chosen) < 2:
-            return
-        images = torch.stack([transform(source.load(int(i))) for i in chosen]).to(device)
-        objects = torch.stack([eval_objects(source.mask(int(i)), transform) for i in chosen])
-        labels = torch.tensor([source.labels[i] for i in chosen], device=device)
-        if not known:
-            with torch.no_grad():
-                labels = subject.model.eval()(images).argmax(1)
-        yield Images(images, labels, objects.to(device))
+    loader = DataLoader(
+        ObjectSet(source, eval_transform(subject.recipe)),
+        sampler=order[: count - (count % BATCH == 1)].tolist(),
+        batch_size=BATCH,
+        num_workers=runtime.workers,
+    )
+    true = labels_of(subject, data) == TRUE
+    for images, labels, objects in readable(loader):
+        images = images.to(runtime.device)
+        labels = labels.to(runtime.device)
+        if not true:
+            labels = predictions(subject.model.eval(), images, subject.recipe.amp)
+        yield Images(images, labels, objects.to(runtime.device))
 
 
 def _figures(setting: str, labels: Labels) -> list[Figure]:

@@ -9,9 +9,22 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from mixbench.data.sources import Data
-from mixbench.evaluations.evaluation import Evaluation, Figure, Headline, Result, Subject
-from mixbench.evaluations.perturbed import Batch, Perturb, percent, permutations, right_under
+from mixbench.evaluations.evaluation import (
+    EvalImages,
+    Evaluation,
+    Figure,
+    Headline,
+    Result,
+    Subject,
+)
+from mixbench.evaluations.perturbed import (
+    Batch,
+    Perturb,
+    labels_of,
+    percent,
+    permutations,
+    right_under,
+)
 from mixbench.evaluations.robustness import (
     LEVELS,
     area_under,
@@ -42,6 +55,7 @@ class Occlusion(Evaluation):
     """
 
     name: ClassVar[str] = "occlusion"
+    section: ClassVar[str] = "Robustness"
     detail: ClassVar[str] = "drop"
 
     saliency: str = option(
@@ -63,7 +77,7 @@ class Occlusion(Evaluation):
     def headline(self) -> Headline:
         return Headline(RANDOM, "mean_drop", higher_is_better=False)
 
-    def measure(self, subject: Subject, data: Data, runtime: Runtime) -> Result:
+    def measure(self, subject: Subject, data: EvalImages, runtime: Runtime) -> Result:
         """Top-1 and its drop at each level, and over the levels the mean drop and the area."""
         grid = occlusion_grid(subject)
         plan = _Plan(self, subject, grid)
@@ -84,7 +98,7 @@ class Occlusion(Evaluation):
             figures.append(Figure(setting=order, metric="mean_drop", value=mean, n=n))
             area = area_under(shares, heights)
             figures.append(Figure(setting=order, metric="area_under_top1", value=area, n=n))
-        return Result(figures=tuple(figures), images=right)
+        return Result(figures=tuple(figures), images=right, labels=labels_of(subject, data))
 
 
 def _setting(order: str, level: int) -> str:

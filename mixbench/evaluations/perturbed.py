@@ -7,18 +7,17 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mixbench.data.loaders import eval_loader, readable
 from mixbench.data.normalisation import Normalisation
-from mixbench.data.sources import Data
-from mixbench.evaluations.evaluation import Subject
+from mixbench.evaluations.evaluation import PREDICTED, TRUE, EvalImages, Subject
 from mixbench.evaluations.robustness import random_permutation
 from mixbench.runtime import Runtime
 
 
 class Batch(NamedTuple):
-    """Validation images of one batch."""
+    """The images of one batch."""
 
     pixels: Tensor  # (B, 3, H, W) in [0, 1]
     images: Tensor  # the same, normalised
@@ -31,38 +30,48 @@ Perturb = Callable[[Batch], Tensor]  # pixels (B, 3, H, W) in [0, 1]
 @torch.no_grad()
 def right_under(
     subject: Subject,
-    data: Data,
+    data: EvalImages,
     runtime: Runtime,
     perturbations: Mapping[str, Perturb],
     watch: Callable[[Batch], None] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Which validation images are right as they are, '', and under each perturbation, (n,) bool.
+    """Which images are right as they are, '', and under each perturbation, (n,) bool.
 
-    Each batch is loaded once; `watch` sees it first. Bools alone are kept of it.
+    Each batch is loaded once; `watch` sees it first. Bools alone are kept of it. Where the images
+    are not of the model's classes, right is what the model says of the clean image.
     """
     recipe, model = subject.recipe, subject.model
     normalisation = Normalisation.of(recipe.mean, recipe.std, runtime.device)
     right: dict[str, list[np.ndarray]] = {name: [] for name in ("", *perturbations)}
-    loader, first = eval_loader(data, recipe, runtime.workers, runtime.device), 0
+    loader, first = eval_loader(data.source, recipe, runtime.workers, runtime.device), 0
     for images, labels in readable(loader):
         images, labels = images.to(runtime.device), labels.to(runtime.device)
         pixels = (images * normalisation.std + normalisation.mean).clamp(0, 1)
         batch = Batch(pixels, images, first)
         if watch is not None:
             watch(batch)
-        right[""].append(_right(model, images, labels, recipe.amp))
+        clean = predictions(model, images, recipe.amp)
+        labels = labels if labels_of(subject, data) == TRUE else clean
+        right[""].append((clean == labels).cpu().numpy())
         for name, perturb in perturbations.items():
-            changed = normalisation.apply(perturb(batch))
-            right[name].append(_right(model, changed, labels, recipe.amp))
+            changed = predictions(model, normalisation.apply(perturb(batch)), recipe.amp)
+            right[name].append((changed == labels).cpu().numpy())
         first += len(labels)
-        runtime.tick(first, len(data.val.labels))
+        runtime.tick(first, len(data.source.labels))
     return {name: np.concatenate(parts) for name, parts in right.items()}
 
 
-def _right(model: torch.nn.Module, images: Tensor, labels: Tensor, amp: bool) -> np.ndarray:
+def labels_of(subject: Subject, data: EvalImages) -> str:
+    """Whether the images' labels are the model's classes, or the model has to predict them."""
+    return TRUE if data.classes == subject.classes else PREDICTED
+
+
+@torch.no_grad()
+def predictions(model: nn.Module, images: Tensor, amp: bool) -> Tensor:
+    """The class that a model gives each of images (B, C, H, W), (B,)."""
     with torch.autocast(images.device.type, torch.bfloat16, enabled=amp):
         logits = model(images)
-    return (getattr(logits, "logits", logits).argmax(1) == labels).cpu().numpy()
+    return getattr(logits, "logits", logits).argmax(1)
 
 
 def permutations(batch: Batch, draw: int, cells: int) -> Tensor:

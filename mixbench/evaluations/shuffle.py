@@ -9,9 +9,21 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from mixbench.data.sources import Data
-from mixbench.evaluations.evaluation import Evaluation, Figure, Headline, Result, Subject
-from mixbench.evaluations.perturbed import Batch, percent, permutations, right_under
+from mixbench.evaluations.evaluation import (
+    EvalImages,
+    Evaluation,
+    Figure,
+    Headline,
+    Result,
+    Subject,
+)
+from mixbench.evaluations.perturbed import (
+    Batch,
+    labels_of,
+    percent,
+    permutations,
+    right_under,
+)
 from mixbench.evaluations.robustness import SHUFFLE_GRIDS, shuffle_patches
 from mixbench.models.class_token import patch_grid
 from mixbench.runtime import Runtime
@@ -31,6 +43,7 @@ class Shuffle(Evaluation):
     """
 
     name: ClassVar[str] = "shuffle"
+    section: ClassVar[str] = "Robustness"
     detail: ClassVar[str] = "drop"
 
     draw: int = option(0, group="shuffle", at_least=0, help="seed of the permutations")
@@ -39,7 +52,7 @@ class Shuffle(Evaluation):
     def headline(self) -> Headline:
         return Headline("", "mean_drop", higher_is_better=False)
 
-    def measure(self, subject: Subject, data: Data, runtime: Runtime) -> Result:
+    def measure(self, subject: Subject, data: EvalImages, runtime: Runtime) -> Result:
         """Top-1 and its drop for each grid, and the mean drops."""
         side = subject.recipe.image_size
         grids = [grid for grid in SHUFFLE_GRIDS if side % grid[0] == 0 and side % grid[1] == 0]
@@ -60,7 +73,7 @@ class Shuffle(Evaluation):
             figures.append(Figure(setting=names[grid], metric="top1", value=clean - drop, n=n))
             figures.append(Figure(setting=names[grid], metric="drop", value=drop, n=n))
         figures += _means(drops, patch_grid(subject.model, side, side), n)
-        return Result(figures=tuple(figures), images=right)
+        return Result(figures=tuple(figures), images=right, labels=labels_of(subject, data))
 
 
 def _shuffled(grid: tuple[int, int], draw: int, batch: Batch) -> Tensor:

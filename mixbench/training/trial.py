@@ -276,7 +276,7 @@ def try_loading(data: Data, recipe: Recipe, micro_batch: int, runtime: Runtime) 
     size = min(micro_batch, SAMPLES)
     try:
         train = train_loader(data, recipe, 0, size, 0, device)
-        val = eval_loader(data, recipe, 0, device)
+        val = eval_loader(data.val, recipe, 0, device)
         train.dataset[0, 0, 0], val.dataset[0]  # what comes once: modules, tables
         first_train, batch = _loading_seconds(train)
         first_val, _ = _loading_seconds(val)

@@ -106,7 +106,7 @@ def test_a_strategy_that_fails_is_named_and_the_others_go_on(run, capsys, monkey
         (["label-error", "RUN", "--by", "mass"], "unknown option '--by'"),
         (["occlusion", "RUN", "--draw", "-1"], "--draw must be 0 or more, not -1"),
         (["--device", "cpu", "shuffle", "RUN"], "NAME comes first: mixbench eval NAME[,NAME] RUN"),
-        (["occlusion"], "the following arguments are required: RUN"),
+        (["occlusion"], "say what to measure: RUN, a directory of training, or --checkpoint FILE"),
         (["label-error", "RUN", "--data", "NONE"], "NONE"),
     ],
 )

@@ -64,7 +64,7 @@ def test_processes_share_the_micro_batches_in_turn(data, recipe):
 
 def test_processes_share_the_validation_images_in_turn(data, recipe):
     for rank in range(3):
-        loader = eval_loader(data, recipe, 0, CPU, World(rank=rank, size=3))
+        loader = eval_loader(data.val, recipe, 0, CPU, World(rank=rank, size=3))
         labels = torch.cat([labels for _, labels in loader])
         assert labels.tolist() == data.val.labels[rank::3]
 
@@ -80,7 +80,7 @@ def test_an_unreadable_image_is_one_sentence(photographs, tmp_path, recipe, work
     root = photographs(tmp_path / "data", train=10)
     victim = root / "val" / "b" / "1.png"
     victim.write_bytes(victim.read_bytes()[:100])
-    loader = readable(eval_loader(open_data(data=root), recipe, workers, CPU))
+    loader = readable(eval_loader(open_data(data=root).val, recipe, workers, CPU))
     with pytest.raises(UnreadableImage) as caught:
         list(loader)
     assert str(caught.value).startswith(f"cannot read image {victim}: ")

@@ -1,6 +1,5 @@
 """Tar files: the same data as the image folder that was packed, and what is refused."""
 
-import dataclasses
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 
@@ -98,11 +97,11 @@ def test_processes_and_threads_read_equal_pixels(folder, tmp_path):
     with ThreadPoolExecutor(4) as pool:
         images = list(pool.map(lambda index: data.train.load(index % 12).tobytes(), range(120)))
     assert images == alone * 10
-    recipe, many = load_recipe("quick"), dataclasses.replace(data, val=data.train)
+    recipe, cpu = load_recipe("quick"), torch.device("cpu")
     data.train.labels *= 8
     data.train.members = [*data.train.members] * 8
     loaded = [
-        torch.cat([images for images, _ in eval_loader(many, recipe, workers, torch.device("cpu"))])
+        torch.cat([images for images, _ in eval_loader(data.train, recipe, workers, cpu)])
         for workers in (0, 2)
     ]
     assert len(loaded[0]) == 96 and torch.equal(*loaded)

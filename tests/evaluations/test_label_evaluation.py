@@ -8,10 +8,9 @@ import torch
 
 from mixbench import MixedBatch, create_strategy, register_strategy
 from mixbench.data.annotated import open_annotated
-from mixbench.data.datasets import open_data
 from mixbench.data.normalisation import Normalisation
 from mixbench.data.scenes import CLASSES, draw_scene
-from mixbench.evaluations.evaluation import Subject
+from mixbench.evaluations.evaluation import Given, Subject
 from mixbench.evaluations.label_error import (
     Images,
     LabelError,
@@ -107,12 +106,17 @@ def subject_of(spec, side=32):
     return Subject(spec=spec, model=model, recipe=recipe, classes=CLASSES, strategy=strategy)
 
 
+def measure(evaluation, subject):
+    side = subject.recipe.image_size
+    given = Given(own=lambda: 1 / 0, place=None, image_size=side)  # it asks for no others
+    return evaluation.measure(subject, evaluation.open(given), CPU)
+
+
 def test_scenes_give_the_column():
-    data = open_data(image_size=32)
     scenes = [draw_scene(hashed_seed("label error"), index, 32) for index in range(500)]
     for spec in ("cutmix", "transmix"):
         subject = subject_of(spec)
-        result = LabelError().measure(subject, data, CPU)
+        result = measure(LabelError(), subject)
         recipe = subject.recipe
         network = Network(subject.model, subject.strategy.needs)
         normalisation = Normalisation.of(recipe.mean, recipe.std)
@@ -127,11 +131,10 @@ def test_scenes_give_the_column():
 
 
 def test_the_reference_has_no_error():
-    data = open_data(image_size=32)
     for spec in ("oacutmix", "oacutmix(base=resizemix)", "oacutmix(base=smmix)"):
-        result = LabelError().measure(subject_of(spec), data, CPU)
+        result = measure(LabelError(), subject_of(spec))
         assert result.figures[0].value == pytest.approx(0, abs=1e-4)
-    result = LabelError(target="fraction").measure(subject_of("oacutmix"), data, CPU)
+    result = measure(LabelError(target="fraction"), subject_of("oacutmix"))
     assert result.figures[0].value > 1
 
 
@@ -149,5 +152,5 @@ def test_photographs_of_other_classes_are_labelled_by_the_model(tmp_path, photog
     assert classes != CLASSES and len(source.labels) == 6
     evaluation = LabelError(masks=f"folder:{root}")
     for spec in ("cutmix", "mixpro", "puzzlemix"):
-        result = evaluation.measure(subject_of(spec), open_data(image_size=32), CPU)
+        result = measure(evaluation, subject_of(spec))
         assert result.figures[0].n <= 6 and 0 <= result.figures[0].value < 100

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from mixbench.data.sources import Data, Source
+from mixbench.data.sources import Source
 from mixbench.evaluations import occlusion
-from mixbench.evaluations.evaluation import Subject
+from mixbench.evaluations.evaluation import EvalImages, Subject
 from mixbench.evaluations.occlusion import Occlusion, occlusion_grid
 from mixbench.evaluations.robustness import drop_counts, random_permutation
 from mixbench.evaluations.shuffle import Shuffle
@@ -65,8 +65,7 @@ def subject_of(model, side=28, patch=4):
 
 
 def data_of(side=28):
-    source = Bright(side)
-    return Data("bright", source, source, CLASSES)
+    return EvalImages(name="bright", source=Bright(side), classes=CLASSES)
 
 
 def black():
@@ -147,11 +146,11 @@ def test_results_do_not_depend_on_the_batches(monkeypatch):
     whole = Occlusion().measure(subject_of(probe), data_of(), CPU)
     from mixbench.evaluations import perturbed
 
-    def by_tens(data, recipe, workers, device):
+    def by_tens(source, recipe, workers, device):
         from mixbench.data.loaders import EvalSet
         from mixbench.data.transforms import eval_transform
 
-        dataset = EvalSet(data.val, eval_transform(recipe))
+        dataset = EvalSet(source, eval_transform(recipe))
         return torch.utils.data.DataLoader(dataset, batch_size=10)
 
     monkeypatch.setattr(perturbed, "eval_loader", by_tens)
