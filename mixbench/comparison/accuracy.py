@@ -12,18 +12,15 @@ import torch
 from mixbench.comparison.plan import Plan
 from mixbench.comparison.screen import Screen
 from mixbench.data.annotated import SCENES
-from mixbench.data.loaders import EvalSet
 from mixbench.data.normalisation import Normalisation
-from mixbench.data.objects import eval_objects
 from mixbench.data.scenes import Scene, draw_scene
 from mixbench.data.sources import Data
-from mixbench.data.transforms import eval_transform
 from mixbench.evaluations.label_error import label_error
 from mixbench.files import WriteError
 from mixbench.mix import MixStrategy, hashed_seed
 from mixbench.models.start import weights_name
 from mixbench.recipe import Recipe
-from mixbench.report.gallery import Examples, Shown, draw_gallery, mixed_grid
+from mixbench.report.gallery import Shown, draw_gallery, mixed_grid, varied_examples
 from mixbench.runs.directory import RunDirectory
 from mixbench.runs.environment import device_name, precision_name, today, versions
 from mixbench.runs.rows import RunRow
@@ -37,7 +34,6 @@ from mixbench.training.loop import train
 from mixbench.training.parts import parameter_count
 from mixbench.training.state import clear as clear_state
 
-SHOWN = 16  # validation images that the pictures mix
 MOST_WORKERS = 8  # loader processes, unless more are asked for
 
 
@@ -215,7 +211,7 @@ def _draw(
             if learner.failure is None
         ]
         if shown:
-            examples = _varied(data, recipe, runtime.device)
+            examples = varied_examples(data.val, recipe, runtime.device)
             normalisation = Normalisation.of(recipe.mean, recipe.std, runtime.device)
             mixed_grid(shown, examples, data.classes, normalisation, directory.mixed)
             draw_gallery(shown, examples, data.classes, normalisation, directory.gallery)
@@ -223,29 +219,6 @@ def _draw(
         raise
     except Exception as error:  # a plug-in may raise anything
         runtime.say(f"no picture of the mixed images: {explain(error).reason}")
-
-
-def _varied(data: Data, recipe: Recipe, device: torch.device) -> Examples:
-    """Validation images (16, 3, H, W) spread over the classes, since a folder's first are alike."""
-    by_class: dict[int, list[int]] = {}
-    for index, label in enumerate(data.val.labels):
-        by_class.setdefault(label, []).append(index)
-    deepest = max(map(len, by_class.values()))
-    order = [
-        indices[turn]
-        for turn in range(deepest)
-        for _, indices in sorted(by_class.items())
-        if turn < len(indices)
-    ]
-    transform = eval_transform(recipe)
-    dataset = EvalSet(data.val, transform)
-    images, labels = zip(*(dataset[index] for index in order[:SHOWN]), strict=True)
-    objects = [eval_objects(data.val.mask(index), transform) for index in order[:SHOWN]]
-    return Examples(
-        images=torch.stack(images).to(device),
-        labels=torch.tensor(labels, device=device),
-        objects=torch.stack(objects).to(device),
-    )
 
 
 def tensorboard(

@@ -23,6 +23,7 @@ EVALUATIONS = {  # name -> module and class
     "label-error": "mixbench.evaluations.label_error:LabelError",
     "occlusion": "mixbench.evaluations.occlusion:Occlusion",
     "shuffle": "mixbench.evaluations.shuffle:Shuffle",
+    "visualize": "mixbench.evaluations.visualize:Visualize",
 }
 
 
@@ -105,8 +106,8 @@ class Evaluation(ABC):
 
     @property
     @abstractmethod
-    def headline(self) -> Headline:
-        """The figure that stands for the others."""
+    def headline(self) -> Headline | None:
+        """The figure that stands for the others; None where strategies are not compared."""
 
     def open(self, given: Given) -> EvalImages:
         """The images to measure on; ValueError where they are not there."""

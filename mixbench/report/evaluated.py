@@ -46,12 +46,15 @@ def evaluated(rows: Iterable[EvaluationRow], order: Sequence[str]) -> list[Evalu
         if row.evaluation in EVALUATIONS:
             key = row.evaluation, row.options, row.dataset, row.data_hash
             by_kind.setdefault(key, []).append(row)
-    return [_tables(evaluation_class(key[0])(), kind, order) for key, kind in by_kind.items()]
+    tables = (_tables(evaluation_class(key[0])(), kind, order) for key, kind in by_kind.items())
+    return [each for each in tables if each is not None]
 
 
 def _tables(
     evaluation: Evaluation, rows: Sequence[EvaluationRow], order: Sequence[str]
-) -> Evaluated:
+) -> Evaluated | None:
+    if evaluation.headline is None:
+        return None
     setting, metric, higher = evaluation.headline
     figures = _figures(rows, setting, metric, order)
     paired = compare(figures) if figures else None

@@ -12,9 +12,13 @@ import torch
 from torch import Tensor
 
 from mixbench.data.normalisation import Normalisation
+from mixbench.data.objects import eval_objects
+from mixbench.data.sources import Source
+from mixbench.data.transforms import eval_transform
 from mixbench.files import replacing
 from mixbench.mix import MixedBatch, MixStrategy
 from mixbench.models.class_token import NoClassAttention
+from mixbench.recipe import Recipe
 from mixbench.report.drawing import fitted, pyplot, wrapped
 from mixbench.report.fonts import set_fonts
 from mixbench.runs.samples import GalleryEntry, write_gallery
@@ -26,6 +30,7 @@ from mixbench.training.guard import guarded
 
 THUMBNAIL = 128  # pixels; what the gallery's pictures are reduced to
 STEP = 2  # of training, whose draws are shown
+SHOWN = 16  # images that are mixed with each other
 TITLE = 24  # characters of a class above a picture
 
 
@@ -36,6 +41,28 @@ class Examples:
     images: Tensor  # (B, C, H, W)
     labels: Tensor  # (B,)
     objects: Tensor  # (B, 1, H, W) float32, 0 where none is known
+
+
+def varied_examples(
+    source: Source, recipe: Recipe, device: torch.device, count: int = SHOWN
+) -> Examples:
+    """Images of a source spread over the classes, since a folder's first are alike."""
+    by_class: dict[int, list[int]] = {}
+    for index, label in enumerate(source.labels):
+        by_class.setdefault(label, []).append(index)
+    deepest = max(map(len, by_class.values()))
+    order = [
+        indices[turn]
+        for turn in range(deepest)
+        for _, indices in sorted(by_class.items())
+        if turn < len(indices)
+    ][:count]
+    transform = eval_transform(recipe)
+    return Examples(
+        images=torch.stack([transform(source.load(index)) for index in order]).to(device),
+        labels=torch.tensor([source.labels[index] for index in order], device=device),
+        objects=torch.stack([eval_objects(source.mask(i), transform) for i in order]).to(device),
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +100,7 @@ def mixed_grid(
     titles = [f"{i + 1}: {fitted(classes[int(labels[i])], TITLE)}" for i in range(columns)]
     _show_row(axes[0], normalisation.pixels(images[:columns]), titles, "image")
     for row, strategy in zip(axes[1:], shown, strict=True):
-        result = _mix(strategy, examples, normalisation, seed)
+        result = mix_examples(strategy, examples, normalisation, seed)
         area, lam = result.mixed.lam, result.lam
         titles = [
             f"A {i + 1}, B {int(result.mixed.partner[i]) + 1}\n"
@@ -116,13 +143,13 @@ def draw_gallery(
     """
     folder.mkdir(parents=True, exist_ok=True)
     images, labels = examples.images, examples.labels
-    originals = _pictures(images, normalisation)
+    originals = pictures_of(images, normalisation)
     entries = []
     for number, strategy in enumerate(shown):
-        result = _mix(strategy, examples, normalisation, seed)
+        result = mix_examples(strategy, examples, normalisation, seed)
         mixed = result.mixed
-        maps, map_name = _importance(strategy, result)
-        pictures = _pictures(mixed.images, normalisation)
+        maps, map_name = importance_of(strategy, result)
+        pictures = pictures_of(mixed.images, normalisation)
         height, width = pictures.shape[1:3]
         masks = mixed.mask.float().expand(len(images), 1, height, width)[:, 0].cpu().numpy()
         for i in range(min(count, len(images))):
@@ -144,19 +171,19 @@ def draw_gallery(
             _save_png(originals[partner], folder / entry.image_b)
             _save_png(pictures[i], folder / entry.mixed)
             _save_png((255 * masks[i]).round().astype(np.uint8), folder / entry.mask)
-            _save_png(_overlay(pictures[i], maps[i].float().cpu().numpy()), folder / entry.map)
+            _save_png(overlay(pictures[i], maps[i].float().cpu().numpy()), folder / entry.map)
             entries.append(entry)
     write_gallery(folder, entries)
     return entries
 
 
-def _pictures(images: Tensor, normalisation: Normalisation) -> np.ndarray:
+def pictures_of(images: Tensor, normalisation: Normalisation) -> np.ndarray:
     """Normalised images (B, C, H, W) as pictures, (B, H, W, 3) uint8."""
     return normalisation.pixels(images).permute(0, 2, 3, 1).cpu().numpy()
 
 
 @dataclass(frozen=True, eq=False)
-class _Mixed:
+class Mixed:
     """A batch as a strategy mixes it, the attention (B, h, w) that it used, A's share (B,)."""
 
     mixed: MixedBatch
@@ -164,7 +191,9 @@ class _Mixed:
     lam: Tensor
 
 
-def _mix(shown: Shown, examples: Examples, normalisation: Normalisation, seed: int) -> _Mixed:
+def mix_examples(
+    shown: Shown, examples: Examples, normalisation: Normalisation, seed: int
+) -> Mixed:
     strategy, images, labels = guarded(shown.strategy), examples.images, examples.labels
     ctx = make_context(
         strategy,
@@ -181,10 +210,10 @@ def _mix(shown: Shown, examples: Examples, normalisation: Normalisation, seed: i
     shown.network.model.eval()
     with torch.no_grad(), shown.network:
         output = shown.network(mixed.images)
-        return _Mixed(mixed, output.attn, strategy.relabel(mixed, output))
+        return Mixed(mixed, output.attn, strategy.relabel(mixed, output))
 
 
-def _importance(shown: Shown, result: _Mixed) -> tuple[Tensor, str]:
+def importance_of(shown: Shown, result: Mixed) -> tuple[Tensor, str]:
     """Where the network looks in mixed images, (B, h, w), and what the map is called."""
     used = shown.strategy.needs.attention is not None
     maps, name = result.attn, "class attention"
@@ -199,7 +228,7 @@ def _importance(shown: Shown, result: _Mixed) -> tuple[Tensor, str]:
     return maps, f"{name}, {'used' if used else 'not used'} in the label"
 
 
-def _overlay(pixels: np.ndarray, importance: np.ndarray) -> np.ndarray:
+def overlay(pixels: np.ndarray, importance: np.ndarray) -> np.ndarray:
     """An importance map (h, w) in colour over a grey image, (H, W, 3) uint8.
 
     The brightest colour is the map's largest value.

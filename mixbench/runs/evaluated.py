@@ -15,6 +15,8 @@ from mixbench.files import read_json, replace_file, replacing
 from mixbench.runs.directory import RunDirectory
 from mixbench.runs.rows import EvaluationRow, plain, row_of, write_table
 
+DIGITS = 8  # of a result's options and images, in its file's name
+
 
 class Measurement(Protocol):
     """What an evaluation is to a directory: a name, and its options as text."""
@@ -70,7 +72,7 @@ def result_file(
 ) -> Path:
     """Where the figures of an evaluation with its options lie, of one strategy and seed."""
     text = f"{evaluation.text}, {data_hash(images)}"
-    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    digest = hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
     return run.seed(spec, seed).path / f"eval-{evaluation.name}-{digest}.json"
 
 
@@ -109,7 +111,8 @@ def keep(
 
 def read_rows(run: RunDirectory) -> list[EvaluationRow]:
     """The rows of every evaluation of a run; a damaged file is as if it were not there."""
-    return [row for file in sorted(run.path.glob("*/seed*/eval-*.json")) for row in _rows(file)]
+    files = sorted(run.path.glob(f"*/seed*/eval-*-{'?' * DIGITS}.json"))
+    return [row for file in files for row in _rows(file)]
 
 
 def _rows(file: Path) -> Iterator[EvaluationRow]:
