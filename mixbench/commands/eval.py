@@ -27,7 +27,6 @@ from mixbench.values import shown
 if TYPE_CHECKING:
     from mixbench.evaluations.evaluation import Evaluation
     from mixbench.mix import MixStrategy
-    from mixbench.runs.rows import EvaluationRow
 
 
 ALL = "all"
@@ -160,6 +159,7 @@ def _made(cls: type[Evaluation], options: argparse.Namespace) -> Evaluation:
 
 def _measure(evaluations: Sequence[Evaluation], options: argparse.Namespace) -> bool:
     """Measure what is not yet measured and print what is; whether anything failed."""
+    from mixbench.comparison.screen import make_console
     from mixbench.evaluations.evaluation import Given
     from mixbench.evaluations.measuring import measure_all
     from mixbench.evaluations.subjects import (
@@ -168,6 +168,7 @@ def _measure(evaluations: Sequence[Evaluation], options: argparse.Namespace) -> 
         run_images,
         run_recipe,
     )
+    from mixbench.report.evaluated import print_evaluated
     from mixbench.runtime import Runtime, choose_device
 
     device = choose_device(options.device)
@@ -187,7 +188,8 @@ def _measure(evaluations: Sequence[Evaluation], options: argparse.Namespace) -> 
         own, size = partial(model.images, options.data, options.dataset), model.recipe.image_size
     given = Given(own=own, place=options.data, image_size=size)
     found, failed = measure_all(run, candidates, evaluations, given, runtime)
-    _print(found, list(dict.fromkeys(each.spec for each in candidates)))
+    order = list(dict.fromkeys(each.spec for each in candidates))
+    print_evaluated(found, order, make_console())
     print_line(f"wrote {run.evaluations}")
     return failed
 
@@ -197,14 +199,3 @@ def _strategies(text: str | None) -> list[MixStrategy]:
     if text is None:
         return []
     return [create_strategy(name) for name in BUILTIN] if text == ALL else create_strategies(text)
-
-
-def _print(rows: Sequence[EvaluationRow], order: Sequence[str]) -> None:
-    """The headline of each strategy, compared as top-1 is, and what the seeds show."""
-    from mixbench.comparison.screen import make_console
-    from mixbench.report.evaluated import evaluated
-    from mixbench.report.tables import print_table
-
-    for each in evaluated(rows, order):
-        print_line(each.title)
-        print_table(each.header, each.headline, make_console())

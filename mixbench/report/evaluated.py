@@ -1,39 +1,86 @@
-"""What evaluations found, as tables: the headline compared over seeds, and figures by setting."""
+"""What evaluations found, as tables and curves: the headline compared over seeds, and settings."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
-from mixbench.report.significance import compare
-from mixbench.report.tables import statistics_cells, statistics_header
+from mixbench.published import published_table
+from mixbench.report.drawing import Drawing, Look, looks, wrapped
+from mixbench.report.significance import Summary, compare
+from mixbench.report.tables import print_table, statistics_cells, statistics_header
 from mixbench.runs.rows import EvaluationRow
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from rich.console import Console
+
     from mixbench.evaluations.evaluation import Evaluation
 
 Cells = Sequence[tuple[str, ...]]
+SECTIONS = ("Labels against masks", "Robustness", "Attention")  # in a page's order
+
+# evaluation -> file of baselines/published, where the figures are from, and its columns in words
+PUBLISHED: dict[str, tuple[str, str, tuple[tuple[str, str], ...]]] = {
+    "label-error": (
+        "label_error",
+        "OA-CutMix, arXiv 2606.04820, on COCO",
+        (("label_error", "points of label error"), ("ghost_labels", "% ghost labels")),
+    ),
+    "shuffle": (
+        "figure4",
+        "the paper's Figure 4, ImageNet-1k",
+        (("mean_top1", "% mean top-1 over the grids"),),
+    ),
+    "imagenet-a": (
+        "table4",
+        "the paper's Table 4",
+        (
+            ("imagenet_a_top1", "% top-1"),
+            ("calib_error", "% calibration error"),
+            ("aurra", "% AURRA"),
+        ),
+    ),
+    "imagenet-o": ("table4", "the paper's Table 4", (("imagenet_o_aupr", "% AUPR"),)),
+    "voc-jaccard": ("table5", "the paper's Table 5", (("voc_seg_ji", "% Jaccard index"),)),
+    "localize": (
+        "table5",
+        "the paper's Table 5, ImageNet-1k",
+        (("loc_miou", "% mean IoU of boxes"),),
+    ),
+}
+
+
+class Curve(NamedTuple):
+    """A metric by level, such as the drop of top-1 by the share of patches."""
+
+    name: str  # of the curve's settings, which are its name and a level
+    levels: tuple[float, ...]
+    summaries: Mapping[str, tuple[Summary, ...]]  # by strategy, one a level
 
 
 @dataclass(frozen=True)
 class Evaluated:
     """One evaluation with its options, as a report shows it."""
 
+    name: str
+    section: str
     title: str
     header: Sequence[str]  # of the headline, compared as top-1 is
     headline: Cells
-    settings_header: Sequence[str]  # of one metric by setting: mean and standard deviation
+    settings_header: Sequence[str]  # of one metric by setting: mean and interval
     settings: Cells
+    metric: str  # of the settings
+    curves: Sequence[Curve]
+    published: str  # a sentence; '' where nothing is
 
 
 def evaluated(rows: Iterable[EvaluationRow], order: Sequence[str]) -> list[Evaluated]:
-    """The tables of each evaluation and options, strategies in this order.
+    """The tables of each evaluation, options and images, strategies in this order.
 
     The correction is over an evaluation's own comparisons. What a later mixbench measured is left
-    out.
+    out, and so is what has no figure to compare.
     """
     rows = list(rows)
     if not rows:
@@ -50,6 +97,19 @@ def evaluated(rows: Iterable[EvaluationRow], order: Sequence[str]) -> list[Evalu
     return [each for each in tables if each is not None]
 
 
+def by_section(tables: Sequence[Evaluated]) -> dict[str, list[Evaluated]]:
+    """The tables of each section, in a page's order."""
+    sections = {name: [each for each in tables if each.section == name] for name in SECTIONS}
+    return {name: of_section for name, of_section in sections.items() if of_section}
+
+
+def print_evaluated(rows: Iterable[EvaluationRow], order: Sequence[str], console: Console) -> None:
+    """The headline of each strategy on a terminal, compared as top-1 is."""
+    for each in evaluated(rows, order):
+        console.print(each.title, markup=False, highlight=False)
+        print_table(each.header, each.headline, console)
+
+
 def _tables(
     evaluation: Evaluation, rows: Sequence[EvaluationRow], order: Sequence[str]
 ) -> Evaluated | None:
@@ -59,20 +119,26 @@ def _tables(
     figures = _figures(rows, setting, metric, order)
     paired = compare(figures) if figures else None
     settings = list(dict.fromkeys(row.setting for row in rows if row.metric == evaluation.detail))
-    detail = {each: _figures(rows, each, evaluation.detail, order) for each in settings}
+    detail = {each: _summaries(_figures(rows, each, evaluation.detail, order)) for each in settings}
+    words = metric.replace("_", " ")
     better = "higher" if higher else "lower"
-    named = f"{_what(rows[0])}: {metric}, {better} is better"
+    named = f"{_what(rows[0])}: {words}, {better} is better"
     if paired and paired.comparisons:
         named += f", corrected for {paired.comparisons}"
     header = statistics_header(paired) if paired else []
     return Evaluated(
+        name=evaluation.name,
+        section=evaluation.section,
         title=named,
-        header=[title.replace("top-1", metric) for title in header],
+        header=[title.replace("mean top-1", words).replace("top-1", words) for title in header],
         headline=statistics_cells(paired) if paired else [],
         settings_header=["strategy", *(each or "all" for each in settings)],
         settings=[
-            (spec, *(_mean(detail[each].get(spec, {})) for each in settings)) for spec in figures
+            (spec, *(_interval(detail[each].get(spec)) for each in settings)) for spec in figures
         ],
+        metric=evaluation.detail,
+        curves=list(_curves(detail)),
+        published=published_words(evaluation.name),
     )
 
 
@@ -94,9 +160,80 @@ def _figures(
     return {spec: by_seed for spec, by_seed in found.items() if by_seed}
 
 
-def _mean(by_seed: dict[int, float | None]) -> str:
-    values = [value for value in by_seed.values() if value is not None]
-    if not values:
+def _summaries(figures: dict[str, dict[int, float | None]]) -> dict[str, Summary]:
+    return {each.strategy: each for each in compare(figures).summaries} if figures else {}
+
+
+def _interval(summary: Summary | None) -> str:
+    """A mean with its 95 % t interval over the seeds."""
+    if summary is None or summary.mean is None:
         return "-"
-    spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.2f}{spread}"
+    if summary.low is None or summary.high is None:
+        return f"{summary.mean:.2f}"
+    return f"{summary.mean:.2f} [{summary.low:.2f}, {summary.high:.2f}]"
+
+
+def _curves(detail: Mapping[str, Mapping[str, Summary]]) -> Iterator[Curve]:
+    """The settings that are a name and a level, each name's as a curve."""
+    levels: dict[str, list[tuple[float, str]]] = {}
+    for setting in detail:
+        name, _, level = setting.rpartition(" ")
+        if name and level.replace(".", "", 1).isdecimal():
+            levels.setdefault(name, []).append((float(level), setting))
+    for name, pairs in levels.items():
+        first = detail[pairs[0][1]]
+        whole = [spec for spec in first if all(spec in detail[setting] for _, setting in pairs)]
+        summaries = {spec: tuple(detail[setting][spec] for _, setting in pairs) for spec in whole}
+        yield Curve(name, tuple(level for level, _ in pairs), summaries)
+
+
+def draw_levels(axis: Axes, curve: Curve, style: Mapping[str, Look]) -> None:
+    """A metric's mean by level, a line a strategy, its 95 % t interval as a band."""
+    for spec, summaries in curve.summaries.items():
+        known = [
+            (level, each) for level, each in zip(curve.levels, summaries, strict=True)
+            if each.mean is not None
+        ]  # fmt: skip
+        if not known:
+            continue
+        levels, look = [level for level, _ in known], style[spec]
+        axis.plot(
+            levels,
+            [each.mean or 0.0 for _, each in known],
+            color=look.colour,
+            marker=look.marker,
+            markersize=4,
+            label=wrapped(spec, 44),
+        )
+        if all(each.low is not None and each.high is not None for _, each in known):
+            low, high = ([getattr(each, end) for _, each in known] for end in ("low", "high"))
+            axis.fill_between(levels, low, high, color=look.colour, alpha=0.12, linewidth=0)
+
+
+def levels_figure(each: Evaluated, name: str, strategies: Sequence[str]) -> str:
+    """The curves of an evaluation below one another, as SVG; '' without any."""
+    if not each.curves:
+        return ""
+    count = len(each.curves)
+    height = 2.5 * count + 0.17 * len(strategies)
+    drawing = Drawing(name, f"{each.title}, by level", height, rows=count)
+    with drawing as axes:
+        for axis, curve in zip(axes, each.curves, strict=True):
+            draw_levels(axis, curve, looks(strategies))
+            axis.set_ylabel(f"{each.metric.replace('_', ' ')}, {curve.name}")
+        axes[-1].set_xlabel("level")
+        handles, labels = axes[0].get_legend_handles_labels()
+        drawing.figure.legend(handles, labels, loc="outside lower center", ncols=2)
+    return drawing.svg
+
+
+def published_words(name: str) -> str:
+    """What is published of an evaluation, as printed; '' where nothing is."""
+    if name not in PUBLISHED:
+        return ""
+    table, what, columns = PUBLISHED[name]
+    models = [
+        f"{row['model']} " + ", ".join(f"{row[column]} {words}" for column, words in columns)
+        for row in published_table(table)
+    ]
+    return f"Published ({what}): {'; '.join(models)}. Not to be held against other models and data."

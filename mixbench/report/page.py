@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mixbench.files import replace_file
-from mixbench.report.evaluated import evaluated
+from mixbench.report.evaluated import by_section, evaluated, levels_figure
 from mixbench.report.figures import (
     LONG_RUN,
     PHASES,
@@ -163,6 +163,11 @@ def render_report(data: ReportData) -> str:
     comparisons = comparison.comparisons or len(comparison.differences) if comparison else 0
     rows, speed = trained(tables.runs), measured(tables.speed)
     several = len({row.timed for row in speed}) > 1
+    tested = evaluated(data.evaluations, strategies(tables))
+    drawn = {
+        number: Markup(levels_figure(each, f"levels-{number}", strategies(tables)))
+        for number, each in enumerate(tested)
+    }
     longest = max((log[-1].epoch + 1 for log in data.logs.values() if log), default=0)
     return template("page.html.j2").render(
         strategies=strategies(tables),
@@ -172,7 +177,8 @@ def render_report(data: ReportData) -> str:
         commands=data.commands,
         comparison=comparison,
         reference=reference_remarks(comparison) if comparison else [],
-        evaluations=evaluated(data.evaluations, strategies(tables)),
+        sections=by_section(tested),
+        levels={each.title: drawn[number] for number, each in enumerate(tested)},
         demonstration=DEMONSTRATION if any(row.of_scenes for row in rows) else "",
         failures=[*failures(tables), *data.damaged],
         table8_header=TABLE8_HEADER,

@@ -38,7 +38,7 @@ def table(run):
 def test_every_strategy_and_seed_is_measured_once(run, capsys):
     assert main(["eval", "label-error,occlusion,shuffle", str(run), "--saliency", "none"]) == 0
     out = capsys.readouterr().out
-    assert out.count("measured ") == 12 and "transmix" in out and "mean_drop" in out
+    assert out.count("measured ") == 12 and "transmix" in out and "mean drop" in out
     rows = table(run)
     keys = {(row["evaluation"], row["strategy"], row["seed"]) for row in rows}
     assert len(keys) == 12

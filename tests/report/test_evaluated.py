@@ -2,7 +2,8 @@
 
 import pytest
 
-from mixbench.report.evaluated import evaluated
+from mixbench.report.drawing import looks, pyplot
+from mixbench.report.evaluated import draw_levels, evaluated, levels_figure, published_words
 from mixbench.report.page import report_runs
 from mixbench.runs.directory import RunDirectory
 from mixbench.runs.rows import EvaluationRow, plain
@@ -26,14 +27,14 @@ ROWS = [
 
 def test_the_headline_is_compared_and_the_rest_stands_by_setting():
     [table] = evaluated(ROWS, ["cutmix", "transmix"])
-    assert table.title == "shuffle (draw=0): mean_drop, lower is better, corrected for 1"
-    assert table.header[2] == "mean mean_drop" and table.header[4] == "difference to cutmix"
+    assert table.title == "shuffle (draw=0): mean drop, lower is better, corrected for 1"
+    assert table.header[2] == "mean drop" and table.header[4] == "difference to cutmix"
     assert [cells[0] for cells in table.headline] == ["cutmix", "transmix"]
     assert table.headline[1][2:5] == ("21.00", "1.00", "+10.00")
     assert table.settings_header == ["strategy", "2x2", "4x4"]
     assert table.settings == [
-        ("cutmix", "11.00 ± 1.00", "11.00 ± 1.00"),
-        ("transmix", "21.00 ± 1.00", "21.00 ± 1.00"),
+        ("cutmix", "11.00 [8.52, 13.48]", "11.00 [8.52, 13.48]"),
+        ("transmix", "21.00 [18.52, 23.48]", "21.00 [18.52, 23.48]"),
     ]
 
 
@@ -54,7 +55,53 @@ def test_the_page_has_a_section_where_something_was_measured(tmp_path, measured)
             folder = RunDirectory(tmp_path).seed(each, 0).path
             folder.mkdir(parents=True, exist_ok=True)
             rows = [plain(one) for one in ROWS if one.strategy == each]
-            (folder / "eval-shuffle-1.json").write_text(json.dumps(rows))
+            (folder / "eval-shuffle-12345678.json").write_text(json.dumps(rows))
     page = report_runs([tmp_path]).read_text()
-    assert ("<h2>Evaluations</h2>" in page) == measured
-    assert ("shuffle (draw=0): mean_drop, lower is better" in page) == measured
+    assert ("<h2>Robustness</h2>" in page) == measured
+    assert ("shuffle (draw=0): mean drop, lower is better" in page) == measured
+
+
+def test_levels_are_curves_with_intervals():
+    """What is drawn is each strategy's mean at each level, and its t interval over the seeds."""
+    from scipy.stats import t
+
+    rows = [
+        row(name, seed, f"random {level}", "drop", value * level + seed, evaluation="occlusion")
+        for name, value in (("cutmix", 10.0), ("transmix", 20.0))
+        for seed in range(3)
+        for level in (0.1, 0.2)
+    ]
+    rows += [
+        row(name, seed, "random", "mean_drop", 1.0 + seed, evaluation="occlusion")
+        for name in ("cutmix", "transmix")
+        for seed in range(3)
+    ]
+    [table] = evaluated(rows, ["cutmix", "transmix"])
+    [curve] = table.curves
+    assert (table.section, curve.name, curve.levels) == ("Robustness", "random", (0.1, 0.2))
+    assert [each.mean for each in curve.summaries["transmix"]] == pytest.approx([3.0, 5.0])
+    first = curve.summaries["cutmix"][0]
+    half = t.ppf(0.975, 2) / 3**0.5
+    assert (first.low, first.high) == pytest.approx((2.0 - half, 2.0 + half))
+    axis = pyplot().figure().add_subplot()
+    draw_levels(axis, curve, looks(["cutmix", "transmix"]))
+    heights = [line.get_ydata().tolist() for line in axis.lines]
+    assert heights == [pytest.approx([2.0, 3.0]), pytest.approx([3.0, 5.0])]
+    assert len(axis.collections) == 2
+    assert "<svg" in levels_figure(table, "levels", ["cutmix", "transmix"])
+    [shuffle] = evaluated(ROWS, ["cutmix", "transmix"])
+    assert not shuffle.curves and levels_figure(shuffle, "levels", ["cutmix"]) == ""
+
+
+def test_published_figures_stand_beside_ours():
+    [table] = evaluated(ROWS, ["cutmix", "transmix"])
+    assert "DeiT-S 58.4 % mean top-1 over the grids; TransMix-DeiT-S 62.8 %" in table.published
+    for name, figures in (
+        ("imagenet-a", "TransMix-DeiT-S 21.1 % top-1, 31.2 % calibration error, 28.8 % AURRA"),
+        ("imagenet-o", "DeiT-S 20.9 % AUPR"),
+        ("voc-jaccard", "DeiT-S 29.2 % Jaccard index; TransMix-DeiT-S 29.9 %"),
+        ("localize", "TransMix-DeiT-S 44.4 % mean IoU"),
+        ("label-error", "CutMix 21.5 points of label error, 17 % ghost labels"),
+    ):
+        assert figures in published_words(name)
+    assert published_words("occlusion") == ""
