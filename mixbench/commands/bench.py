@@ -80,6 +80,7 @@ def plan_of(options: argparse.Namespace, argv: list[str]) -> Plan:
         seeds=options.seeds,
         out=options.out,
         command=shlex.join(["python", "bench.py", *argv]),
+        evaluate=tuple(dict.fromkeys(options.evaluate)),
         **{name: getattr(options, name) for name in PLAN_OPTIONS},
     )
 
@@ -94,6 +95,8 @@ def check_combinations(options: argparse.Namespace) -> None:
         raise ValueError(
             "--profile and --peers belong to the speed part: take --mode speed or both"
         )
+    if options.mode == "speed" and options.evaluate:
+        raise ValueError("--evaluate belongs to what was trained: take --mode accuracy or both")
     if options.log and not find_spec("tensorboard"):
         raise ValueError("--log tensorboard needs TensorBoard: pip install tensorboard")
     if options.peers and not find_spec("baselines"):

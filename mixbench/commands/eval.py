@@ -169,6 +169,8 @@ def _measure(evaluations: Sequence[Evaluation], options: argparse.Namespace) -> 
         run_recipe,
     )
     from mixbench.report.evaluated import print_evaluated
+    from mixbench.report.page import report_runs
+    from mixbench.runs.evaluated import write_headlines
     from mixbench.runtime import Runtime, choose_device
 
     device = choose_device(options.device)
@@ -190,7 +192,11 @@ def _measure(evaluations: Sequence[Evaluation], options: argparse.Namespace) -> 
     found, failed = measure_all(run, candidates, evaluations, given, runtime)
     order = list(dict.fromkeys(each.spec for each in candidates))
     print_evaluated(found, order, make_console())
-    print_line(f"wrote {run.evaluations}")
+    write_headlines(run)
+    wrote = str(run.evaluations)
+    if run.report.is_file():
+        wrote += f" and {report_runs([run.path]).name}"
+    print_line(f"wrote {wrote}")
     return failed
 
 

@@ -47,7 +47,7 @@ class Parser(argparse.ArgumentParser):
     def parse(self, argv: list[str]) -> argparse.Namespace:
         """The options; ValueError with the nearest one for an unknown option."""
         known = [option for action in self._actions for option in action.option_strings]
-        options, unknown = self.parse_known_args(argv)
+        options, unknown = self.parse_known_intermixed_args(argv)
         if unknown:
             name = unknown[0].partition("=")[0]
             hint = "see --help"
@@ -181,6 +181,13 @@ def _add_measurement(parser: Parser) -> None:
         action="store_true",
         help="with the speed part: other packages' mixing beside ours; in a checkout only",
     )
+    add(
+        "--evaluate",
+        type=names,
+        default=(),
+        metavar="NAME,NAME",
+        help="after training measure what mixbench eval does: label-error, occlusion, shuffle, ...",
+    )
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: %(default)s)")
 
 
@@ -253,6 +260,11 @@ def path_or_name(text: str) -> str:
     """The text of a path or of a shipped recipe's name: `./quick` is a path, `quick` a name."""
     path(text)
     return text
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Names, comma-separated, for argparse."""
+    return tuple(name.strip() for name in text.split(","))
 
 
 def seeds(text: str) -> tuple[int, ...]:

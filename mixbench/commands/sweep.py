@@ -23,6 +23,10 @@ def sweep(argv: list[str]) -> int:
         raise ValueError(
             "--list and --print-recipe belong to the command without a name: mixbench --list"
         )
+    if options.evaluate:
+        raise ValueError(
+            "--evaluate does not go with sweep: collect first, then mixbench eval NAME RUN"
+        )
     load_plugins(options)
     plan = plan_of(options, ["sweep", *argv])
     plan = dataclasses.replace(plan, resume=True)  # the same command again goes on

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
+from mixbench.comparison.evaluating import evaluations_of
 from mixbench.comparison.plan import Plan
 from mixbench.data.check import check_headers
 from mixbench.data.loaders import check_batch, remark_on_copies
@@ -44,6 +45,7 @@ def check_plan(plan: Plan) -> None:
     if plan.times and not (plan.trains and recipe.timed == recipe):
         check_recipe_model(recipe.timed, "model" if recipe.timed == recipe else "speed_model")
     check_optimizer(recipe)
+    evaluations_of(plan.evaluate)
 
 
 def check_machine(plan: Plan) -> None:

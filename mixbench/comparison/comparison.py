@@ -15,6 +15,7 @@ from mixbench.comparison.accuracy import train_seeds
 from mixbench.comparison.agreement import facts
 from mixbench.comparison.checks import prepare
 from mixbench.comparison.cost import expected_cost, sentences, training_cost
+from mixbench.comparison.evaluating import evaluate_run
 from mixbench.comparison.plan import Plan, fitted, plan_data
 from mixbench.comparison.results import Results
 from mixbench.comparison.screen import Screen
@@ -69,10 +70,14 @@ def compare(plan: Plan, data: Data, runtime: Runtime, screen: Screen) -> int:
         for line in sentences(cost, plan, runtime.device):
             runtime.say(line)
         measure(plan, data, digits, results, runtime, screen)
+        good = results.good
+        if runtime.first and plan.evaluate and results.runs:
+            good = evaluate_run(plan, data, runtime, screen) and good
+            results.write()
     if runtime.first:
         results.show(runtime, screen)
     world.agree(None)  # a process that ended with status 1 would have the others stopped
-    return 0 if results.good else 1
+    return 0 if good else 1
 
 
 def rehearse(plan: Plan, data: Data) -> int:
@@ -112,6 +117,8 @@ def description(plan: Plan, data: Data) -> list[str]:
             f"{len(plan.seeds)} seeds, batch {recipe.batch_size}",
             f"cost        {training_cost(plan, data)}",
         ]
+    if plan.evaluate:
+        lines.append(f"evaluating  {', '.join(plan.evaluate)}")
     if plan.times:
         lines.append(f"timing      {timed.model} at {timed.image_size} px, {plan.rounds} rounds")
     return [*lines, f"output      {plan.out}"]

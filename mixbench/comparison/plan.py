@@ -49,6 +49,7 @@ class Plan:
     profile: bool = False
     peers: bool = False
     log: str | None = None
+    evaluate: tuple[str, ...] = ()  # evaluations that follow the training
 
     def __post_init__(self) -> None:
         """ValueError for what the command's options cannot say, and Python can."""

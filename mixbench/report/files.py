@@ -10,6 +10,7 @@ from mixbench.report.overview import Entry, overview_markdown, overview_rows
 from mixbench.report.summary import summarise
 from mixbench.report.tables import write_markdown
 from mixbench.runs.directory import RunDirectory
+from mixbench.runs.evaluated import read_rows, with_headlines
 from mixbench.runs.merge import Tables
 from mixbench.runs.rows import ComparisonRow, RunRow, SpeedRow, write_table
 from mixbench.runs.samples import Correct
@@ -48,6 +49,7 @@ def write_overview(entries: Sequence[Entry], directory: RunDirectory) -> None:
 
 def _write_rows(tables: Tables, directory: RunDirectory) -> None:
     if tables.runs:
-        write_table(directory.runs, RunRow, tables.runs)
+        rows = with_headlines(tables.runs, read_rows(directory))
+        write_table(directory.runs, RunRow, rows)
     if tables.speed:
         write_table(directory.speed, SpeedRow, tables.speed)

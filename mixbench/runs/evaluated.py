@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from mixbench.files import read_json, replace_file, replacing
 from mixbench.runs.directory import RunDirectory
-from mixbench.runs.rows import EvaluationRow, plain, row_of, write_table
+from mixbench.runs.rows import EvaluationRow, RunRow, plain, read_table, row_of, write_table
 
 DIGITS = 8  # of a result's options and images, in its file's name
 
@@ -140,6 +141,37 @@ def write_evaluations(run: RunDirectory, order: Sequence[str]) -> list[Evaluatio
     )
     write_table(run.evaluations, EvaluationRow, rows)
     return rows
+
+
+HEADLINES = {  # a column of runs.csv -> evaluation, setting and metric
+    "occlusion_drop": ("occlusion", "random", "mean_drop"),
+    "shuffle_drop": ("shuffle", "", "mean_drop"),
+}
+
+
+def with_headlines(runs: Iterable[RunRow], rows: Iterable[EvaluationRow]) -> list[RunRow]:
+    """The rows of runs with what evaluations found of them, where that was measured in one way."""
+    found: dict[tuple[str, int], dict[str, set[float | None]]] = {}
+    for row in rows:
+        for column, place in HEADLINES.items():
+            if place == (row.evaluation, row.setting, row.metric):
+                columns = found.setdefault((row.strategy, row.seed), {})
+                columns.setdefault(column, set()).add(row.value)
+    return [_with_columns(run, found.get((run.strategy, run.seed), {})) for run in runs]
+
+
+def _with_columns(run: RunRow, found: Mapping[str, set[float | None]]) -> RunRow:
+    columns: dict[str, Any] = {
+        column: next(iter(values)) if len(values) == 1 else None for column, values in found.items()
+    }
+    return dataclasses.replace(run, **columns)
+
+
+def write_headlines(run: RunDirectory) -> None:
+    """Write runs.csv anew with what evaluations found, where there is one."""
+    if run.runs.is_file():
+        rows = with_headlines(read_table(run.runs, RunRow), read_rows(run))
+        write_table(run.runs, RunRow, rows)
 
 
 def is_measured(file: Path) -> bool:

@@ -67,6 +67,11 @@ LABEL_ERROR = (
     "on drawn scenes: the mean distance of `lam` from A's share of the object pixels that are "
     "visible"
 )
+OCCLUSION_DROP = (
+    "top-1 lost with random patches black, mean over the levels; where `mixbench eval` measured it "
+    "in one way"
+)
+SHUFFLE_DROP = "top-1 lost with shuffled cells, mean over the grids; as `occlusion_drop`"
 PEAK_MEMORY = "most GPU memory of a timed step; empty on a CPU"
 ROUNDS = "timed rounds, in which the strategies take turns"
 RATE = "of mixing + forward + backward: median over the rounds"
@@ -108,6 +113,8 @@ class RunRow:
     nll: float | None = column(NLL, unit="nats", digits=4)
     ece: float | None = column(ECE, unit="%")
     label_error: float | None = column(LABEL_ERROR, unit="points")
+    occlusion_drop: float | None = column(OCCLUSION_DROP, unit="points")
+    shuffle_drop: float | None = column(SHUFFLE_DROP, unit="points")
     train_seconds: float | None = column(TRAIN_SECONDS, unit="seconds")
     loading_share: float | None = column("share of the training time that waited for images")
     train_im_per_sec: float | None = column(TRAIN_RATE, unit="images/s")

@@ -172,3 +172,152 @@ def test_a_plug_ins_strategy_needs_its_file(tmp_path, capsys):
     assert main([*command, "--strategies", "mine", "--out", str(out)]) == 0
     assert main(["eval", "label-error", str(out)]) == 0
     assert json.loads((out / "data.json").read_text())["source"] == "scenes"
+
+
+def test_bench_evaluates_what_it_trained(tmp_path, capsys):
+    out = tmp_path / "run"
+    command = [*TRAIN, "--strategies", "cutmix,mixup", "--out", str(out)]
+    assert main([*command, "--evaluate", "label-error,shuffle", "--dry-run"]) == 0
+    assert "evaluating  label-error, shuffle" in capsys.readouterr().out
+    assert main([*command, "--evaluate", "label-error,shuffle"]) == 0
+    assert capsys.readouterr().out.count("measured ") == 8
+    rows = table(out)
+    drops = {
+        (row["strategy"], row["seed"]): row["value"]
+        for row in rows
+        if (row["evaluation"], row["setting"], row["metric"]) == ("shuffle", "", "mean_drop")
+    }
+    with (out / "runs.csv").open(newline="") as file:
+        runs = list(csv.DictReader(file))
+    assert len(drops) == len(runs) == 4
+    for run in runs:
+        drop = float(drops[run["strategy"], run["seed"]])
+        assert float(run["shuffle_drop"]) == pytest.approx(drop, abs=0.006)
+        assert run["occlusion_drop"] == ""
+    assert "<h2>Robustness</h2>" in (out / "report.html").read_text()
+    # a command of its own finds the same images and measures nothing anew
+    assert main(["eval", "shuffle,label-error", str(out)]) == 0
+    assert "measured " not in capsys.readouterr().out
+    assert main(["eval", "shuffle", str(out), "--draw", "1"]) == 0
+    with (out / "runs.csv").open(newline="") as file:
+        assert {run["shuffle_drop"] for run in csv.DictReader(file)} == {""}  # two ways
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--evaluate", "blur"], "unknown evaluation 'blur'"),
+        (["--mode", "speed", "--evaluate", "shuffle"], "--evaluate belongs to what was trained"),
+    ],
+)
+def test_mistakes_of_evaluate_end_before_training(argv, message, tmp_path, capsys):
+    command = ["bench", *TRAIN[1:], "--strategies", "cutmix", "--out", str(tmp_path / "run")]
+    assert main([*command, *argv]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_evaluation_that_fails_is_the_commands_failure(tmp_path, capsys, monkeypatch):
+    from mixbench.evaluations.shuffle import Shuffle
+
+    monkeypatch.setattr(Shuffle, "measure", lambda *_: 1 / 0)
+    out = tmp_path / "run"
+    command = [*TRAIN, "--strategies", "cutmix", "--out", str(out), "--evaluate", "shuffle"]
+    assert main(command) == 1
+    assert "no shuffle of cutmix, seed 1: failed: ZeroDivisionError" in capsys.readouterr().out
+    assert (out / "comparison.csv").is_file()
+
+
+@pytest.fixture
+def weights(run):
+    [file] = run.glob("transmix-*/seed0/last.pt")
+    return file
+
+
+def values_of(file, evaluation):
+    with (file / "evaluations.csv").open(newline="") as rows:
+        return [
+            (row["setting"], row["metric"], row["value"])
+            for row in csv.DictReader(rows)
+            if row["evaluation"] == evaluation
+            and row["strategy"] != "cutmix"
+            and row["seed"] == "0"
+        ]
+
+
+def test_a_checkpoint_is_measured_as_its_run_is(run, weights, tmp_path, capsys):
+    assert main(["eval", "shuffle,label-error", str(run)]) == 0
+    command = ["eval", "shuffle,label-error", "--checkpoint", str(weights), "--dataset", "scenes"]
+    command += ["--strategies", "transmix", "--out", str(tmp_path / "out")]
+    assert main(command) == 0
+    ours, theirs = (values_of(place, "label-error") for place in (tmp_path / "out", run))
+    controls = {"untrained model"}  # drawn with the recipe's drop path, which is no part of weights
+    assert [row for row in ours if row[0] not in controls] == [
+        row for row in theirs if row[0] not in controls
+    ]
+    [clean] = [row for row in values_of(tmp_path / "out", "shuffle") if row[0] == "clean"]
+    assert float(clean[2]) > 0  # of 1,000 scenes, the run's are 40
+    capsys.readouterr()
+    assert main(command) == 0
+    assert "measured " not in capsys.readouterr().out
+
+
+def test_a_checkpoints_strategies_share_its_weights(weights, tmp_path, capsys):
+    command = ["eval", "label-error", "--checkpoint", str(weights), "--out", str(tmp_path / "out")]
+    assert main(command) == 1
+    assert "label-error is of a strategy's labels: name some" in capsys.readouterr().out
+    command += ["--strategies", "cutmix,mixup,transmix,puzzlemix(adv_p=1.0)"]
+    assert main(command) == 0
+    assert "puzzlemix(adv_p=1.0) moves pixels otherwise" in capsys.readouterr().out
+    errors = {
+        row["strategy"]: row["value"]
+        for row in table(tmp_path / "out")
+        if (row["setting"], row["metric"]) == ("", "label_error")
+    }
+    assert errors["puzzlemix(adv_p=1.0)"] == "" and 0 < float(errors["mixup"]) < 100
+    assert list(errors) == ["cutmix", "mixup", "transmix", "puzzlemix(adv_p=1.0)"]
+
+
+def test_photographs_of_other_classes_are_labelled_by_the_model(weights, tmp_path, photographs):
+    root = photographs(tmp_path / "data", train=1, val=4)
+    command = ["eval", "shuffle", "--checkpoint", str(weights), "--out", str(tmp_path / "out")]
+    for data in (root, root / "val"):
+        assert main([*command, "--data", str(data)]) == 0
+    rows = table(tmp_path / "out")
+    assert {row["labels"] for row in rows} == {"predicted"}
+    assert {row["dataset"] for row in rows} == {"data", "val"}
+    clean = [row for row in rows if row["setting"] == "clean"]
+    assert [row["value"] for row in clean] == ["100.0"] * 2 and clean[0]["n"] == "8"
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--checkpoint", "NONE"], "init '"),
+        (["--checkpoint", "BARE"], "names no model: say --model NAME"),
+        (["--checkpoint", "FILE"], "a checkpoint has no images: say --data DIR or --dataset"),
+        (["--checkpoint", "FILE", "RUN"], "say what to measure: RUN, a directory"),
+        (["RUN", "--model", "x"], "--model belongs to --checkpoint"),
+        (["RUN", "--strategies", "cutmx"], "cutmx"),
+        (["RUN", "--strategies", "mixup"], "has no 'mixup'"),
+        (
+            ["--checkpoint", "FILE", "--data", "DIR", "--dataset", "scenes"],
+            "--data and --dataset exclude each other",
+        ),
+        (["--checkpoint", "FILE", "--data", "NONE"], "there is no folder"),
+        (["--checkpoint", "FILE", "--model", "resnet18", "--data", "DIR"], "is of vit_tiny"),
+    ],
+)
+def test_mistakes_of_checkpoints_exit_with_2(argv, message, run, weights, tmp_path, capsys):
+    import torch
+
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "bare.pt")
+    places = {
+        **{"RUN": run, "NONE": tmp_path / "NONE", "FILE": weights, "DIR": tmp_path},
+        "BARE": tmp_path / "bare.pt",
+    }
+    out = [] if "RUN" in argv else ["--out", str(tmp_path / "out")]
+    command = ["eval", "shuffle", *out, *(str(places.get(word, word)) for word in argv)]
+    assert main(command) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
