@@ -21,8 +21,10 @@ from mixbench.values import did_you_mean, shown
 
 EVALUATIONS = {  # name -> module and class
     "label-error": "mixbench.evaluations.label_error:LabelError",
+    "localize": "mixbench.evaluations.localize:Localize",
     "occlusion": "mixbench.evaluations.occlusion:Occlusion",
     "shuffle": "mixbench.evaluations.shuffle:Shuffle",
+    "voc-jaccard": "mixbench.evaluations.voc_jaccard:VocJaccard",
 }
 
 
