@@ -203,7 +203,7 @@ def open_annotated(text: str, objects: str, image_size: int) -> tuple[Source, tu
 
 
 def open_label_maps(text: str, image_size: int) -> tuple[Source, tuple[str, ...]]:
-    """As open_annotated; a mask has VOC's classes, of other kinds 1 on any object; 255 is unknown."""
+    """As open_annotated; a mask has VOC's classes, of other kinds 1 on any object; 255: unknown."""
     kind, root = kind_and_folder(text, "--masks", KINDS)
     if kind == "voc":
         return VocClasses(root, "union"), ()
