@@ -36,7 +36,7 @@ def class_maps(
 
     A sample is an image (3, H, W) of the recipe's size, and more. heads 'best' gives each head,
     'mean' their average as one. The untrained model is the subject's with the weights of its seed.
-    NoClassAttention where the model has none, ValueError where it takes no images of that size.
+    NoClassAttention where the model has none.
     """
     fresh = recipe_model(subject.recipe, len(subject.classes), subject.seed)
     taps = {
@@ -73,17 +73,12 @@ def _seen(tap: ClassAttention, images: Tensor, heads: str) -> np.ndarray:
 def model_at(model: nn.Module, subject: Subject, recipe: Recipe) -> nn.Module:
     """A model of the subject's kind for a recipe's image size, itself where that is its own.
 
-    Position embeddings are resampled as `checkpoints.adapt` does it. ValueError where it takes no
-    images of that size.
+    Position embeddings are resampled as `checkpoints.adapt` does it. ValueError where weights do
+    not fit that size.
     """
     size = recipe.image_size
     if size == subject.recipe.image_size:
         return model
-    try:
-        check_recipe_model(recipe)
-    except ValueError as error:
-        words = str(error).replace("--image-size", "--protocol recipe --size")
-        raise ValueError(words) from None
     other = recipe_model(recipe, len(subject.classes), subject.seed)
     try:
         other.load_state_dict(adapt(model.state_dict(), other))
@@ -96,8 +91,19 @@ def model_at(model: nn.Module, subject: Subject, recipe: Recipe) -> nn.Module:
 
 
 def at_size(recipe: Recipe, size: int, **fields: Any) -> Recipe:
-    """A recipe with images of another size, 0 for its own, and other fields changed."""
-    return dataclasses.replace(recipe, image_size=size or recipe.image_size, **fields)
+    """A recipe with images of another size, 0 for its own, and other fields changed.
+
+    ValueError where its model takes no images of that size.
+    """
+    if size in (0, recipe.image_size):
+        return dataclasses.replace(recipe, **fields)
+    try:
+        other = dataclasses.replace(recipe, image_size=size, **fields)
+        check_recipe_model(other)
+    except ValueError as error:
+        words = str(error).replace("--image-size", "--protocol recipe --size")
+        raise ValueError(words) from None
+    return other
 
 
 def by_setting(metric: str, values: Mapping[str, Sequence[float]]) -> dict[str, np.ndarray]:
