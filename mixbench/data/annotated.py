@@ -172,6 +172,7 @@ class Merged(Subset):
 
     def __init__(self, source: Source):
         super().__init__(source, range(len(source.labels)))
+        self.fingerprint = source.fingerprint
 
     def mask(self, index: int) -> Image.Image | None:
         mask = super().mask(index)

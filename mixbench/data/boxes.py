@@ -48,6 +48,7 @@ class Boxed(Subset):
 
     def __init__(self, source: Source):
         super().__init__(source, range(len(source.labels)))
+        self.fingerprint = source.fingerprint
 
     @abstractmethod
     def boxes(self, index: int, height: int, width: int) -> list[Box]:
