@@ -92,6 +92,15 @@ def test_localize(checkpoint, folders, tmp_path, capsys):
     ]
 
 
+def test_a_damaged_file_of_boxes_is_named(checkpoint, folders, tmp_path, capsys):
+    file = tmp_path / "net" / "bbox" / "val" / "ILSVRC2012_val_00000002.xml"
+    file.write_text(file.read_text()[:-5])
+    command = ["eval", "localize", "--checkpoint", checkpoint, "--out", str(tmp_path / "out")]
+    command += ["--boxes", f"imagenet:{folders['IMAGENET']}", "--workers", "1"]
+    assert main(command) == 1
+    assert f"UnreadableImage: cannot read boxes {file}: " in capsys.readouterr().out
+
+
 def test_scenes_are_the_default_and_shared_with_label_error(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(annotated, "SCENES", 20)
     out = tmp_path / "out"

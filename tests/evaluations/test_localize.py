@@ -9,8 +9,10 @@ from torchvision.ops import box_iou, masks_to_boxes
 
 from mixbench.data import annotated
 from mixbench.data.boxes import open_boxes
+from mixbench.data.scenes import SceneSource
 from mixbench.evaluations.evaluation import Given, Subject
 from mixbench.evaluations.localize import Localize
+from mixbench.evaluations.voc_jaccard import VocJaccard
 from mixbench.models.build import recipe_model
 from mixbench.recipe import load_recipe
 from mixbench.services.attention import attention_tap
@@ -69,16 +71,15 @@ def test_three_images_by_hand(tmp_path, monkeypatch):
 
 
 def test_options_by_hand(tmp_path, monkeypatch):
-    """A bar of 8 patches on the left of two rows, and one far patch, more green than red."""
+    """A bar of 8 patches on the left of two rows, and one far patch, which alone is green, too."""
     image = bright((slice(0, 8), slice(0, 16)))
-    image[28:, 28:] = (200, 0, 0)
-    image[28:, 28:, 1] = 255
+    image[28:, 28:, :2] = 255
     truth = [(1, 1, 16, 8), (29, 29, 32, 32)]
     far, bar, full = 16, 128, 1024
     subject = subject_of(monkeypatch, channels(4, 0, 1))
     for number, (options, expected) in enumerate(
         [
-            ({"heads": "best"}, 100),  # the second head has the far box
+            ({"heads": "best"}, 100),  # the second head's box is the far one
             ({}, bar / full),
             ({"component": "largest"}, 100),
             ({"multi": "union"}, 100),
@@ -145,6 +146,25 @@ def test_figures_are_torchvisions_over_the_models_own_attention(monkeypatch):
         assert result.images[f"box_iou{setting}"] == pytest.approx(expected, abs=1e-4)
         assert values(result, "corloc")[setting.strip()] == pytest.approx(100 * np.mean(corloc))
     assert np.std(result.images["box_iou"]) > 1
+
+
+@pytest.mark.parametrize("evaluation", [Localize(), VocJaccard()])
+def test_each_image_is_read_once(evaluation, monkeypatch):
+    monkeypatch.setattr(annotated, "SCENES", 20)
+    seen = []
+
+    def noted(name, read):
+        def reading(source, index):
+            seen.append((name, index))
+            return read(source, index)
+
+        return reading
+
+    for name in ("load", "mask"):
+        monkeypatch.setattr(SceneSource, name, noted(name, getattr(SceneSource, name)))
+    data = evaluation.open(Given(own=lambda: 1 / 0, place=None, image_size=32))
+    evaluation.measure(subject_of(monkeypatch, flat), data, CPU)
+    assert sorted(seen) == [(name, index) for name in ("load", "mask") for index in range(20)]
 
 
 def test_objects_are_met_better_by_attention_on_them_than_by_flat_attention(monkeypatch):
