@@ -66,7 +66,6 @@ def _seen(tap: ClassAttention, images: Tensor, heads: str) -> np.ndarray:
     with tap:
         tap(images)
         maps = tap.per_head()
-    tap.forget()
     return (maps if heads == "best" else maps.mean(1, keepdim=True)).cpu().numpy()
 
 

@@ -41,9 +41,6 @@ class LookTap:
     def per_head(self):
         return self.maps
 
-    def forget(self):
-        self.maps = None
-
 
 def channels(patch, *which):
     """Attention to the patches by how bright they are, a colour channel a head."""
