@@ -21,7 +21,7 @@ COMMANDS = {  # name -> what it does
     "train": "train strategies and model by any recipe: bench --mode accuracy",
     "speed": "time strategies: bench --mode speed, every built-in one in 40 rounds",
     "report": "write report.html of one run, of several merged, or an overview of several models",
-    "eval": "measure more of a run's models: label error, occlusion, shuffled patches",
+    "eval": "measure more of a run's models: label error, robustness, attention",
     "sweep": "send every strategy and seed to Slurm as a job and collect the rows",
     "list": "list the strategies with their parameters",
     "zoo": "list the paper's models beside the paper's figures",

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
 
 from mixbench.data.folders import listing_hash, open_split
 from mixbench.data.images import open_image
-from mixbench.data.masks import ENDING, FOLDER, UNKNOWN, check_objects, read_mask
+from mixbench.data.masks import ENDING, FOLDER, UNKNOWN, check_objects, is_object, read_mask
 from mixbench.data.scenes import CLASSES, SceneSource
 from mixbench.data.sources import Source, Subset, UnreadableImage
 from mixbench.mix import hashed_seed
@@ -93,7 +93,7 @@ class Coco(Annotated):
             from pycocotools.coco import COCO
         except ImportError:
             raise ValueError(
-                "COCO's masks need pycocotools: pip install 'mixbench[det]', or take other --masks"
+                "COCO's masks need pycocotools: pip install 'mixbench[det]', or take other images"
             ) from None
         with redirect_stdout(StringIO()):  # it prints how long it took
             self._coco: Any = COCO(str(annotations))
@@ -125,6 +125,8 @@ class Coco(Annotated):
 class Voc(Annotated):
     """The validation images of Pascal VOC 2012 with masks, in `VOCdevkit/VOC2012` of a folder."""
 
+    folder: ClassVar[str] = "SegmentationObject"
+
     def __init__(self, root: Path, objects: str):
         from torchvision.datasets import VOCSegmentation
 
@@ -133,15 +135,22 @@ class Voc(Annotated):
         except RuntimeError:
             raise ValueError(
                 f"{root} is not Pascal VOC: expected VOCdevkit/VOC2012/ with JPEGImages/, "
-                "SegmentationObject/ and ImageSets/Segmentation/val.txt"
+                f"{self.folder}/ and ImageSets/Segmentation/val.txt"
             ) from None
-        self._masks = [
-            Path(mask).parents[1] / "SegmentationObject" / Path(mask).name for mask in voc.masks
-        ]
+        self._masks = [Path(mask).parents[1] / self.folder / Path(mask).name for mask in voc.masks]
         super().__init__([Path(image) for image in voc.images], objects, sizes(self._masks))
 
     def instances(self, index: int) -> tuple[list[np.ndarray], np.ndarray]:
         return instances_of(np.asarray(read_mask(self._masks[index])))
+
+
+class VocClasses(Voc):
+    """As Voc, with the number of a class on each pixel in place of an object's."""
+
+    folder: ClassVar[str] = "SegmentationClass"
+
+    def mask(self, index: int) -> Image.Image:
+        return read_mask(self._masks[index])
 
 
 class Largest(Subset):
@@ -158,21 +167,31 @@ class Largest(Subset):
         return Image.fromarray(of_instances(instances, "largest", unknown))
 
 
+class Merged(Subset):
+    """A source whose mask is 1 on every object."""
+
+    def __init__(self, source: Source):
+        super().__init__(source, range(len(source.labels)))
+        self.fingerprint = source.fingerprint
+
+    def mask(self, index: int) -> Image.Image | None:
+        mask = super().mask(index)
+        if mask is None:
+            return None
+        numbers = np.asarray(mask)
+        return Image.fromarray(np.where(is_object(mask), 1, numbers).astype(np.uint8))
+
+
 def open_annotated(text: str, objects: str, image_size: int) -> tuple[Source, tuple[str, ...]]:
     """The source that --masks names, and the classes of its labels; () where they have none.
 
     'scenes' are drawn at image_size pixels. ValueError names what was expected and what is there.
     """
-    kind, _, place = text.partition(":")
-    if text == "scenes":
+    kind, root = kind_and_folder(text, "--masks", KINDS)
+    if kind == "scenes":
         scenes = SceneSource("label error", SCENES, image_size)
         scenes.stream = hashed_seed("label error")  # the column's
         return scenes, CLASSES
-    if kind not in ("coco", "voc", "folder") or not place:
-        raise ValueError(f"--masks must be one of {', '.join(KINDS)}, not {text!r}")
-    root = Path(place)
-    if not root.is_dir():
-        raise ValueError(f"--masks {text}: there is no folder {root}")
     if kind == "coco":
         return Coco(root, objects), ()
     if kind == "voc":
@@ -182,6 +201,26 @@ def open_annotated(text: str, objects: str, image_size: int) -> tuple[Source, tu
     masks = sorted((root / FOLDER / "val").rglob(f"*{ENDING}"))
     source.fingerprint = listing_hash([(source.fingerprint, 0), *sizes(masks)])
     return (source if objects == "union" else Largest(source)), classes
+
+
+def open_label_maps(text: str, image_size: int) -> tuple[Source, tuple[str, ...]]:
+    """As open_annotated; a mask has VOC's classes, of other kinds 1 on any object; 255: unknown."""
+    kind, root = kind_and_folder(text, "--masks", KINDS)
+    if kind == "voc":
+        return VocClasses(root, "union"), ()
+    source, classes = open_annotated(text, "union", image_size)
+    return (Merged(source) if kind == "folder" else source), classes
+
+
+def kind_and_folder(text: str, flag: str, kinds: Sequence[str]) -> tuple[str, Path]:
+    """The parts of a text such as `coco:DIR`; ValueError where it is none of `kinds`."""
+    kind, colon, place = text.partition(":")
+    known = kind + (":DIR" if colon else "")
+    if known not in kinds or bool(colon) != bool(place):
+        raise ValueError(f"{flag} must be one of {', '.join(kinds)}, not {text!r}")
+    if colon and not Path(place).is_dir():
+        raise ValueError(f"{flag} {text}: there is no folder {place}")
+    return kind, Path(place)
 
 
 def annotated_name(text: str) -> str:

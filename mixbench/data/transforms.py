@@ -85,3 +85,20 @@ def eval_transform(recipe: Recipe) -> Compose:
         std=recipe.std,
         crop_pct=recipe.crop_pct,
     )
+
+
+def squash_transform(recipe: Recipe) -> Compose:
+    """The whole image at image_size x image_size, whatever its shape, and normalised.
+
+    PIL image -> (3, H, W) float32.
+    """
+    from timm.data import create_transform
+
+    return create_transform(
+        recipe.image_size,
+        interpolation=recipe.interpolation,
+        mean=recipe.mean,
+        std=recipe.std,
+        crop_pct=1.0,
+        crop_mode="squash",
+    )

@@ -21,9 +21,11 @@ from mixbench.values import did_you_mean, shown
 
 EVALUATIONS = {  # name -> module and class
     "label-error": "mixbench.evaluations.label_error:LabelError",
+    "localize": "mixbench.evaluations.localize:Localize",
     "occlusion": "mixbench.evaluations.occlusion:Occlusion",
     "shuffle": "mixbench.evaluations.shuffle:Shuffle",
     "visualize": "mixbench.evaluations.visualize:Visualize",
+    "voc-jaccard": "mixbench.evaluations.voc_jaccard:VocJaccard",
 }
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mixbench.data.annotated import of_instances, open_annotated
+from mixbench.data.annotated import of_instances, open_annotated, open_label_maps
+from tests.support.boxes import voc
 
 
 def photograph(path, height=20, width=30, seed=0):
@@ -129,3 +130,23 @@ def test_coco_without_objects(coco):
     file.write_text(json.dumps(content))
     with pytest.raises(ValueError, match="has no object that is no crowd"):
         open_annotated(f"coco:{coco}", "union", 32)
+
+
+def test_label_maps_have_classes_of_voc_and_one_elsewhere(tmp_path):
+    numbers = np.zeros((20, 30), np.uint8)
+    numbers[:4, :4], numbers[10:, 10:], numbers[4, :4] = 15, 2, 255
+    pixels = np.zeros((20, 30, 3), np.uint8)
+    source, classes = open_label_maps(f"voc:{voc(tmp_path / 'voc', [pixels], [numbers])}", 32)
+    assert classes == () and np.array_equal(np.asarray(source.mask(0)), numbers)
+    for folder, array in (("val", pixels), ("masks/val", numbers)):
+        (tmp_path / folder / "a").mkdir(parents=True)
+        Image.fromarray(array).save(tmp_path / folder / "a" / "1.png")
+    Image.fromarray(pixels).save(tmp_path / "val" / "a" / "2.png")
+    source, classes = open_label_maps(f"folder:{tmp_path}", 32)
+    mask = np.asarray(source.mask(0))
+    assert classes == ("a",) and source.mask(1) is None
+    assert np.array_equal(mask, np.select([numbers == 255, numbers > 0], [255, 1], 0))
+    scenes, _ = open_label_maps("scenes", 32)
+    assert set(np.unique(np.asarray(scenes.mask(0)))) == {0, 1}
+    with pytest.raises(ValueError, match=r"expected VOCdevkit/VOC2012/ .* SegmentationClass/"):
+        open_label_maps(f"voc:{tmp_path}", 32)

@@ -7,7 +7,19 @@ from sklearn.metrics import jaccard_score
 from torchvision.ops import box_iou as torchvisions
 from torchvision.ops import masks_to_boxes
 
-from mixbench.evaluations.localization import attention_mask, box_iou, jaccard, tight_box
+from mixbench.evaluations.localization import (
+    area,
+    attention_mask,
+    box_iou,
+    box_score,
+    centre_box,
+    enlarged,
+    image_jaccard,
+    jaccard,
+    largest_part,
+    placed,
+    tight_box,
+)
 
 
 def kept_by_loop(attn, mass):
@@ -95,3 +107,67 @@ def test_what_is_refused():
         jaccard(np.ones((2, 2)), np.zeros((2, 2)), 0, void="skip")
     with pytest.raises(ValueError, match="mask is of shape"):
         jaccard(np.ones((2, 3)), np.zeros((2, 2)), 0)
+
+
+def test_the_largest_part_touches_at_its_sides():
+    rng = np.random.default_rng(4)
+    for _ in range(20):
+        mask = rng.uniform(size=(6, 7)) < 0.5
+        parts, left = [], {(int(y), int(x)) for y, x in np.argwhere(mask)}
+        while left:  # by flooding
+            part, border = set(), [min(left)]
+            while border:
+                y, x = border.pop()
+                if (y, x) in left:
+                    left.remove((y, x))
+                    part.add((y, x))
+                    border += [(y + 1, x), (y - 1, x), (y, x + 1), (y, x - 1)]
+            parts.append(part)
+        expected = max(parts, key=len)
+        assert {(int(y), int(x)) for y, x in np.argwhere(largest_part(mask))} == expected
+    with pytest.raises(ValueError, match="without a patch has no part"):
+        largest_part(np.zeros((2, 2), bool))
+
+
+def test_boxes_in_an_image_by_hand():
+    assert placed((1, 0, 3, 2), (4, 4), (0, 0, 80, 40)) == (20, 0, 60, 20)
+    assert placed((1, 0, 3, 2), (4, 4), (10, 100, 50, 180)) == (20, 100, 40, 140)
+    assert centre_box(0.25, 80, 40) == (20, 10, 60, 30)
+    assert centre_box(1.0, 80, 40) == (0, 0, 80, 40)
+    assert area(centre_box(0.5, 80, 40)) == pytest.approx(1600)
+
+
+def test_the_score_of_several_true_boxes():
+    truth = [(0, 0, 10, 10), (0, 10, 10, 30)]
+    box = (0, 0, 10, 20)
+    assert box_score(box, truth) == box_score(box, truth, "max") == pytest.approx(1 / 2)
+    assert box_score(box, truth, "mean") == pytest.approx((1 / 2 + 1 / 3) / 2)
+    assert box_score(box, truth, "union") == pytest.approx(2 / 3)
+    with pytest.raises(ValueError, match="no true box"):
+        box_score(box, [])
+    with pytest.raises(ValueError, match="multi must be one of max, mean, union, not 'all'"):
+        box_score(box, truth, "all")
+
+
+@pytest.mark.parametrize(("height", "width"), [(12, 12), (13, 11), (3, 4), (4, 40)])
+def test_enlarged_is_torchs_nearest(height, width):
+    masks = np.random.default_rng(5).uniform(size=(2, 3, 4, 5)) < 0.5
+    theirs = torch.nn.functional.interpolate(torch.from_numpy(masks).float(), (height, width))
+    assert np.array_equal(enlarged(masks, height, width), theirs.numpy() == 1)
+
+
+@pytest.mark.parametrize("void", ["include", "exclude"])
+def test_an_images_jaccard_is_of_each_labels_best_mask(void):
+    rng = np.random.default_rng(6)
+    labels = rng.choice([0, 3, 7, 255], size=(20, 30))
+    masks = rng.uniform(size=(4, 20, 30)) < np.array([0.2, 0.4, 0.6, 0.8])[:, None, None]
+    masks[1] |= labels == 7
+    counted = np.ones(labels.shape, bool) if void == "include" else labels != 255
+    scores = [
+        [jaccard_score(labels[counted] == label, mask[counted]) for mask in masks]
+        for label in (3, 7)
+    ]
+    assert np.argmax(scores[0]) != np.argmax(scores[1])
+    expected = (max(scores[0]) + max(scores[1])) / 2
+    assert image_jaccard(masks, labels, void) == pytest.approx(expected)
+    assert np.isnan(image_jaccard(masks, np.where(labels == 255, 255, 0), void))
