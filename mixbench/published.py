@@ -26,7 +26,7 @@ def published_dir() -> Path:
 
 
 def published_table(name: str) -> list[dict[str, str]]:
-    """The rows of 'table1' ... 'table10', 'openmixup_deit' or 'deit_small_by_method', as printed.
+    """The rows of 'table1' ... 'table10', 'openmixup_deit' and others, as printed.
 
     Lines of the file that begin with # say the source.
     """

@@ -277,7 +277,10 @@ class EvaluationRow:
     data_hash: str = column("of their content", default="")
     labels: str = column("`true`, or `predicted`: the model's own on the clean image", default="")
     setting: str = column("what was measured under; empty for all there is", default="")
-    metric: str = required("what was measured; shares in 0..1, `label_error` and `bias` in points")
+    metric: str = required(
+        "what was measured; shares in 0..1, `label_error`, `bias` and drops in points; accuracies, "
+        "errors, `aurra`, `aupr` and `mce` in percent"
+    )
     value: float | None = column("the figure", digits=6)
     n: int | None = column("images or mixes that it is of")
     versions: str | None = column(VERSIONS)
