@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.resources import files
 
 COUNT = 1000
 
 
+@cache
 def imagenet_classes() -> tuple[str, ...]:
     """The wnid of each of the 1,000 classes of ILSVRC 2012, in the order of every classifier."""
     from timm.data import ImageNetInfo
