@@ -262,6 +262,14 @@ def test_imagenet_c_is_measured_by_alexnets_errors(imagenet_c):
     assert less["fog", "error"] == pytest.approx(np.mean(rest))
 
 
+def test_every_severity_is_part_of_imagenet_cs_data(tmp_path):
+    given, prints = Given(own=lambda: None, place=tmp_path, image_size=SIDE), set()
+    for severity in ("1", "2"):
+        save(tmp_path / "fog" / severity / WNIDS[0] / "0.jpg", 1, 1)
+        prints.add(ImageNetC(allow_partial=True).open(given).fingerprint)
+    assert len(prints) == 2
+
+
 def test_alexnets_errors_are_means_over_the_severities():
     """DINOv3's table of the severities has the same means."""
     severities = {
