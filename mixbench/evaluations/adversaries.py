@@ -72,8 +72,8 @@ class ImageNetO(Shifted):
     count: ClassVar[int] = 200
     among: ClassVar[bool] = True
 
-    id_data: str = option(
-        "",
+    id_data: str | None = option(
+        None,
         group="images",
         help="ImageNet's validation images, <wnid>/ or val/<wnid>/: what the model knows",
     )
@@ -88,7 +88,7 @@ class ImageNetO(Shifted):
 
     def open(self, given: Given) -> EvalImages:
         """The images of --data, and those of the same classes in --id-data."""
-        if not self.id_data:
+        if self.id_data is None:
             raise ValueError(
                 "imagenet-o needs --id-data DIR: ImageNet's validation images, DIR/<wnid>/"
             )

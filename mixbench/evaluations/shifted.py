@@ -90,13 +90,13 @@ class Shifted(Evaluation):
         ]
         where = f"{self.name}: {place / split}"
         if unknown:
+            more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
             raise ValueError(
-                f"{where} holds {len(unknown)} folders that are no class of it, such as "
-                f"{shown(unknown[0])}: expected {self.count} such as {self.example}"
+                f"{where} holds {shown(unknown[0])}{more}, no class of it: expected {self.layout}"
             )
         if len(folders) < self.count and not self.allow_partial:
             raise ValueError(
-                f"{where} holds {len(folders)} class folders: expected {self.count}; "
+                f"{where} holds {len(folders)} class folders: expected {self.layout}; "
                 "--allow-partial true measures what is there"
             )
         return folders
@@ -106,9 +106,9 @@ class Shifted(Evaluation):
         return tuple(folders)
 
     @property
-    def example(self) -> str:
-        """A class folder's name."""
-        return next(iter(self.known))
+    def layout(self) -> str:
+        """The class folders that it has, in words."""
+        return f"{self.count} by WordNet number, such as {next(iter(self.known))}"
 
     def measure(self, subject: Subject, data: EvalImages, runtime: Runtime) -> Result:
         """Top-1 and what else the evaluation makes of the answers."""
@@ -199,8 +199,8 @@ class ImageNetV2(Shifted):
         return imagenet_classes()
 
     @property
-    def example(self) -> str:
-        return "0 to 999, the numbers of ImageNet's classes"
+    def layout(self) -> str:
+        return f"0 to {self.count - 1}, the numbers of ImageNet's classes"
 
     def wnids(self, folders: Sequence[str]) -> tuple[str, ...]:
         by_number = {str(number): wnid for number, wnid in enumerate(self.known)}

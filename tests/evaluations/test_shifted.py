@@ -326,17 +326,17 @@ def test_the_official_preparation_is_of_224_px():
         (
             ImageNetA(),
             [],
-            r"imagenet-a: .* holds 1 class folders: expected 200; --allow-partial tr",
+            f"imagenet-a: .* holds 1 class folders: expected 200 by .* {A[0]}; --allow-partial tr",
         ),
         (
             ImageNetA(),
             ["cat/0.jpg"],
-            "1 folders that are no class of it, such as 'cat': expected 200",
+            "holds 'cat', no class of it: expected 200 by WordNet number",
         ),
-        (ImageNetA(), [f"{R[0]}/0.jpg"], f"such as '{R[0]}': expected 200 such as {A[0]}"),
-        (ImageNetR(), [f"{A[3]}/0.jpg"], f"such as '{A[3]}': expected 200 such as {R[0]}"),
-        (ImageNetV2(), [], "such as .*: expected 1000 such as 0 to 999, the numbers of ImageNet"),
-        (ImageNetV2(), ["007/0.jpg"], "holds 2 folders that are no class of it, such as '007'"),
+        (ImageNetA(), [f"{R[0]}/0.jpg"], f"holds '{R[0]}', no class of it: expected 200 .* {A[0]}"),
+        (ImageNetR(), [f"{A[3]}/0.jpg"], f"holds '{A[3]}', no class of it: expected 200 .* {R[0]}"),
+        (ImageNetV2(), [], "no class of it: expected 0 to 999, the numbers of ImageNet"),
+        (ImageNetV2(), ["007/0.jpg"], "holds '007' and 1 more, no class of it"),
         (ImageNetSketch(), [], "holds 1 class folders: expected 1000"),
         (ImageNetA(allow_partial=True), [f"{A[1]}/notes.txt"], "class folder .* holds no images"),
         (ImageNetO(), [], "imagenet-o needs --id-data DIR: ImageNet's validation images"),
@@ -362,6 +362,8 @@ def test_what_is_refused(evaluation, paths, message, tmp_path):
         evaluation = dataclasses.replace(evaluation, id_data=str(tmp_path / "id"))
     with pytest.raises(ValueError, match=message):
         evaluation.open(Given(own=lambda: None, place=place, image_size=SIDE))
+    with pytest.raises(ValueError, match=r"say --data DIR|needs --id-data DIR"):
+        evaluation.open(Given(own=lambda: None, place=None, image_size=SIDE))
 
 
 @pytest.mark.parametrize(
