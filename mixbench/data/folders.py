@@ -178,16 +178,30 @@ def open_split(root: Path, split: str = "") -> tuple[FolderSource, tuple[str, ..
 
     As open_folder. ValueError where there are no such folders or one holds no images.
     """
+    classes = class_folders(root, split)
+    return open_classes(root, split, classes), classes
+
+
+def class_folders(root: Path, split: str = "") -> tuple[str, ...]:
+    """The names of the folders in `split`/ of a folder, sorted as text; ValueError without any."""
     folder = root / split
     with _reading(root):
         if not folder.is_dir():
             raise ValueError(f"there is no folder {folder}: expected {folder}/<class>/")
         with os.scandir(folder) as entries:
             names = [entry.name for entry in entries if is_data(entry.name) and entry.is_dir()]
-        if not names:
-            raise ValueError(f"{folder} has no class folders: expected {folder}/<class>/")
-        classes = tuple(sorted(names))
-        return FolderSource(_samples(folder, classes, Counter()), root), classes
+    if not names:
+        raise ValueError(f"{folder} has no class folders: expected {folder}/<class>/")
+    return tuple(sorted(names))
+
+
+def open_classes(root: Path, split: str, classes: Sequence[str]) -> FolderSource:
+    """The images of these class folders, whose labels are their numbers in `classes`.
+
+    As open_split; other class folders are not read.
+    """
+    with _reading(root):
+        return FolderSource(_samples(root / split, classes, Counter()), root)
 
 
 def left_out(others: Counter[str]) -> str:

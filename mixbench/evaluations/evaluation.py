@@ -20,6 +20,12 @@ from mixbench.runtime import Runtime
 from mixbench.values import did_you_mean, shown
 
 EVALUATIONS = {  # name -> module and class
+    "imagenet-a": "mixbench.evaluations.adversaries:ImageNetA",
+    "imagenet-c": "mixbench.evaluations.corrupted:ImageNetC",
+    "imagenet-o": "mixbench.evaluations.adversaries:ImageNetO",
+    "imagenet-r": "mixbench.evaluations.shifted:ImageNetR",
+    "imagenet-sketch": "mixbench.evaluations.shifted:ImageNetSketch",
+    "imagenet-v2": "mixbench.evaluations.shifted:ImageNetV2",
     "label-error": "mixbench.evaluations.label_error:LabelError",
     "localize": "mixbench.evaluations.localize:Localize",
     "occlusion": "mixbench.evaluations.occlusion:Occlusion",

@@ -70,12 +70,17 @@ def labels_of(subject: Subject, data: EvalImages) -> str:
     return TRUE if data.classes == subject.classes else PREDICTED
 
 
-@torch.no_grad()
 def predictions(model: nn.Module, images: Tensor, amp: bool) -> Tensor:
     """The class that a model gives each of images (B, C, H, W), (B,)."""
+    return logits_of(model, images, amp).argmax(1)
+
+
+@torch.no_grad()
+def logits_of(model: nn.Module, images: Tensor, amp: bool) -> Tensor:
+    """What a model says of images (B, C, H, W), (B, K); in bfloat16 where `amp` has it so."""
     with torch.autocast(images.device.type, torch.bfloat16, enabled=amp):
         logits = model(images)
-    return getattr(logits, "logits", logits).argmax(1)
+    return getattr(logits, "logits", logits)
 
 
 def permutations(batch: Batch, draw: int, cells: int, *, alike: bool = False) -> Tensor:

@@ -285,8 +285,8 @@ class EvaluationRow:
     labels: str = column("`true`, or `predicted`: the model's own on the clean image", default="")
     setting: str = column("what was measured under; empty for all there is", default="")
     metric: str = required(
-        "what was measured; shares in 0..1, `label_error` and `bias` in points, what is of "
-        "attention in percent"
+        "what was measured; shares in 0..1, `label_error`, `bias` and drops in points; accuracies, "
+        "errors, `aurra`, `aupr`, `mce` and what is of attention in percent"
     )
     value: float | None = column("the figure", digits=6)
     n: int | None = column("images or mixes that it is of")
