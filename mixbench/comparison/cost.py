@@ -12,7 +12,7 @@ from mixbench.comparison.timing import measured_before
 from mixbench.data.sources import Data
 from mixbench.evaluations.speed import expected
 from mixbench.models.build import recipe_model
-from mixbench.models.zoo import count
+from mixbench.models.counts import count
 from mixbench.runtime import Runtime
 from mixbench.spec import strategy_spec
 from mixbench.training.estimate import (
