@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mixbench.files import read_json
 from mixbench.runs.directory import RunDirectory
 from mixbench.runs.identity import read_recipe_fields
-from mixbench.runs.merge import Tables, read_tables, trained
+from mixbench.runs.merge import Tables, read_command, read_tables, trained
 
 
 def run_rows(folder: Path) -> list[dict[str, Any]]:
@@ -25,35 +26,54 @@ def _is_run(run: RunDirectory) -> bool:
     return any(file.is_file() for file in files)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What the last command in a directory was asked for; nothing where that is not known."""
+
+    recipe: str | None = None
+    strategies: list[str] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=list)
+    mode: str = "accuracy"
+
+
 def _row(run: RunDirectory) -> dict[str, Any]:
     tables = _known(read_tables, run.path) or Tables([*run.results().values()], [])
-    about = _known(read_json, run.environment)
-    about = about if isinstance(about, dict) else {}
-    asked = about.get("asked") or {}
+    asked = _known(_read_asked, run.environment) or Asked()
     specs = [row.strategy for row in tables.runs] + [row.strategy for row in tables.speed]
     return {
         "directory": str(run.path),
-        "recipe": asked.get("recipe"),
+        "recipe": asked.recipe,
         "model": (_known(read_recipe_fields, run.recipe) or {}).get("model"),
-        "strategies": list(dict.fromkeys([*asked.get("strategies", ()), *specs])),
-        "seeds": sorted({*asked.get("seeds", ()), *(row.seed for row in tables.runs)}),
+        "strategies": list(dict.fromkeys([*asked.strategies, *specs])),
+        "seeds": sorted({*asked.seeds, *(row.seed for row in tables.runs)}),
         "state": "running" if _in_use(run) else _state(run, asked, tables),
-        "command": about.get("command"),
+        "command": _known(read_command, run.environment),
     }
 
 
-def _state(run: RunDirectory, asked: Mapping[str, Any], tables: Tables) -> str:
+def _read_asked(path: Path) -> Asked:
+    """What environment.json says that was asked for; ValueError where it does not."""
+    try:
+        asked = Asked(**read_json(path)["asked"])
+        kinds = (str, asked.strategies), (int, asked.seeds), (str, [asked.recipe, asked.mode])
+        if all(isinstance(each, kind) for kind, values in kinds for each in values):
+            return asked
+    except (KeyError, TypeError):
+        pass
+    raise ValueError(f"{path} does not say what was asked for")
+
+
+def _state(run: RunDirectory, asked: Asked, tables: Tables) -> str:
     """`finished`, `failed` where a strategy has, `unfinished` where something asked is missing.
 
     Of an older run it is not known what was asked: then what was begun counts.
     """
     done = {(row.strategy, row.seed) for row in trained(tables.runs)}
     timed = {row.strategy for row in tables.speed}
-    specs, mode = asked.get("strategies", ()), asked.get("mode", "")
-    pairs = {(spec, seed) for spec in specs for seed in asked.get("seeds", ())}
     missing = {(row.strategy, row.seed) for row in tables.runs} - done
-    missing |= pairs - done if mode != "speed" else set()
-    untimed = {*specs} - timed if mode in ("speed", "both") else set()
+    if asked.mode != "speed":
+        missing |= {(spec, seed) for spec in asked.strategies for seed in asked.seeds} - done
+    untimed = {*asked.strategies} - timed if asked.mode != "accuracy" else set()
     begun = any(run.path.glob("state-seed*.pt")) or not (done or timed)
     if missing or untimed or begun:
         return "unfinished"
