@@ -82,7 +82,7 @@ def _commands() -> str:
 
 
 def bench_parser() -> Parser:
-    """The parser of the command without a name; every field of the recipe is an option too."""
+    """The parser of `bench`; every field of the recipe is an option too."""
     parser = Parser("bench")
     parser.usage = "mixbench bench [options]"
     parser.description = (

@@ -21,7 +21,7 @@ def sweep(argv: list[str], typed: list[str]) -> int:
     options = parser.parse(["--mode", "accuracy", *argv])
     if options.list or options.print_recipe:
         raise ValueError(
-            "--list and --print-recipe belong to the command without a name: mixbench --list"
+            "--list and --print-recipe belong to another command: mixbench bench --list"
         )
     load_plugins(options)
     plan = plan_of(options, typed)
