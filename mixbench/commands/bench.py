@@ -6,7 +6,7 @@ import argparse
 import shlex
 from importlib.util import find_spec
 
-from mixbench.commands.list import print_strategies
+from mixbench.commands.list import list_command
 from mixbench.commands.options import bench_parser, load_plugins
 from mixbench.comparison.plan import Plan, check_early, fitted, make_plan, plan_data
 from mixbench.data.datasets import check_dataset
@@ -26,14 +26,13 @@ PLAN_OPTIONS = (
 def bench(argv: list[str], typed: list[str] | None = None) -> int:
     """Check, measure and write what the options ask for; the exit status.
 
-    typed is what the user wrote, where that is not `argv`.
+    typed is the whole command line that the run records; without it `argv` are its options.
     """
     options = bench_parser().parse(argv)
-    load_plugins(options)
     if options.list:
-        print_strategies()
-        return 0
-    plan = plan_of(options, argv if typed is None else typed)
+        return list_command([f"--plugin={path}" for path in options.plugin])
+    load_plugins(options)
+    plan = plan_of(options, ["mixbench", *argv] if typed is None else typed)
     if options.print_recipe:
         print(recipe_text(plan.recipe), end="")
         return 0
@@ -53,19 +52,19 @@ def bench(argv: list[str], typed: list[str] | None = None) -> int:
     return run(plan, data)
 
 
-def train(argv: list[str]) -> int:
+def train(argv: list[str], typed: list[str]) -> int:
     """Train strategies by any recipe, TransMix where none is named; ends in last.pt."""
-    return bench(["--mode", "accuracy", "--strategies", "transmix", *argv], ["train", *argv])
+    return bench(["--mode", "accuracy", "--strategies", "transmix", *argv], typed)
 
 
-def speed(argv: list[str]) -> int:
+def speed(argv: list[str], typed: list[str]) -> int:
     """Time strategies, every built-in one in 40 rounds unless the options say otherwise."""
     options = ["--mode", "speed", "--rounds", "40", "--strategies", ",".join(BUILTIN)]
-    return bench([*options, *argv], ["speed", *argv])
+    return bench([*options, *argv], typed)
 
 
-def plan_of(options: argparse.Namespace, argv: list[str]) -> Plan:
-    """What the options ask for; ValueError for a mistake in them."""
+def plan_of(options: argparse.Namespace, typed: list[str]) -> Plan:
+    """What the options ask for, recorded as it was typed; ValueError for a mistake in them."""
     strategies = create_strategies(options.strategies)
     check_combinations(options)
     overrides = {
@@ -79,7 +78,7 @@ def plan_of(options: argparse.Namespace, argv: list[str]) -> Plan:
         config=options.config,
         seeds=options.seeds,
         out=options.out,
-        command=shlex.join(["python", "bench.py", *argv]),
+        command=shlex.join(typed),
         evaluate=tuple(dict.fromkeys(options.evaluate)),
         **{name: getattr(options, name) for name in PLAN_OPTIONS},
     )

@@ -201,7 +201,7 @@ class Sweep:
         return job.directory.in_use
 
     def _argv(self, job: Job) -> list[str]:
-        """The command of a job; of an option that is given twice the last counts."""
+        """The command of a job."""
         device = []
         if self.cluster == "slurm" and self.options.gpus and self.plan.device == "auto":
             device = ["--device", "cuda"]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+from mixbench import __version__
 from mixbench.commands.recipe_options import add_recipe_options
 from mixbench.comparison.plan import MODES
 from mixbench.data.datasets import DATASETS, PREFIXES
@@ -17,14 +18,14 @@ ROUNDS = 5
 MOST_WORKERS = 1024
 MOST_SEEDS = 1000  # of a range
 COMMANDS = {  # name -> what it does
-    "bench": "compare strategies: measure what the options ask for (the command without a name)",
+    "bench": "compare strategies: measure what the options ask for, by default a demonstration",
     "train": "train strategies and model by any recipe: bench --mode accuracy",
     "speed": "time strategies: bench --mode speed, every built-in one in 40 rounds",
     "report": "write report.html of one run, of several merged, or an overview of several models",
     "eval": "measure more of a run's models: label error, robustness, attention",
     "sweep": "send every strategy and seed to Slurm as a job and collect the rows",
-    "list": "list the strategies with their parameters",
-    "zoo": "list the paper's models beside the paper's figures",
+    "list": "list strategies, recipes, models, datasets or runs; --json for programs",
+    "zoo": "list the paper's models beside the paper's figures: list models",
 }
 
 
@@ -58,18 +59,40 @@ class Parser(argparse.ArgumentParser):
         return options
 
 
+def overview() -> str:
+    """The help of all commands."""
+    return f"""usage: mixbench COMMAND [options]
+
+Train and time image-mixing strategies under one recipe and write one comparison.
+
+{_commands()}
+
+examples:
+  mixbench bench --strategies cutmix,transmix
+  mixbench bench --strategies none,cutmix,transmix --data DIR --config quick --seeds 0-5
+  mixbench list recipes
+
+`mixbench COMMAND --help` lists the options of a command, `mixbench --version` says the version."""
+
+
+def _commands() -> str:
+    """Every command with a sentence, a line each."""
+    lines = [f"  mixbench {name:<8} {sentence}" for name, sentence in COMMANDS.items()]
+    return "\n".join(["commands:", *lines])
+
+
 def bench_parser() -> Parser:
-    """The parser of the command without a name; every field of the recipe is an option too."""
+    """The parser of `bench`; every field of the recipe is an option too."""
     parser = Parser("bench")
-    parser.usage = "mixbench [COMMAND] [options]"
+    parser.usage = "mixbench bench [options]"
     parser.description = (
         "Train and time image-mixing strategies under one recipe and write one comparison CSV."
     )
     parser.epilog = (
         "example: python bench.py --strategies cutmix,'transmix(attention_weight=1.0)' "
-        "--data imagenette\n\ncommands:\n"
-        + "\n".join(f"  mixbench {name:<8} {sentence}" for name, sentence in COMMANDS.items())
+        "--data imagenette\n\n" + _commands()
     )
+    parser.add_argument("--version", action="version", version=f"mixbench {__version__}")
     _add_what(parser)
     _add_data(parser)
     _add_measurement(parser)

@@ -10,7 +10,7 @@ from mixbench.commands.options import Parser, bench_parser, count, hours, load_p
 from mixbench.comparison.plan import check_early, fitted, plan_data
 
 
-def sweep(argv: list[str]) -> int:
+def sweep(argv: list[str], typed: list[str]) -> int:
     """Send what is missing, wait and collect; the same command again goes on; the exit status."""
     if not find_spec("submitit"):
         raise ValueError("mixbench sweep needs submitit: pip install 'mixbench[slurm]'")
@@ -21,14 +21,14 @@ def sweep(argv: list[str]) -> int:
     options = parser.parse(["--mode", "accuracy", *argv])
     if options.list or options.print_recipe:
         raise ValueError(
-            "--list and --print-recipe belong to the command without a name: mixbench --list"
+            "--list and --print-recipe belong to another command: mixbench bench --list"
         )
     if options.evaluate:
         raise ValueError(
             "--evaluate does not go with sweep: collect first, then mixbench eval NAME RUN"
         )
     load_plugins(options)
-    plan = plan_of(options, ["sweep", *argv])
+    plan = plan_of(options, typed)
     plan = dataclasses.replace(plan, resume=True)  # the same command again goes on
     check_early(plan)
     from mixbench.comparison.checks import check_job, check_plan
@@ -37,17 +37,21 @@ def sweep(argv: list[str]) -> int:
     check_job(plan, options.gpus)
     data = plan_data(plan)
     plan = fitted(plan, data, ending="-sweep")
-    job_argv = ["--mode", "accuracy", *_job_options(argv)]
+    job_argv = ["--mode", options.mode, *_job_options(argv)]
     return Sweep(plan, options, job_argv).run(plan.identity(data))
 
 
 def _job_options(argv: list[str]) -> list[str]:
-    """The options that are each job's: all but the sweep's, its --csv, --json and --dry-run."""
+    """The options that are each job's as they were typed.
+
+    That is all but the sweep's, what each job has of its own, and the files and --dry-run.
+    """
     parser = Parser("sweep", add_help=False)
     add_sweep_options(parser)
-    parser.add_argument("--csv")
-    parser.add_argument("--json")
-    parser.add_argument("--dry-run", action="store_true")
+    for option in ("--mode", "--strategies", "--seeds", "--out", "--csv", "--json"):
+        parser.add_argument(option)
+    for option in ("--resume", "--dry-run"):
+        parser.add_argument(option, action="store_true")
     return parser.parse_known_args(argv)[1]
 
 

@@ -43,14 +43,19 @@ def train_seeds(
     """The rows of every strategy, seed by seed; what is finished is not trained again."""
     runtime = dataclasses.replace(runtime, workers=workers(plan, data))
     specs = [strategy_spec(strategy) for strategy in plan.strategies]
-    for seed in plan.seeds:
+    ahead = [len(strategies) for strategies in missing(plan, recipe_hash)]
+    for number, seed in enumerate(plan.seeds):
         seeded = dataclasses.replace(runtime, seed=seed)
         finished = RunDirectory(plan.out).results(recipe_hash)
         rows = {spec: finished[spec, seed] for spec in specs if (spec, seed) in finished}
-        missing = [strategy for strategy in plan.strategies if strategy_spec(strategy) not in rows]
-        if missing:
+        left = [strategy for strategy in plan.strategies if strategy_spec(strategy) not in rows]
+        if left:
             show = seed == plan.seeds[0] and not rows
-            for row in _train_seed(missing, plan, data, recipe_hash, seeded, screen, show=show):
+            # a seed's steps take the longer the more strategies they train
+            later = sum(ahead[number + 1 :]) / len(left)
+            for row in _train_seed(
+                left, plan, data, recipe_hash, seeded, screen, show=show, later=later
+            ):
                 rows[row.strategy] = row
         clear_state(specs, seeded)
         yield [rows[spec] for spec in specs]
@@ -84,10 +89,15 @@ def _train_seed(
     screen: Screen,
     *,
     show: bool,
+    later: float,
 ) -> list[RunRow]:
-    """Train the strategies with the runtime's seed; their rows, those that finished are kept."""
+    """Train the strategies with the runtime's seed; their rows, those that finished are kept.
+
+    later: the work of the seeds to come, as a multiple of this seed's.
+    """
     seed, directory = runtime.seed, RunDirectory(plan.out)
-    with screen.counting(f"training, seed {seed}, steps", f"seed {seed}  step") as tick:
+    title, unit = f"training, seed {seed}, steps", f"seed {seed}  step"
+    with screen.counting(title, unit, later) as tick:
         runtime = dataclasses.replace(runtime, tick=tick)
         if plan.log and runtime.first:
             runtime = dataclasses.replace(runtime, log=tensorboard(directory, seed))

@@ -8,11 +8,12 @@ import torch
 
 from mixbench.comparison.accuracy import SCENES, missing, workers
 from mixbench.comparison.plan import Plan
+from mixbench.comparison.screen import duration
 from mixbench.comparison.timing import measured_before
 from mixbench.data.sources import Data
 from mixbench.evaluations.speed import expected
 from mixbench.models.build import recipe_model
-from mixbench.models.zoo import count
+from mixbench.models.counts import count
 from mixbench.runtime import Runtime
 from mixbench.spec import strategy_spec
 from mixbench.training.estimate import (
@@ -28,15 +29,6 @@ from mixbench.training.estimate import (
 from mixbench.training.trial import try_loading, try_strategies
 
 LONG = 3600  # seconds after which a run deserves a warning
-UNITS = (("days", 86400), ("hours", 3600), ("minutes", 60))
-
-
-def duration(seconds: float) -> str:
-    """A time as a person says it."""
-    for unit, size in UNITS:
-        if seconds >= 1.5 * size:
-            return f"{seconds / size:,.1f} {unit}"
-    return f"{seconds:.0f} seconds"
 
 
 def training_cost(plan: Plan, data: Data) -> str:

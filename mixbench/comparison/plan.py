@@ -30,6 +30,7 @@ class Plan:
     seeds: tuple[int, ...]
     out: Path  # where it is not `named`, what the directory's name begins with
     command: str
+    config: str = ""  # the recipe's name or file, under the options
     named: bool = True
     data: Path | None = None
     dataset: str | None = None
@@ -125,6 +126,7 @@ def make_plan(
         seeds=(recipe.seed,) if seeds is None else tuple(seeds),
         out=out or Path("runs") / Path(config).stem,
         named=out is not None,
+        config=str(config),
         data=data,
         dataset=dataset,
         **options,

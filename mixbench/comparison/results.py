@@ -18,6 +18,7 @@ from mixbench.runs.merge import Tables
 from mixbench.runs.rows import SCHEMA_VERSION, RunRow, SpeedRow, read_table
 from mixbench.runs.samples import Correct, read_correct
 from mixbench.runtime import Runtime
+from mixbench.spec import strategy_spec
 
 
 @dataclass
@@ -81,6 +82,12 @@ class Results:
         about = environment(runtime.device) | {
             "schema_version": SCHEMA_VERSION,
             "command": self.plan.command,
+            "asked": {
+                "recipe": self.plan.config,
+                "strategies": list(map(strategy_spec, self.plan.strategies)),
+                "seeds": list(self.plan.seeds),
+                "mode": self.plan.mode,
+            },
             "processes": runtime.world.size,
         }
         replace_file(self.directory.environment, json.dumps(about, indent=1))

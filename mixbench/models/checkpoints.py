@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from mixbench.errors import reason
 from mixbench.models.build import build_model
-from mixbench.models.zoo import ZOO, blank_model
+from mixbench.models.counts import blank_model
+from mixbench.models.zoo import ZOO
 
 EMA_KEYS = ("state_dict_ema", "model_ema")  # timm's training script, DeiT's
 TIMMS = "timm's weights"  # that timm fetched, as a checkpoint's entry

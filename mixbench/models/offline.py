@@ -79,7 +79,7 @@ def read_onnx(path: Path) -> dict[str, Tensor]:
     ValueError where onnx is not installed, and for a file that is damaged or another network.
     """
     from mixbench.models.checkpoints import mismatches
-    from mixbench.models.zoo import blank_model
+    from mixbench.models.counts import blank_model
 
     state = _timms_state(_tensors(path))
     problems = mismatches(state, blank_model(ARCHITECTURE, num_classes=0))

@@ -364,7 +364,7 @@ def _lock(file: IO[str], *, shared: bool = False) -> None:
     except ImportError:
         raise ValueError(
             "this system has no file locks (fcntl), which keep two runs apart: measure on Linux, "
-            "macOS or in WSL; --help, --dry-run, list, zoo and report work here"
+            "macOS or in WSL; --help, --dry-run, list and report work here"
         ) from None
     fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
 

@@ -77,7 +77,7 @@ def test_a_line_is_short_and_printable(capsys):
 
 def test_help_ends_as_it_did():
     with pytest.raises(SystemExit) as caught:
-        main(["--help"])
+        main(["bench", "--help"])
     assert caught.value.code == 0
     assert ending(ValueError()).sentence == "error: ValueError"
 

@@ -131,6 +131,7 @@ def test_what_slurm_is_asked_for(cluster):
     assert "--resume" in argv
     assert options.out == str(cluster.out / "jobs" / TRANSMIX)
     assert not {"--partition", "--no-wait", "--sbatch"} & set(argv)
+    assert len([part for part in argv if part in ("--strategies", "--seeds", "--mode")]) == 3
 
 
 def test_only_what_is_missing_is_sent_again(cluster, capsys):

@@ -1,13 +1,17 @@
 """The parts of a comparison that need no training."""
 
 import pytest
+import torch
 
-from mixbench import create_strategies
+from mixbench import create_strategies, strategy_spec
 from mixbench.comparison import accuracy
-from mixbench.comparison.cost import duration, training_cost
+from mixbench.comparison.cost import training_cost
 from mixbench.comparison.plan import Plan, plan_data
-from mixbench.comparison.screen import Screen
+from mixbench.comparison.screen import Screen, duration
 from mixbench.recipe import load_recipe
+from mixbench.runs.directory import RunDirectory
+from mixbench.runtime import Runtime
+from tests.support.rows import run_row
 
 
 def plan(tmp_path, **changes):
@@ -73,9 +77,47 @@ def test_a_log_that_was_quiet_gets_a_line(capsys, monkeypatch):
         tick(2, 9)
         now[0] = 62.0
         tick(3, 9)
-    assert capsys.readouterr().out == "seed 0  step 2/9\n"
+    assert capsys.readouterr().out == "seed 0  step 2/9  7.1 minutes left\n"
     Screen(speaks=False).say("not the first process")
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("first", "later", "words"),
+    [
+        (1, 0.0, "step 5/9  4.0 minutes left"),  # 4 steps took 4 minutes, 4 are left
+        (1, 2.0, "step 5/9  22.0 minutes left"),  # and 18 of two seeds to come
+        (4, 0.5, "step 5/9  34.0 minutes left"),  # resumed: 1 step took 4 minutes
+        (5, 2.0, "step 5/9"),  # nothing was measured yet
+    ],
+)
+def test_the_time_left_is_of_the_whole_run(first, later, words, capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    screen = Screen(speaks=True)
+    with screen.counting("training", "step", later) as tick:
+        if first < 5:
+            tick(first, 9)
+        now[0] = 240.0
+        tick(5, 9)
+    assert capsys.readouterr().out == f"{words}\n"
+
+
+def test_the_seeds_to_come_count_by_what_is_missing_in_them(tmp_path, monkeypatch):
+    """Of seed 1 one of two strategies is finished: half of seed 0's work is left of it."""
+    heard = []
+
+    def train(strategies, *_, later, **__):
+        heard.append((len(strategies), later))
+        return [run_row(strategy_spec(strategy)) for strategy in strategies]
+
+    monkeypatch.setattr(accuracy, "_train_seed", train)
+    monkeypatch.setattr(accuracy, "clear_state", lambda *_: None)
+    three = plan(tmp_path, workers=0)
+    RunDirectory(tmp_path).keep(run_row("cutmix", 1))
+    runtime = Runtime(device=torch.device("cpu"))
+    assert len(list(accuracy.train_seeds(three, None, "abc", runtime, None))) == 3
+    assert heard == [(2, 1.5), (1, 2.0), (2, 0.0)]
 
 
 def test_the_identity_is_of_recipe_data_and_limits(tmp_path):
