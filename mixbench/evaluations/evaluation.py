@@ -82,6 +82,8 @@ class Figure:
     metric: str
     value: float | None
     n: int
+    low: float | None = None  # 95 % interval over the images
+    high: float | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -90,6 +92,7 @@ class Result:
 
     figures: tuple[Figure, ...]
     images: Mapping[str, np.ndarray] = field(default_factory=dict)
+    each: np.ndarray | None = None  # (n,) whose mean is the headline's figure; NaN is left out
     labels: str = TRUE  # or PREDICTED: the model's own top-1 on the clean image
     files: Mapping[str, bytes] = field(default_factory=dict)  # by ending, such as '.png'
 

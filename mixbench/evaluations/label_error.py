@@ -238,7 +238,8 @@ class LabelError(Evaluation):
             if setting in found:
                 figures += _figures(setting, found[setting])
         images = {"error": labels.error(), "lam": labels.lam, "wanted": labels.wanted}
-        return Result(figures=tuple(figures), images=images, labels=true)
+        each = 100 * labels.error()
+        return Result(figures=tuple(figures), images=images, each=each, labels=true)
 
     def _labels(
         self, subject: Subject, data: EvalImages, runtime: Runtime

@@ -133,7 +133,7 @@ class Localize(Evaluation):
         count = len(samples)
         figures.append(Figure(setting=SUBJECT, metric="left_out", value=float(left_out), n=count))
         images = by_setting("box_iou", ious) | by_setting("box_area", areas)
-        return Result(figures=tuple(figures), images=images)
+        return Result(figures=tuple(figures), images=images, each=images["box_iou"])
 
     def _boxes(
         self, maps: Mapping[str, np.ndarray], window: Box, height: int, width: int

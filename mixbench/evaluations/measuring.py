@@ -6,10 +6,20 @@ import dataclasses
 from collections.abc import Sequence
 from functools import cache
 
-from mixbench.evaluations.evaluation import EvalImages, Evaluation, Given, Subject
+import numpy as np
+
+from mixbench.evaluations.evaluation import EvalImages, Evaluation, Given, Result, Subject
+from mixbench.evaluations.per_image import bootstrap_interval, paired_sentences
 from mixbench.evaluations.subjects import Candidate
 from mixbench.runs.directory import RunDirectory
-from mixbench.runs.evaluated import data_hash, is_measured, keep, result_file, write_evaluations
+from mixbench.runs.evaluated import (
+    data_hash,
+    is_measured,
+    keep,
+    read_each,
+    result_file,
+    write_evaluations,
+)
 from mixbench.runs.rows import EvaluationRow
 from mixbench.runtime import Runtime, explain
 
@@ -46,8 +56,13 @@ def measure_all(
                 failed = True
                 runtime.say(f"no {named}: {explain(error).reason}")
                 continue
+            result = _with_interval(evaluation, result)
             keep(file, candidate.spec, candidate.seed, evaluation, images, result)
             runtime.say(f"measured {named}")
+    if len({candidate.seed for candidate in candidates}) == 1:
+        for evaluation, images in opened:
+            for sentence in _of_one_seed(run, candidates, evaluation, images):
+                runtime.say(sentence)
     order = list(dict.fromkeys(each.spec for each in candidates))
     keys = {_key(evaluation, images) for evaluation, images in opened}
     rows = write_evaluations(run, order)
@@ -60,6 +75,41 @@ def _check(evaluation: Evaluation, subject: Subject) -> None:
             f"{evaluation.name} asks for classes, and {subject.spec} has no classifier: take "
             "fine-tuned weights"
         )
+
+
+def _with_interval(evaluation: Evaluation, result: Result) -> Result:
+    """A result whose headline has its interval over the images, where they have a value each."""
+    headline = evaluation.headline
+    each = None if result.each is None else result.each[np.isfinite(result.each)]
+    if headline is None or each is None or len(each) < 2:
+        return result
+    low, high = bootstrap_interval(each)
+    place = headline.setting, headline.metric
+    figures = tuple(
+        dataclasses.replace(figure, low=low, high=high)
+        if (figure.setting, figure.metric) == place
+        else figure
+        for figure in result.figures
+    )
+    return dataclasses.replace(result, figures=figures)
+
+
+def _of_one_seed(
+    run: RunDirectory,
+    candidates: Sequence[Candidate],
+    evaluation: Evaluation,
+    images: EvalImages,
+) -> list[str]:
+    """What one seed's images say of the differences, which seeds cannot."""
+    if evaluation.headline is None:
+        return []
+    values = {}
+    for candidate in candidates:
+        each = read_each(result_file(run, candidate.spec, candidate.seed, evaluation, images))
+        if each is not None:
+            values[candidate.spec] = each
+    words = f"{evaluation.name}'s {evaluation.headline.metric.replace('_', ' ')}"
+    return paired_sentences(values, [candidate.spec for candidate in candidates], words)
 
 
 def _key(evaluation: Evaluation, images: EvalImages) -> tuple[str, str, str]:

@@ -27,6 +27,7 @@ from mixbench.evaluations.perturbed import (
     Batch,
     Perturb,
     as_ipvit,
+    drop_of_each,
     labels_of,
     percent,
     permutations,
@@ -145,7 +146,10 @@ class Occlusion(Evaluation):
             figures.append(Figure(setting=order, metric="mean_drop", value=mean, n=n))
             area = area_under(shares, heights)
             figures.append(Figure(setting=order, metric="area_under_top1", value=area, n=n))
-        return Result(figures=tuple(figures), images=right, labels=labels_of(subject, data))
+        levels = [_setting(RANDOM, level) for level in range(1, LEVELS)]
+        each = drop_of_each(right, levels)
+        labels = labels_of(subject, data)
+        return Result(figures=tuple(figures), images=right, each=each, labels=labels)
 
 
 def _setting(order: str, level: int) -> str:

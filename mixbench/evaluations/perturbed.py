@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -106,6 +106,12 @@ def as_ipvit(subject: Subject) -> Subject:
         )
     recipe = dataclasses.replace(subject.recipe, crop_pct=224 / 256, interpolation="bilinear")
     return dataclasses.replace(subject, recipe=recipe)
+
+
+def drop_of_each(right: Mapping[str, np.ndarray], names: Sequence[str]) -> np.ndarray:
+    """How much right is lost of each image, mean over perturbations, in points, (n,)."""
+    lost = np.mean([right[name].astype(float) for name in names], 0)
+    return 100 * (right[""] - lost)
 
 
 def percent(right: np.ndarray) -> float:

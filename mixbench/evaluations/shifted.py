@@ -115,7 +115,9 @@ class Shifted(Evaluation):
         found = self.answers(subject, data.source, data, runtime)
         top1 = Figure(setting="", metric="top1", value=percent(found.right), n=len(found.right))
         return Result(
-            figures=(top1, *self.more_figures(found, runtime)), images=dict(found._asdict())
+            figures=(top1, *self.more_figures(found, runtime)),
+            images=dict(found._asdict()),
+            each=100 * found.right.astype(float),
         )
 
     def more_figures(self, found: Answers, runtime: Runtime) -> Iterable[Figure]:

@@ -22,6 +22,7 @@ from mixbench.evaluations.perturbed import (
     PROTOCOLS,
     Batch,
     as_ipvit,
+    drop_of_each,
     labels_of,
     percent,
     permutations,
@@ -84,7 +85,9 @@ class Shuffle(Evaluation):
             figures.append(Figure(setting=names[grid], metric="top1", value=clean - drop, n=n))
             figures.append(Figure(setting=names[grid], metric="drop", value=drop, n=n))
         figures += _means(drops, patch_grid(subject.model, side, side), n)
-        return Result(figures=tuple(figures), images=right, labels=labels_of(subject, data))
+        each = drop_of_each(right, list(names.values()))
+        labels = labels_of(subject, data)
+        return Result(figures=tuple(figures), images=right, each=each, labels=labels)
 
 
 def _shuffled(grid: tuple[int, int], draw: int, alike: bool, batch: Batch) -> Tensor:

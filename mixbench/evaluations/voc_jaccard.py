@@ -136,7 +136,7 @@ class VocJaccard(Evaluation):
         ]
         left_out = float((~seen).sum())
         figures.append(Figure(setting=SUBJECT, metric="left_out", value=left_out, n=len(seen)))
-        return Result(figures=tuple(figures), images=images)
+        return Result(figures=tuple(figures), images=images, each=images["jaccard"])
 
     def _recipe(self, recipe: Recipe) -> Recipe:
         """How images are prepared."""

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ from mixbench.files import read_json, replace_file, replacing
 from mixbench.runs.directory import RunDirectory
 from mixbench.runs.rows import EvaluationRow, RunRow, plain, read_table, row_of, write_table
 
+EACH = "each"  # the array of a result's headline, in its .npz
 DIGITS = 8  # of a result's options and images, in its file's name
 
 
@@ -55,6 +57,10 @@ class Found(Protocol):
         """(n,) by name."""
 
     @property
+    def each(self) -> np.ndarray | None:
+        """(n,) values whose mean is the headline's figure."""
+
+    @property
     def labels(self) -> str:
         """Whether labels were true or predicted."""
 
@@ -85,7 +91,8 @@ def keep(
 
     file.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **dict(found.images))  # type: ignore[arg-type]
+    arrays = dict(found.images) if found.each is None else {**found.images, EACH: found.each}
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
     for ending, content in {**found.files, ".npz": buffer.getvalue()}.items():
         with replacing(file.with_suffix(ending)) as partial:
             partial.write_bytes(content)
@@ -101,6 +108,8 @@ def keep(
             setting=figure.setting,
             metric=figure.metric,
             value=figure.value,
+            value_lo=figure.low,
+            value_hi=figure.high,
             n=figure.n,
             versions=versions(),
             date=today(),
@@ -108,6 +117,15 @@ def keep(
         for figure in found.figures
     ]
     replace_file(file, json.dumps([plain(each) for each in rows], indent=1) + "\n")
+
+
+def read_each(file: Path) -> np.ndarray | None:
+    """The value an image that a result's headline is the mean of; None where there is none."""
+    try:
+        with np.load(file.with_suffix(".npz")) as arrays:
+            return arrays.get(EACH)
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return None
 
 
 def read_rows(run: RunDirectory) -> list[EvaluationRow]:

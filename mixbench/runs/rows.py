@@ -289,6 +289,12 @@ class EvaluationRow:
         "errors, `aurra`, `aupr`, `mce` and what is of attention in percent"
     )
     value: float | None = column("the figure", digits=6)
+    value_lo: float | None = column(
+        "of the figure that stands for the evaluation, where it is a mean over the images: lower "
+        "end of its 95 % bootstrap interval over them",
+        digits=6,
+    )
+    value_hi: float | None = column("upper end", digits=6)
     n: int | None = column("images or mixes that it is of")
     versions: str | None = column(VERSIONS)
     date: str | None = column(DATE)

@@ -321,3 +321,24 @@ def test_mistakes_of_checkpoints_exit_with_2(argv, message, run, weights, tmp_pa
     assert main(command) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_one_seed_is_compared_over_its_images(weights, tmp_path, capsys):
+    import numpy as np
+
+    command = ["eval", "label-error", "--checkpoint", str(weights), "--out", str(tmp_path / "out")]
+    assert main([*command, "--strategies", "cutmix,transmix"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    errors = {}
+    for name in ("cutmix", "transmix"):
+        [file] = (tmp_path / "out").glob(f"{name}-*/seed0/eval-label-error-*.npz")
+        errors[name] = 100 * np.load(file)["error"]
+    differences = errors["transmix"] - errors["cutmix"]
+    difference, seen = np.nanmean(differences), np.isfinite(differences).sum()
+    said = f"transmix against cutmix, label-error's label error: {difference:+.2f} ["
+    assert said in out and f"over the same {seen} images" in out
+    for row in table(tmp_path / "out"):
+        stands = (row["setting"], row["metric"]) == ("", "label_error")
+        assert bool(row["value_lo"]) == bool(row["value_hi"]) == stands
+        if stands:
+            assert float(row["value_lo"]) < float(row["value"]) < float(row["value_hi"])
