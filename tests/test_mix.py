@@ -19,10 +19,13 @@ from mixbench import (
     step_rng,
 )
 from mixbench.data.normalisation import Normalisation
+from mixbench.models.build import build_model
 from mixbench.registry import BUILTIN
+from mixbench.services.context import make_context
 from mixbench.strategies.mixup import Mixup
 from mixbench.testing import MEAN, STD
 from mixbench.training.guard import Guarded
+from mixbench.training.parts import build_part
 
 
 def test_needs_join_every_field():
@@ -149,3 +152,31 @@ def test_compose_follows_a_partner_that_is_no_mirror():
     images = torch.randn(4, 3, 8, 8)
     mixed = mixed_of(Permuting(), images)
     assert torch.equal(mixed.compose(images, images), mixed.images)
+
+
+def photographs(side):
+    """Smooth colours with grain, as photographs have, (6, 3, side, side) normalised."""
+    rng = torch.Generator().manual_seed(0)
+    coarse = torch.rand(6, 3, 5, 5, generator=rng)
+    smooth = torch.nn.functional.interpolate(coarse, (side, side), mode="bicubic")
+    return (smooth + 0.05 * torch.randn(smooth.shape, generator=rng)).clamp(0, 1) * 2 - 1
+
+
+@pytest.mark.parametrize("name", [name for name in BUILTIN if name != "attentivecutmix"])
+@pytest.mark.parametrize("step", range(3))
+def test_compose_adds_up_to_every_strategys_images_of_photographs(name, step):
+    """A's part and B's part of the pixels are the mix, whatever the strategy draws or moves."""
+    model = build_model("vit_tiny_patch16_224", 10, 0, image_size=64, depth=2).eval()
+    images, labels = photographs(64), torch.arange(6)
+    strategy = create_strategy(name)
+    part = build_part(strategy, model, 10, 64, 0)
+    half = torch.full((3, 1, 1), 0.5)
+    objects = (images.mean(1, keepdim=True) > 0).float()
+    ctx = make_context(
+        strategy, model, images, seed=1, step=step, mean=half, std=half, objects=objects, part=part
+    )
+    mixed = strategy.mix(images, labels, ctx)
+    nothing = torch.zeros_like(images)
+    parts = mixed.compose(images, nothing) + mixed.compose(nothing, images)
+    torch.testing.assert_close(parts, mixed.images, atol=1e-5, rtol=0)
+    torch.testing.assert_close(mixed.compose(images, images), mixed.images, atol=1e-5, rtol=0)
