@@ -9,8 +9,8 @@ import torch
 from mixbench import MixedBatch, create_strategy, register_strategy
 from mixbench.data.annotated import open_annotated
 from mixbench.data.normalisation import Normalisation
-from mixbench.data.scenes import CLASSES, draw_scene
-from mixbench.evaluations.evaluation import Given, Subject
+from mixbench.data.scenes import CLASSES, SceneSource, draw_scene
+from mixbench.evaluations.evaluation import EvalImages, Given, Subject
 from mixbench.evaluations.label_error import (
     Images,
     LabelError,
@@ -154,3 +154,16 @@ def test_photographs_of_other_classes_are_labelled_by_the_model(tmp_path, photog
     for spec in ("cutmix", "mixpro", "puzzlemix"):
         result = measure(evaluation, subject_of(spec))
         assert result.figures[0].n <= 6 and 0 <= result.figures[0].value < 100
+
+
+def test_a_last_single_image_has_no_partner_and_is_left_out():
+    data = EvalImages(name="51", source=SceneSource("label error", 51, 32), classes=CLASSES)
+    result = LabelError().measure(subject_of("mixup"), data, CPU)
+    assert len(result.images["error"]) == 50
+
+
+def test_loader_processes_give_the_same_figures():
+    data = EvalImages(name="60", source=SceneSource("label error", 60, 32), classes=CLASSES)
+    alone = LabelError().measure(subject_of("transmix"), data, CPU)
+    two = dataclasses.replace(CPU, workers=2)
+    assert LabelError().measure(subject_of("transmix"), data, two).figures == alone.figures

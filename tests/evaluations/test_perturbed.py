@@ -21,6 +21,7 @@ from mixbench.evaluations.robustness import (
 )
 from mixbench.evaluations.shuffle import Shuffle
 from mixbench.models.build import build_model
+from mixbench.models.class_token import NoClassAttention
 from mixbench.recipe import load_recipe
 from mixbench.runtime import Runtime
 from mixbench.services.attention import attention_tap
@@ -304,3 +305,9 @@ def test_no_patch_dropped_and_one_cell_are_the_clean_image():
     pixels = torch.rand(2, 3, 28, 28)
     assert torch.equal(drop_patches(pixels, [], 14), pixels)
     assert torch.equal(shuffle_patches(pixels, [0], 1), pixels)
+
+
+def test_a_model_without_class_attention_has_no_saliency_of_its_own():
+    model = build_model("resnet10t", 2, 0)
+    with pytest.raises(NoClassAttention, match="resnet10t"):
+        Occlusion(saliency="self").measure(subject_of(model), data_of(), CPU)
