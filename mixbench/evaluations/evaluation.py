@@ -93,6 +93,7 @@ class Result:
     figures: tuple[Figure, ...]
     images: Mapping[str, np.ndarray] = field(default_factory=dict)
     each: np.ndarray | None = None  # (n,) whose mean is the headline's figure; NaN is left out
+    groups: np.ndarray | None = None  # (n,) alike where values of `each` have a draw in common
     labels: str = TRUE  # or PREDICTED: the model's own top-1 on the clean image
     files: Mapping[str, bytes] = field(default_factory=dict)  # by ending, such as '.png'
 

@@ -18,6 +18,7 @@ from mixbench.data.loaders import EvalSet, readable
 from mixbench.data.normalisation import Normalisation
 from mixbench.data.objects import eval_objects
 from mixbench.data.scenes import Scene, SceneSource
+from mixbench.data.sources import Source
 from mixbench.data.transforms import eval_transform
 from mixbench.evaluations.evaluation import (
     TRUE,
@@ -42,7 +43,8 @@ from mixbench.values import option
 
 __all__ = ["LabelError", "label_error", "visible_share"]
 
-BATCH = 50  # images that are mixed at once
+BATCH = 50  # images that are mixed at once, by one draw of most strategies
+DRAWS = 10  # the least, of images that are few
 # COCO's small, medium and large, 32 x 32 and 96 x 96 px, as shares of an image of 640 x 480
 SIZES = {"small": (0.0, 1 / 300), "medium": (1 / 300, 0.03), "large": (0.03, math.inf)}
 ALL, ROLLED, UNTRAINED = "", "another image's attention", "untrained model"
@@ -63,6 +65,7 @@ class Labels(NamedTuple):
     wanted: np.ndarray  # (n,) A's share by visible objects; NaN where both are hidden
     ghost: np.ndarray  # (n,) bool: a positive share for an image of which no object is visible
     size: np.ndarray  # (n,) the share of A's image that its object has
+    draw: np.ndarray  # (n,) int, alike for the mixes of one batch, which mostly share a draw
 
     def error(self) -> np.ndarray:
         """|lam - wanted|, (n,)."""
@@ -105,10 +108,10 @@ def batch_labels(
         return None
     with network:
         output = network(mixed.images)
-    labels_of = partial(_labels_of, strategy, mixed, objects=objects, target=target)
+    labelled = partial(_labels_of, strategy, mixed, objects=objects, target=target, draw=step)
     if output.attn is None:
-        return labels_of(output), None
-    return labels_of(output), labels_of(output._replace(attn=output.attn.roll(1, 0)))
+        return labelled(output), None
+    return labelled(output), labelled(output._replace(attn=output.attn.roll(1, 0)))
 
 
 def mixed_labels(
@@ -138,13 +141,20 @@ def joined(parts: Sequence[Labels]) -> Labels:
 
 
 def _labels_of(
-    strategy: MixStrategy, mixed: MixedBatch, output: ModelOutput, *, objects: Tensor, target: str
+    strategy: MixStrategy,
+    mixed: MixedBatch,
+    output: ModelOutput,
+    *,
+    objects: Tensor,
+    target: str,
+    draw: int,
 ) -> Labels:
     wanted, known = wanted_share(mixed, objects, target)
     lam = strategy.relabel(mixed, output).float()
     ghost = ((wanted == 0) & (lam > 0)) | ((wanted == 1) & (lam < 1))
     shares = objects.mean((1, 2, 3))
-    return Labels(*(values[known].cpu().numpy() for values in (lam, wanted, ghost, shares)))
+    draws = torch.full_like(lam, draw, dtype=torch.int64)
+    return Labels(*(each[known].cpu().numpy() for each in (lam, wanted, ghost, shares, draws)))
 
 
 def label_error(
@@ -206,6 +216,13 @@ class LabelError(Evaluation):
         choices=TARGETS,
         help="what is visible: A's share of the object pixels, or of the fractions of each object",
     )
+    passes: int = option(
+        0,
+        group="label-error",
+        at_least=0,
+        help=f"times that all images are mixed, by draws of their own; 0: as many as make {DRAWS} "
+        f"batches of {BATCH}",
+    )
 
     @property
     def headline(self) -> Headline:
@@ -237,9 +254,13 @@ class LabelError(Evaluation):
         for setting in (ROLLED, UNTRAINED):
             if setting in found:
                 figures += _figures(setting, found[setting])
-        images = {"error": labels.error(), "lam": labels.lam, "wanted": labels.wanted}
-        each = 100 * labels.error()
-        return Result(figures=tuple(figures), images=images, each=each, labels=true)
+        return Result(
+            figures=tuple(figures),
+            images={"error": labels.error(), "lam": labels.lam, "wanted": labels.wanted},
+            each=100 * labels.error(),
+            groups=labels.draw,
+            labels=true,
+        )
 
     def _labels(
         self, subject: Subject, data: EvalImages, runtime: Runtime
@@ -254,7 +275,7 @@ class LabelError(Evaluation):
             untrained = recipe_model(recipe, len(subject.classes), subject.seed)
             networks[UNTRAINED] = _network(subject, untrained.to(runtime.device))
         parts: dict[str, list[Labels]] = {}
-        for step, batch in enumerate(_batches(data, subject, runtime)):
+        for step, batch in enumerate(_batches(data, subject, runtime, self.passes)):
             for setting, network in networks.items():
                 found = batch_labels(
                     strategy, network, batch, normalisation, step=step, target=self.target
@@ -284,18 +305,11 @@ class ObjectSet(EvalSet):
         return image, label, eval_objects(self.source.mask(index), self.transform)
 
 
-def _batches(data: EvalImages, subject: Subject, runtime: Runtime) -> Iterator[Images]:
-    """The images, not in a folder's order; a last single one is left out."""
-    source = data.source
-    count = len(source.labels)
-    if isinstance(source, SceneSource):  # their classes take turns already
-        order = np.arange(count)
-    else:
-        order = np.random.default_rng(hashed_seed("label error order")).permutation(count)
+def _batches(data: EvalImages, subject: Subject, runtime: Runtime, passes: int) -> Iterator[Images]:
+    """The images, in each pass in another order; a last single one is left out."""
     loader = DataLoader(
-        ObjectSet(source, eval_transform(subject.recipe)),
-        sampler=order[: count - (count % BATCH == 1)].tolist(),
-        batch_size=BATCH,
+        ObjectSet(data.source, eval_transform(subject.recipe)),
+        batch_sampler=_order(data.source, passes),
         num_workers=runtime.workers,
     )
     true = labels_of(subject, data) == TRUE
@@ -305,6 +319,19 @@ def _batches(data: EvalImages, subject: Subject, runtime: Runtime) -> Iterator[I
         if not true:
             labels = predictions(subject.model.eval(), images, subject.recipe.amp)
         yield Images(images, labels, objects.to(runtime.device))
+
+
+def _order(source: Source, passes: int) -> list[list[int]]:
+    """The numbers of the images in each batch; of scenes the first pass is the column's."""
+    count = len(source.labels)
+    starts = [begin for begin in range(0, count, BATCH) if count - begin > 1]
+    order = []
+    for number in range(passes or math.ceil(DRAWS / len(starts))):
+        shuffled = np.random.default_rng(hashed_seed("label error order", number))
+        in_turn = number == 0 and isinstance(source, SceneSource)
+        images = (np.arange(count) if in_turn else shuffled.permutation(count)).tolist()
+        order += [images[begin : begin + BATCH] for begin in starts]
+    return order
 
 
 def _figures(setting: str, labels: Labels) -> list[Figure]:

@@ -80,10 +80,12 @@ def _check(evaluation: Evaluation, subject: Subject) -> None:
 def _with_interval(evaluation: Evaluation, result: Result) -> Result:
     """A result whose headline has its interval over the images, where they have a value each."""
     headline = evaluation.headline
-    each = None if result.each is None else result.each[np.isfinite(result.each)]
-    if headline is None or each is None or len(each) < 2:
+    if headline is None or result.each is None or np.isfinite(result.each).sum() < 2:
         return result
-    low, high = bootstrap_interval(each)
+    try:
+        low, high = bootstrap_interval(result.each, result.groups)
+    except ValueError:  # all had one draw in common
+        return result
     place = headline.setting, headline.metric
     figures = tuple(
         dataclasses.replace(figure, low=low, high=high)
@@ -103,13 +105,15 @@ def _of_one_seed(
     """What one seed's images say of the differences, which seeds cannot."""
     if evaluation.headline is None:
         return []
-    values = {}
+    values, groups = {}, None
     for candidate in candidates:
-        each = read_each(result_file(run, candidate.spec, candidate.seed, evaluation, images))
+        file = result_file(run, candidate.spec, candidate.seed, evaluation, images)
+        each, of_each = read_each(file)
         if each is not None:
-            values[candidate.spec] = each
+            values[candidate.spec], groups = each, of_each
     words = f"{evaluation.name}'s {evaluation.headline.metric.replace('_', ' ')}"
-    return paired_sentences(values, [candidate.spec for candidate in candidates], words)
+    order = [candidate.spec for candidate in candidates]
+    return paired_sentences(values, order, words, groups)
 
 
 def _key(evaluation: Evaluation, images: EvalImages) -> tuple[str, str, str]:

@@ -17,7 +17,7 @@ from mixbench.files import read_json, replace_file, replacing
 from mixbench.runs.directory import RunDirectory
 from mixbench.runs.rows import EvaluationRow, RunRow, plain, read_table, row_of, write_table
 
-EACH = "each"  # the array of a result's headline, in its .npz
+EACH, GROUPS = "each", "groups"  # the arrays of a result's headline, in its .npz
 DIGITS = 8  # of a result's options and images, in its file's name
 
 
@@ -61,6 +61,10 @@ class Found(Protocol):
         """(n,) values whose mean is the headline's figure."""
 
     @property
+    def groups(self) -> np.ndarray | None:
+        """(n,) alike where they have a draw in common."""
+
+    @property
     def labels(self) -> str:
         """Whether labels were true or predicted."""
 
@@ -91,7 +95,8 @@ def keep(
 
     file.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
-    arrays = dict(found.images) if found.each is None else {**found.images, EACH: found.each}
+    named = {EACH: found.each, GROUPS: found.groups}
+    arrays = {**found.images, **{name: each for name, each in named.items() if each is not None}}
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
     for ending, content in {**found.files, ".npz": buffer.getvalue()}.items():
         with replacing(file.with_suffix(ending)) as partial:
@@ -119,13 +124,13 @@ def keep(
     replace_file(file, json.dumps([plain(each) for each in rows], indent=1) + "\n")
 
 
-def read_each(file: Path) -> np.ndarray | None:
-    """The value an image that a result's headline is the mean of; None where there is none."""
+def read_each(file: Path) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """The value an image that a result's headline is the mean of, and their groups, if any."""
     try:
         with np.load(file.with_suffix(".npz")) as arrays:
-            return arrays.get(EACH)
+            return arrays.get(EACH), arrays.get(GROUPS)
     except (OSError, ValueError, zipfile.BadZipFile):
-        return None
+        return None, None
 
 
 def read_rows(run: RunDirectory) -> list[EvaluationRow]:

@@ -89,6 +89,7 @@ def test_both_hidden_is_counted_and_left_out():
         wanted=np.array([0.1, np.nan, 0.5, 0.8]),
         ghost=np.zeros(4, bool),
         size=np.array([0.001, 0.001, 0.02, 0.5]),
+        draw=np.zeros(4, int),
     )
     figures = {figure.metric: figure for figure in _figures("", labels)}
     assert figures["label_error"].value == pytest.approx(10) and figures["label_error"].n == 3
@@ -153,13 +154,26 @@ def test_photographs_of_other_classes_are_labelled_by_the_model(tmp_path, photog
     evaluation = LabelError(masks=f"folder:{root}")
     for spec in ("cutmix", "mixpro", "puzzlemix"):
         result = measure(evaluation, subject_of(spec))
-        assert result.figures[0].n <= 6 and 0 <= result.figures[0].value < 100
+        assert result.figures[0].n <= 60 and 0 <= result.figures[0].value < 100
 
 
 def test_a_last_single_image_has_no_partner_and_is_left_out():
     data = EvalImages(name="51", source=SceneSource("label error", 51, 32), classes=CLASSES)
-    result = LabelError().measure(subject_of("mixup"), data, CPU)
-    assert len(result.images["error"]) == 50
+    result = LabelError(passes=1).measure(subject_of("mixup"), data, CPU)
+    assert len(result.images["error"]) == 50 and set(result.groups) == {0}
+
+
+def test_few_images_are_mixed_by_ten_draws_or_as_often_as_asked():
+    """Each pass has its own draws and partners; its mixes are a group of the interval."""
+    data = EvalImages(name="60", source=SceneSource("label error", 60, 32), classes=CLASSES)
+    result = LabelError().measure(subject_of("cutmix"), data, CPU)
+    assert len(result.images["error"]) == 300 and sorted(set(result.groups)) == [*range(10)]
+    shares = [set(result.images["lam"][result.groups == step].round(6)) for step in range(10)]
+    assert all(len(each) == 1 for each in shares) and len(set.union(*shares)) == 10
+    wanted = [result.images["wanted"][result.groups == step] for step in (0, 2)]
+    assert not np.array_equal(*wanted)
+    once = LabelError(passes=1).measure(subject_of("cutmix"), data, CPU)
+    assert np.array_equal(once.images["error"], result.images["error"][:60])
 
 
 def test_loader_processes_give_the_same_figures():
