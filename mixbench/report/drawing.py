@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from mixbench.report.fonts import FAMILY, family_of, set_fonts
-from mixbench.report.looks import COLOURS
+from mixbench.report.looks import COLOURS, look_of
 from mixbench.visible import visible
 
 if TYPE_CHECKING:
@@ -126,12 +126,15 @@ def spread_out(centres: Sequence[float], sizes: Sequence[float]) -> list[float]:
     return places
 
 
+MARK = "mark"  # what a label's mark is called in a diagram
 LABEL = 9  # points of a label's letters
 LINE = 1.3 * LABEL  # points of a label's line
 
 
 def label_beside(axis: Axes, points: Mapping[str, tuple[float, float]], height: float) -> None:
-    """Name points right of the axes, where no name covers another, each with a line to its point.
+    """Name points right of the axes, where no name covers another.
+
+    Each name has its strategy's mark, and a line to its point.
 
     The axes' limits stand already; `height` are the axes' inches.
     """
@@ -144,10 +147,22 @@ def label_beside(axis: Axes, points: Mapping[str, tuple[float, float]], height: 
     lowest = min(p - s / 2 for p, s in zip(places, sizes, strict=True)) + shift
     shift -= min(0.0, lowest)
     for (name, point), place in zip(points.items(), places, strict=True):
+        look, level = look_of(name), (place + shift) / (72 * height)
+        axis.plot(
+            [1.075],
+            [level],
+            transform=axis.transAxes,
+            clip_on=False,
+            marker=look.marker,
+            markersize=5,
+            color=look.colour,
+            markerfacecolor=look.face,
+            gid=MARK,
+        )
         axis.annotate(
             texts[name],
             xy=point,
-            xytext=(1.06, (place + shift) / (72 * height)),
+            xytext=(1.1, level),
             textcoords="axes fraction",
             va="center",
             fontsize=LABEL,
@@ -156,7 +171,7 @@ def label_beside(axis: Axes, points: Mapping[str, tuple[float, float]], height: 
                 "arrowstyle": "-",
                 "color": FAINT,
                 "linewidth": 0.6,
-                "shrinkA": 1,
+                "shrinkA": 13,
                 "shrinkB": 5,
                 "relpos": (0, 0.5),
             },

@@ -121,6 +121,8 @@ def _tables(
     figures = _figures(rows, setting, metric, order)
     paired = compare(figures) if figures else None
     settings = list(dict.fromkeys(row.setting for row in rows if row.metric == evaluation.detail))
+    if settings == [setting] and evaluation.detail == metric:
+        settings = []  # the table would repeat the headline
     detail = {each: _summaries(_figures(rows, each, evaluation.detail, order)) for each in settings}
     words = metric.replace("_", " ")
     better = "higher" if higher else "lower"
@@ -137,7 +139,9 @@ def _tables(
         settings_header=["strategy", *(each or "all" for each in settings)],
         settings=[
             (spec, *(_interval(detail[each].get(spec)) for each in settings)) for spec in figures
-        ],
+        ]
+        if settings
+        else [],
         metric=evaluation.detail,
         curves=list(_curves(detail)),
         published=published_words(evaluation.name),

@@ -322,8 +322,10 @@ def ratio_figure(rows: Sequence[SpeedRow]) -> str:
         0.3 + _height([row.strategy for row in rows], 0.34),
     )
     with drawing as [axis]:
-        draw_ratios(axis, rows, control_band(rows))
-        drawing.figure.legend(loc="outside lower center")
+        band = control_band(rows)
+        draw_ratios(axis, rows, band)
+        if band:
+            drawing.figure.legend(loc="outside lower center")
     return drawing.svg
 
 
@@ -373,7 +375,8 @@ def draw_shares(axis: Axes, strategy: str, shares: Shares) -> None:
         markeredgewidth=0.7,
         color=look.colour,
     )
-    title = f"{wrapped(strategy, 28)}\n{shares.apart:.1f} points from the line"
+    name = "\n".join(fitted(line, 26) for line in wrapped(strategy, 26).splitlines())
+    title = f"{name}\n{shares.apart:.1f} points from the line"
     axis.set_title(title, fontsize=9, loc="left")
     axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
 
