@@ -35,7 +35,7 @@ def answer_of(tables: Tables, comparison: Paired | None) -> Answer:
     rows, speed = rows_of(tables, comparison), measured(tables.speed)
     header, columns = ["strategy"], [[row.strategy for row in rows]]
     if comparison:
-        header += ["top-1 (%)", f"difference to {comparison.baseline} [95 %]", "verdict"]
+        header += ["top-1 (%)", f"difference to {shortened(comparison.baseline)} [95 %]", "verdict"]
         columns += [
             [_top1(row, tables.runs) for row in rows],
             [difference(row.difference, row.difference_lo, row.difference_hi) for row in rows],
@@ -127,7 +127,7 @@ def _of_accuracy(comparison: Paired | None) -> str:
     compared = [each for each in comparison.differences if each.mean is not None]
     if not compared:
         return "there are no two strategies whose accuracy could be compared"
-    baseline = comparison.baseline
+    baseline = shortened(comparison.baseline)
     higher = [each.strategy for each in compared if each.claimed and (each.mean or 0) > 0]
     lower = [each.strategy for each in compared if each.claimed and (each.mean or 0) < 0]
     unclear = [each.strategy for each in compared if not each.claimed]

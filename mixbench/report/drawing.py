@@ -126,7 +126,7 @@ def spread_out(centres: Sequence[float], sizes: Sequence[float]) -> list[float]:
     return places
 
 
-MARK = "mark"  # what a label's mark is called in a diagram
+MARK = "_mark"  # the label of what stands beside a name: no legend takes it
 LABEL = 9  # points of a label's letters
 LINE = 1.3 * LABEL  # points of a label's line
 
@@ -157,7 +157,7 @@ def label_beside(axis: Axes, points: Mapping[str, tuple[float, float]], height: 
             markersize=5,
             color=look.colour,
             markerfacecolor=look.face,
-            gid=MARK,
+            label=MARK,
         )
         axis.annotate(
             texts[name],

@@ -318,7 +318,7 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]], console: C
 
     table = Table()
     for name in header:
-        table.add_column(name, overflow="fold")
+        table.add_column(Text(visible(name)), overflow="fold")
     for cells in rows:
         first, *others = map(visible, cells)
         table.add_row(*map(Text, (shortened(first, LONGEST_SPEC), *others)))
@@ -333,7 +333,8 @@ def print_tables(tables: Tables, console: Console, correct: Correct | None = Non
     print_table(answer.header, answer.rows, console)
     console.print(Text(visible(answer.sentence)))
     for title, what, header, rows in blocks(tables, answer):
-        console.print(Text(visible(f"\n{title}: {what}" if what else f"\n{title}")))
+        console.print()
+        console.print(Text(visible(f"{title}: {what}" if what else title)))
         print_table(header, rows, console)
     for line in remarks(tables, correct):
         console.print(Text(visible(line)))

@@ -98,7 +98,7 @@ def test_levels_are_curves_with_intervals():
     assert (first.low, first.high) == pytest.approx((2.0 - half, 2.0 + half))
     axis = pyplot().figure().add_subplot()
     draw_levels(axis, curve, 2.1)
-    heights = [line.get_ydata().tolist() for line in axis.lines if line.get_gid() != MARK]
+    heights = [line.get_ydata().tolist() for line in axis.lines if line.get_label() != MARK]
     assert heights == [pytest.approx([2.0, 3.0]), pytest.approx([3.0, 5.0])]
     assert len(axis.collections) == 2
     assert "<svg" in levels_figure(table, "levels")

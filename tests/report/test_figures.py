@@ -128,7 +128,7 @@ def test_strategies_without_a_figure_have_no_row():
 
 def marks(axis):
     """The marks beside the names that stand right of the axes, by name, and the names' places."""
-    drawn = [line for line in axis.lines if line.get_gid() == MARK]
+    drawn = [line for line in axis.lines if line.get_label() == MARK]
     names = [text.get_text().replace("\n", "") for text in axis.texts]
     return dict(zip(names, drawn, strict=True))
 
@@ -145,7 +145,7 @@ def test_speed_lies_across_and_accuracy_upward(axis):
     [band] = axis.patches
     assert (band.get_x(), band.get_width()) == (0.98, pytest.approx(0.04))
     assert matplotlib.colors.to_hex(band.get_facecolor()) == BAND
-    front, *lines = [line for line in axis.lines if line.get_gid() != MARK]
+    front, *lines = [line for line in axis.lines if line.get_label() != MARK]
     assert front.get_color() == FAINT
     best = pytest.approx(221.5 / 3)
     assert points(front) == [(0.9, best), (1.0, 71.0)]  # mixup is slower than CutMix, and worse
@@ -231,7 +231,7 @@ def test_a_thin_line_for_each_run_and_a_thick_one_for_their_mean(axis):
     }
     draw_curves(axis, runs, "top-1 (%)", 2.6)
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("epoch", "top-1 (%)")
-    lines = [line for line in axis.lines if line.get_gid() != MARK]
+    lines = [line for line in axis.lines if line.get_label() != MARK]
     mixup, *thin, cutmix = lines
     assert [points(line) for line in thin] == [list(run.items()) for run in runs["cutmix"]]
     assert points(cutmix) == [(1, 40.0), (2, 42.0), (3, 60.0)]  # of those that came furthest
