@@ -14,10 +14,10 @@ from pathlib import Path
 from mixbench.commands.recipe_options import recipe_page
 from mixbench.files import replace_file
 from mixbench.published import published
+from mixbench.report.numbers import interval
 from mixbench.report.summary import compare_runs, speed_verdict
 from mixbench.report.tables import (
     columns_table,
-    interval,
     markdown_table,
     statistics_cells,
     statistics_header,

@@ -21,7 +21,8 @@ from mixbench.models.build import build_model
 from mixbench.published import own_publication, published
 from mixbench.registry import BUILTIN, strategy_class
 from mixbench.report.gallery import Examples, Shown, mixed_grid
-from mixbench.report.tables import interval, markdown_table
+from mixbench.report.numbers import interval
+from mixbench.report.tables import markdown_table
 from mixbench.runs.rows import SpeedRow
 from mixbench.spec import create_strategy, field_types, strategy_spec
 from mixbench.training.forward import Network

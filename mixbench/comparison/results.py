@@ -108,9 +108,9 @@ class Results:
             replace_file(self.plan.json, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
     def show(self, runtime: Runtime, screen: Screen) -> None:
-        """Print the tables of this command's strategies, and write the page."""
-        correct = self.correct(self.tables())
-        print_tables(Tables(self.runs, self.speed), screen.console, correct)
+        """Print the tables as they were written, and write the page."""
+        tables = self.tables()
+        print_tables(tables, screen.console, self.correct(tables))
         page = report_runs([self.plan.out], mixed_machines=True, say=runtime.say)
         files = (self.directory.runs, self.directory.speed, self.directory.markdown)
         names = ", ".join(file.name for file in files if file.is_file())

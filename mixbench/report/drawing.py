@@ -5,32 +5,25 @@ from __future__ import annotations
 import html
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mixbench.report.fonts import FAMILY, family_of, set_fonts
+from mixbench.report.looks import COLOURS, look_of
 from mixbench.visible import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's, yellow darkened
-COLOURS = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#7A6A00",
-    "#56B4E9",
-    "#000000",
-    "#E69F00",
-)
 CUT_ESCAPE = r"\\(x[0-9a-f]?|u[0-9a-f]{0,3}|U[0-9a-f]{0,7})?$"  # the beginning of an escape
 PART = 44  # letters of a strategy that stand on one line at most
-MARKERS = "osD^vP*X"
+INK = "#333333"  # lines that are no strategy's
+FAINT = "#888888"
+BAND = "#d0d0d0"  # what a control leaves open
+# what a page may draw otherwise in the dark: each colour is a variable of the page's style
+THEMED = (*COLOURS, INK, FAINT, BAND, "#dddddd")
 
 # Five inches wide with text of ten points: legible on a phone, where an SVG unit is about a pixel.
 WIDTH = 5
@@ -99,30 +92,106 @@ def wrapped(name: str, width: int = 22) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-@dataclass(frozen=True)
-class Look:
-    """A strategy's colour and marker, the same in every diagram."""
+def themed(tag: str) -> str:
+    """A tag of SVG whose colours are variables of the page, which has others in the dark."""
+    for colour in THEMED:
+        variable = f"var(--c{colour[1:].lower()}, {colour})"
+        tag = re.sub(rf"(?<=: ){colour}\b", variable, tag, flags=re.IGNORECASE)
+    return tag
 
-    colour: str
-    marker: str
+
+def spread_out(centres: Sequence[float], sizes: Sequence[float]) -> list[float]:
+    """Places near the centres where pieces of these sizes do not overlap, in their order.
+
+    Pieces that would are laid side by side around the mean of what they wanted (pool adjacent
+    violators).
+    """
+    order = sorted(range(len(centres)), key=lambda i: centres[i])
+    groups: list[tuple[list[int], float, float]] = []  # members, first's wanted begin, length
+    for i in order:
+        members, begin, length = [i], centres[i] - sizes[i] / 2, sizes[i]
+        while groups and groups[-1][1] + groups[-1][2] > begin:
+            others, other_begin, other_length = groups.pop()
+            # each member wants the group to begin where it would stand at its own centre
+            begin = (other_begin * len(others) + (begin - other_length) * len(members)) / (
+                len(others) + len(members)
+            )
+            members, length = others + members, other_length + length
+        groups.append((members, begin, length))
+    places = [0.0] * len(centres)
+    for members, begin, _ in groups:
+        for i in members:
+            places[i] = begin + sizes[i] / 2
+            begin += sizes[i]
+    return places
 
 
-def looks(strategies: Sequence[str]) -> dict[str, Look]:
-    """A look for each strategy."""
-    return {
-        name: Look(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)])
-        for i, name in enumerate(strategies)
-    }
+MARK = "_mark"  # the label of what stands beside a name: no legend takes it
+LABEL = 9  # points of a label's letters
+LINE = 1.3 * LABEL  # points of a label's line
+
+
+def label_beside(axis: Axes, points: Mapping[str, tuple[float, float]], height: float) -> None:
+    """Name points right of the axes, where no name covers another.
+
+    Each name has its strategy's mark, and a line to its point.
+
+    The axes' limits stand already; `height` are the axes' inches.
+    """
+    texts = {name: wrapped(name, 20) for name in points}
+    low, high = axis.get_ylim()
+    wanted = [72 * height * (y - low) / (high - low) for _, y in points.values()]
+    sizes = [LINE * (text.count("\n") + 1) + 2 for text in texts.values()]
+    places = spread_out(wanted, sizes)
+    shift = min(0.0, 72 * height - max(p + s / 2 for p, s in zip(places, sizes, strict=True)))
+    lowest = min(p - s / 2 for p, s in zip(places, sizes, strict=True)) + shift
+    shift -= min(0.0, lowest)
+    for (name, point), place in zip(points.items(), places, strict=True):
+        look, level = look_of(name), (place + shift) / (72 * height)
+        axis.plot(
+            [1.075],
+            [level],
+            transform=axis.transAxes,
+            clip_on=False,
+            marker=look.marker,
+            markersize=5,
+            color=look.colour,
+            markerfacecolor=look.face,
+            label=MARK,
+        )
+        axis.annotate(
+            texts[name],
+            xy=point,
+            xytext=(1.1, level),
+            textcoords="axes fraction",
+            va="center",
+            fontsize=LABEL,
+            linespacing=1.1,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": FAINT,
+                "linewidth": 0.6,
+                "shrinkA": 13,
+                "shrinkB": 5,
+                "relpos": (0, 0.5),
+            },
+        )
+
+
+def label_room(names: Iterable[str]) -> float:
+    """The least inches of axes beside which all names have room."""
+    return sum(LINE * (wrapped(name, 20).count("\n") + 1) + 2 for name in names) / 72
 
 
 class Drawing:
     """One diagram: `with Drawing(name, description, height) as axes`, then `svg`.
 
-    `svg` is text that needs no other file; `axes` has `rows` of them, below one another.
+    `svg` is text that needs no other file; `axes` has `rows` times `columns` of them, row by row.
     """
 
-    def __init__(self, name: str, description: str, height: float, rows: int = 1):
-        self.name, self.description, self.height, self.rows = name, description, height, rows
+    def __init__(self, name: str, description: str, height: float, rows: int = 1, columns: int = 1):
+        self.name, self.description, self.height = name, description, height
+        self.rows, self.columns = rows, columns
         self.svg = ""
 
     def __enter__(self) -> list[Axes]:
@@ -131,10 +200,14 @@ class Drawing:
         self._stack.enter_context(self._plt.rc_context({**STYLE, "svg.hashsalt": self.name}))
         self.figure: Figure
         self.figure, axes = self._plt.subplots(
-            self.rows, 1, figsize=(WIDTH, self.height), squeeze=False, layout="constrained"
+            self.rows,
+            self.columns,
+            figsize=(WIDTH, self.height),
+            squeeze=False,
+            layout="constrained",
         )
         self._stack.callback(self._plt.close, self.figure)
-        return list(axes[:, 0])
+        return list(axes.flat)
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         with self._stack:
@@ -145,7 +218,7 @@ class Drawing:
         set_fonts(self.figure)
         stream = io.StringIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        self.figure.savefig(stream, format="svg", metadata=nothing)
+        self.figure.savefig(stream, format="svg", metadata=nothing, transparent=True)
         text = stream.getvalue()
         text = text[text.index("<svg") :]
         text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
@@ -153,5 +226,6 @@ class Drawing:
         text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
         text = re.sub(r'\bid="', f'id="{self.name}-', text)  # several drawings share one page
         text = re.sub(r'(href="#|url\(#)', rf"\1{self.name}-", text)
+        text = re.sub(r"<[^>]*>", lambda tag: themed(tag[0]), text)
         label = html.escape(visible(self.description), quote=True)
         return text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from mixbench.published import published_table
-from mixbench.report.drawing import Drawing, Look, looks, wrapped
+from mixbench.report.drawing import Drawing, label_beside, label_room
+from mixbench.report.looks import look_of
+from mixbench.report.numbers import cell, interval
 from mixbench.report.significance import Summary, compare
 from mixbench.report.tables import print_table, statistics_cells, statistics_header
 from mixbench.runs.rows import EvaluationRow
@@ -119,6 +121,8 @@ def _tables(
     figures = _figures(rows, setting, metric, order)
     paired = compare(figures) if figures else None
     settings = list(dict.fromkeys(row.setting for row in rows if row.metric == evaluation.detail))
+    if settings == [setting] and evaluation.detail == metric:
+        settings = []  # the table would repeat the headline
     detail = {each: _summaries(_figures(rows, each, evaluation.detail, order)) for each in settings}
     words = metric.replace("_", " ")
     better = "higher" if higher else "lower"
@@ -135,7 +139,9 @@ def _tables(
         settings_header=["strategy", *(each or "all" for each in settings)],
         settings=[
             (spec, *(_interval(detail[each].get(spec)) for each in settings)) for spec in figures
-        ],
+        ]
+        if settings
+        else [],
         metric=evaluation.detail,
         curves=list(_curves(detail)),
         published=published_words(evaluation.name),
@@ -166,11 +172,9 @@ def _summaries(figures: dict[str, dict[int, float | None]]) -> dict[str, Summary
 
 def _interval(summary: Summary | None) -> str:
     """A mean with its 95 % t interval over the seeds."""
-    if summary is None or summary.mean is None:
-        return "-"
-    if summary.low is None or summary.high is None:
-        return f"{summary.mean:.2f}"
-    return f"{summary.mean:.2f} [{summary.low:.2f}, {summary.high:.2f}]"
+    if summary is None or summary.low is None:
+        return cell(summary.mean if summary else None, 2)
+    return interval(summary.mean, summary.low, summary.high, 2)
 
 
 def _curves(detail: Mapping[str, Mapping[str, Summary]]) -> Iterator[Curve]:
@@ -187,8 +191,12 @@ def _curves(detail: Mapping[str, Mapping[str, Summary]]) -> Iterator[Curve]:
         yield Curve(name, tuple(level for level, _ in pairs), summaries)
 
 
-def draw_levels(axis: Axes, curve: Curve, style: Mapping[str, Look]) -> None:
-    """A metric's mean by level, a line a strategy, its 95 % t interval as a band."""
+def draw_levels(axis: Axes, curve: Curve, height: float) -> None:
+    """A metric's mean by level, a line a strategy, its 95 % t interval as a band.
+
+    The names stand beside axes of `height` inches, at the curves' ends.
+    """
+    ends = {}
     for spec, summaries in curve.summaries.items():
         known = [
             (level, each) for level, each in zip(curve.levels, summaries, strict=True)
@@ -196,34 +204,37 @@ def draw_levels(axis: Axes, curve: Curve, style: Mapping[str, Look]) -> None:
         ]  # fmt: skip
         if not known:
             continue
-        levels, look = [level for level, _ in known], style[spec]
+        levels, look = [level for level, _ in known], look_of(spec)
+        means = [each.mean or 0.0 for _, each in known]
         axis.plot(
             levels,
-            [each.mean or 0.0 for _, each in known],
+            means,
             color=look.colour,
             marker=look.marker,
-            markersize=4,
-            label=wrapped(spec, 44),
+            markerfacecolor=look.face,
+            markersize=5,
+            label=spec,
         )
+        ends[spec] = (levels[-1], means[-1])
         if all(each.low is not None and each.high is not None for _, each in known):
             low, high = ([getattr(each, end) for _, each in known] for end in ("low", "high"))
             axis.fill_between(levels, low, high, color=look.colour, alpha=0.12, linewidth=0)
+    if ends:
+        label_beside(axis, ends, height)
 
 
-def levels_figure(each: Evaluated, name: str, strategies: Sequence[str]) -> str:
+def levels_figure(each: Evaluated, name: str) -> str:
     """The curves of an evaluation below one another, as SVG; '' without any."""
     if not each.curves:
         return ""
     count = len(each.curves)
-    height = 2.5 * count + 0.17 * len(strategies)
-    drawing = Drawing(name, f"{each.title}, by level", height, rows=count)
+    height = max(2.1, *(label_room(curve.summaries) for curve in each.curves))
+    drawing = Drawing(name, f"{each.title}, by level", (height + 0.4) * count, rows=count)
     with drawing as axes:
         for axis, curve in zip(axes, each.curves, strict=True):
-            draw_levels(axis, curve, looks(strategies))
+            draw_levels(axis, curve, height)
             axis.set_ylabel(f"{each.metric.replace('_', ' ')}, {curve.name}")
         axes[-1].set_xlabel("level")
-        handles, labels = axes[0].get_legend_handles_labels()
-        drawing.figure.legend(handles, labels, loc="outside lower center", ncols=2)
     return drawing.svg
 
 

@@ -10,15 +10,24 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from mixbench.report.drawing import COLOURS, Drawing, Look, fitted, looks, wrapped
+from mixbench.report.drawing import (
+    BAND,
+    FAINT,
+    INK,
+    Drawing,
+    fitted,
+    label_beside,
+    label_room,
+    wrapped,
+)
+from mixbench.report.looks import look_of
 from mixbench.report.significance import Difference, Paired, Summary
-from mixbench.runs.rows import EpochRow
+from mixbench.runs.rows import EpochRow, SpeedRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LONG_RUN = 20  # epochs from which the curves' axis leaves out what the first quarter alone reaches
-PHASES = ("mix", "forward", "backward", "optimizer")
 
 
 def _height(names: Sequence[str], row: float) -> float:
@@ -32,17 +41,13 @@ def _label_rows(axis: Axes, names: Sequence[str]) -> None:
     axis.grid(axis="y", visible=False)
 
 
-def _columns(names: Sequence[str]) -> int:
-    """Columns of a legend below a diagram."""
-    return 2 if max(map(len, names)) <= 20 else 1
-
-
 # Seeds and their mean, a row for each strategy.
 
 
-def _draw_dots(axis: Axes, row: int, figures: Summary | Difference, colour: str) -> None:
+def _draw_dots(axis: Axes, row: int, figures: Summary | Difference) -> None:
     """Every seed as a dot below the mean with its interval."""
     assert figures.mean is not None
+    colour = look_of(figures.strategy).colour
     values = list(figures.values.values())
     axis.plot(
         values,
@@ -60,10 +65,10 @@ def _draw_dots(axis: Axes, row: int, figures: Summary | Difference, colour: str)
     )
 
 
-def draw_accuracy(axis: Axes, summaries: Sequence[Summary], style: Mapping[str, Look]) -> None:
+def draw_accuracy(axis: Axes, summaries: Sequence[Summary]) -> None:
     """Top-1 of each strategy: mean, 95 % t interval and every seed, a row each."""
     for row, summary in enumerate(summaries):
-        _draw_dots(axis, row, summary, style[summary.strategy].colour)
+        _draw_dots(axis, row, summary)
     _label_rows(axis, [summary.strategy for summary in summaries])
     axis.set_xlabel("top-1 (%)")
 
@@ -77,33 +82,25 @@ def accuracy_figure(comparison: Paired) -> str:
         _height([summary.strategy for summary in summaries], 0.55),
     )
     with drawing as [axis]:
-        draw_accuracy(axis, summaries, _looks(comparison))
+        draw_accuracy(axis, summaries)
     return drawing.svg
 
 
-def draw_differences(
-    axis: Axes, differences: Sequence[Difference], baseline: str, style: Mapping[str, Look]
-) -> None:
+def draw_differences(axis: Axes, differences: Sequence[Difference], baseline: str) -> None:
     """Top-1 minus the baseline's: mean, BCa interval and every seed, a row each, beside 0."""
     from rich.cells import cell_len
 
-    axis.axvline(0, color="#333333", linewidth=1)
+    axis.axvline(0, color=INK, linewidth=1)
     for row, difference in enumerate(differences):
-        _draw_dots(axis, row, difference, style[difference.strategy].colour)
+        _draw_dots(axis, row, difference)
     _label_rows(axis, [difference.strategy for difference in differences])
     widest = max(cell_len(line) for d in differences for line in wrapped(d.strategy).splitlines())
     gap = "\n" if widest + cell_len(baseline) > 34 else " "  # the label has the axis' room
     axis.set_xlabel(f"top-1 minus {fitted(baseline, 26)}'s,{gap}same seed (points)")
 
 
-def difference_figure(
-    comparison: Paired, name: str = "differences", strategies: Sequence[str] = ()
-) -> str:
-    """Top-1 of each strategy minus the baseline's, as SVG.
-
-    Where a page has several, each has its name, and a strategy the look of its place in
-    `strategies`.
-    """
+def difference_figure(comparison: Paired, name: str = "differences") -> str:
+    """Top-1 of each strategy minus the baseline's, as SVG; of several on a page each has a name."""
     differences = [d for d in comparison.differences if d.mean is not None]
     drawing = Drawing(
         name,
@@ -111,34 +108,30 @@ def difference_figure(
         _height([difference.strategy for difference in differences], 0.55),
     )
     with drawing as [axis]:
-        style = looks(strategies) if strategies else _looks(comparison)
-        draw_differences(axis, differences, comparison.baseline, style)
+        draw_differences(axis, differences, comparison.baseline)
     return drawing.svg
-
-
-def _looks(comparison: Paired) -> dict[str, Look]:
-    return looks([summary.strategy for summary in comparison.summaries])
 
 
 # Accuracy against cost.
 
 
-class Point(NamedTuple):
-    """A training time and the accuracy that it bought."""
+class Cost(NamedTuple):
+    """What a strategy costs, with its interval, which may be missing."""
 
-    cost: float
-    accuracy: float
+    value: float
+    low: float | None
+    high: float | None
 
 
-def pareto_front(points: Mapping[str, Point | tuple[float, float]]) -> list[str]:
-    """The names of points that no other is as cheap and as accurate as, and better in either.
+def pareto_front(points: Mapping[str, tuple[float, float]]) -> list[str]:
+    """The names of points that no other is as fast and as accurate as, and better in either.
 
-    Points are (cost, accuracy); the names go from cheap to costly.
+    Points are (speed, accuracy); the names go from slow to fast.
     """
 
-    def beaten(cost: float, accuracy: float) -> bool:
+    def beaten(speed: float, accuracy: float) -> bool:
         return any(
-            c <= cost and a >= accuracy and (c, a) != (cost, accuracy) for c, a in points.values()
+            s >= speed and a >= accuracy and (s, a) != (speed, accuracy) for s, a in points.values()
         )
 
     return sorted(
@@ -150,56 +143,55 @@ def pareto_front(points: Mapping[str, Point | tuple[float, float]]) -> list[str]
 def draw_cost(
     axis: Axes,
     summaries: Sequence[Summary],
-    costs: Mapping[str, Sequence[float]],
-    unit: str,
-    style: Mapping[str, Look],
+    costs: Mapping[str, Cost],
+    label: str,
+    band: tuple[float, float] | None,
+    height: float,
 ) -> None:
-    """Top-1 and its interval against the training time of a run, its mean and range.
+    """Top-1 and its interval against a speed and its interval; better is up and to the right.
 
-    costs[strategy] are the times of its runs in `unit`; the line is the front of the means.
+    `band` is what a control leaves open of the speed; the line is the front of the means; names
+    stand beside axes of `height` inches.
     """
-    means = {
-        s.strategy: Point(float(np.mean(costs[s.strategy])), float(s.mean or 0)) for s in summaries
-    }
+    means = {s.strategy: (costs[s.strategy].value, float(s.mean or 0)) for s in summaries}
+    if band:
+        axis.axvspan(*band, color=BAND, linewidth=0, zorder=0)
     front = [means[name] for name in pareto_front(means)]
-    axis.plot(
-        [point.cost for point in front],
-        [point.accuracy for point in front],
-        color="#888888",
-        linewidth=1,
-        zorder=1,
-    )
+    axis.plot(*zip(*front, strict=True), color=FAINT, linewidth=1, linestyle="--", zorder=1)
     for summary in summaries:
-        look, (cost, accuracy) = style[summary.strategy], means[summary.strategy]
-        times = costs[summary.strategy]
+        look, cost = look_of(summary.strategy), costs[summary.strategy]
+        value, accuracy = means[summary.strategy]
         if summary.low is not None and summary.high is not None:
-            axis.plot([cost] * 2, [summary.low, summary.high], color=look.colour, linewidth=1.2)
-        axis.plot([min(times), max(times)], [accuracy] * 2, color=look.colour, linewidth=1.2)
+            axis.plot([value] * 2, [summary.low, summary.high], color=look.colour, linewidth=1.2)
+        if cost.low is not None and cost.high is not None:
+            axis.plot([cost.low, cost.high], [accuracy] * 2, color=look.colour, linewidth=1.2)
         axis.plot(
-            [cost],
+            [value],
             [accuracy],
             color=look.colour,
+            markerfacecolor=look.face,
             marker=look.marker,
             markersize=7,
             linestyle="",
-            label=wrapped(summary.strategy, 44),
+            label=summary.strategy,
         )
-    axis.margins(0.1)
-    axis.set(xlabel=f"training time of one run ({unit})", ylabel="top-1 (%)")
+    axis.margins(0.08)
+    axis.set(xlabel=label, ylabel="top-1 (%)")
+    label_beside(axis, means, height)
 
 
-def cost_figure(comparison: Paired, seconds: Mapping[str, Sequence[float]]) -> str:
-    """Mean top-1 against the training time of a run, in a unit that suits the longest, as SVG."""
-    summaries = [s for s in comparison.summaries if s.mean is not None and s.strategy in seconds]
-    names = [summary.strategy for summary in summaries]
-    longest = max(max(values) for values in seconds.values())
-    units = (("hours", 3600), ("minutes", 60), ("seconds", 1))
-    unit, size = next((u, s) for u, s in units if longest >= 2 * s or s == 1)
-    costs = {name: [value / size for value in seconds[name]] for name in names}
-    drawing = Drawing("cost", "Top-1 against training time", 3.4 + 0.17 * len(names))
+def cost_figure(
+    comparison: Paired,
+    costs: Mapping[str, Cost],
+    label: str,
+    band: tuple[float, float] | None = None,
+) -> str:
+    """Mean top-1 against a speed, as SVG; `band` is what a control leaves open of it."""
+    summaries = [s for s in comparison.summaries if s.mean is not None and s.strategy in costs]
+    height = max(2.6, label_room([summary.strategy for summary in summaries]))
+    drawing = Drawing("cost", "Top-1 against speed", height + 0.6)
     with drawing as [axis]:
-        draw_cost(axis, summaries, costs, unit, _looks(comparison))
-        drawing.figure.legend(loc="outside lower center", ncols=_columns(names))
+        draw_cost(axis, summaries, costs, label, band, height)
     return drawing.svg
 
 
@@ -221,12 +213,14 @@ def curves(
     return runs
 
 
-def draw_curves(
-    axis: Axes, runs: Mapping[str, Sequence[Curve]], label: str, style: Mapping[str, Look]
-) -> None:
-    """Curves by epoch: a thin line a run, a thick one for the mean of those that came furthest."""
-    for strategy in (name for name in style if name in runs):
-        look = style[strategy]
+def draw_curves(axis: Axes, runs: Mapping[str, Sequence[Curve]], label: str, height: float) -> None:
+    """Curves by epoch: a thin line a run, a thick one for the mean of those that came furthest.
+
+    The names stand beside axes of `height` inches, at the curves' ends.
+    """
+    ends = {}
+    for strategy in runs:
+        look = look_of(strategy)
         if len(runs[strategy]) > 1:
             for run in runs[strategy]:
                 epochs, values = list(run), list(run.values())
@@ -241,13 +235,16 @@ def draw_curves(
             color=look.colour,
             linewidth=2,
             marker=look.marker,
-            markersize=4,
+            markerfacecolor=look.face,
+            markersize=5,
             markevery=max(1, len(epochs) // 8),
-            label=wrapped(strategy, 44),
+            label=strategy,
         )
+        ends[strategy] = (float(epochs[-1]), means[-1])
     axis.set(xlabel="epoch", ylabel=label)
     _leave_out_beginning(axis)
     axis.locator_params(axis="x", integer=True)
+    label_beside(axis, ends, height)
 
 
 def _leave_out_beginning(axis: Axes) -> None:
@@ -273,71 +270,132 @@ def curves_figure(
     runs = curves(logs, column)
     if not runs:
         return ""
-    drawing = Drawing(f"curves-{column}", f"{label} by epoch", 3.4 + 0.17 * len(runs))
+    runs = {name: runs[name] for name in strategies if name in runs}
+    height = max(2.6, label_room(runs))
+    drawing = Drawing(f"curves-{column}", f"{label} by epoch", height + 0.6)
     with drawing as [axis]:
-        draw_curves(axis, runs, label, looks(strategies))
-        drawing.figure.legend(loc="outside lower center", ncols=_columns(list(runs)))
+        draw_curves(axis, runs, label, height)
     return drawing.svg
 
 
-# The parts of a step.
+# The speed of a step.
 
 
-def draw_steps(axis: Axes, times: Mapping[str, Sequence[float]]) -> None:
-    """Stacked bars of a step's parts; times[strategy] are milliseconds, in the order of PHASES."""
-    left = [0.0] * len(times)
-    for number, (phase, hatch) in enumerate(zip(PHASES, ("", "//", "", ".."), strict=True)):
-        widths = [parts[number] for parts in times.values()]
-        axis.barh(
-            range(len(times)),
-            widths,
-            left=left,
-            color=COLOURS[number],
-            hatch=hatch,
-            edgecolor="white",
-            label=phase,
+def draw_ratios(axis: Axes, rows: Sequence[SpeedRow], band: tuple[float, float] | None) -> None:
+    """The speed as a ratio to CutMix with its interval, a row each, beside 1 and the band.
+
+    The band is CutMix timed against itself: an interval that meets it, or 1, shows no difference.
+    """
+    if band:
+        axis.axvspan(*band, color=BAND, linewidth=0, zorder=0, label="CutMix against itself")
+    axis.axvline(1, color=INK, linewidth=1, zorder=1)
+    for place, row in enumerate(rows):
+        assert row.ratio_to_cutmix is not None
+        look = look_of(row.strategy)
+        if row.ratio_lo is not None and row.ratio_hi is not None:
+            axis.plot([row.ratio_lo, row.ratio_hi], [place] * 2, color=look.colour, linewidth=2)
+        axis.plot(
+            [row.ratio_to_cutmix],
+            [place],
+            color=look.colour,
+            markerfacecolor=look.face,
+            marker=look.marker,
+            markersize=7,
+            linestyle="",
         )
-        left = [begin + width for begin, width in zip(left, widths, strict=True)]
-    _label_rows(axis, list(times))
-    axis.set_xlabel("milliseconds a step")
+    _label_rows(axis, [row.strategy for row in rows])
+    axis.set_xlabel("speed, ratio to CutMix (right is faster)")
 
 
-def step_figure(times: Mapping[str, Sequence[float]]) -> str:
-    """Milliseconds of a step in each of PHASES by strategy, as SVG."""
-    drawing = Drawing("steps", "Step time by phase", 0.5 + _height(list(times), 0.42))
+def control_band(rows: Sequence[SpeedRow]) -> tuple[float, float] | None:
+    """What CutMix timed against itself leaves open in all of the rows; None where it is unknown."""
+    lows = [row.control_lo for row in rows if row.control_lo is not None]
+    highs = [row.control_hi for row in rows if row.control_hi is not None]
+    return (min(lows), max(highs)) if lows and highs else None
+
+
+def ratio_figure(rows: Sequence[SpeedRow]) -> str:
+    """The ratios to CutMix with their intervals and the control band, as SVG."""
+    drawing = Drawing(
+        "ratios",
+        "Speed of each strategy as a ratio to CutMix",
+        0.3 + _height([row.strategy for row in rows], 0.34),
+    )
     with drawing as [axis]:
-        draw_steps(axis, times)
-        drawing.figure.legend(loc="outside lower center", ncols=4)
+        band = control_band(rows)
+        draw_ratios(axis, rows, band)
+        if band:
+            drawing.figure.legend(loc="outside lower center")
     return drawing.svg
 
 
 # What the labels say.
 
+MOST_POINTS = 300  # of a strategy in the picture of its labels
+BESIDE = 0.005  # a share of the label that is further from that by area is not of rounding
 
-def draw_lam(axis: Axes, strategy: str, pairs: np.ndarray) -> None:
-    """Histograms of A's share by area (grey) and as used in the label (line); pairs (N, 2)."""
-    edges = np.linspace(0, 1, 21)
+
+class Shares(NamedTuple):
+    """A's share by area and in the label of mixed images, (N, 2), and how far they lie apart."""
+
+    pairs: np.ndarray
+    apart: float  # mean distance of the two, in points
+
+    @property
+    def by_area(self) -> bool:
+        """Whether every label is that by area."""
+        return bool(np.all(np.abs(self.pairs[:, 0] - self.pairs[:, 1]) <= BESIDE))
+
+
+def shares_of(pairs: np.ndarray) -> Shares | None:
+    """The images of a sample (N, 2) that were mixed; None where there is none.
+
+    An image that stayed as it was has all of A in both and says nothing.
+    """
     pairs = pairs[np.isfinite(pairs).all(1)]
-    # weights make each bar a share of the images
-    area, used = (
-        np.histogram(np.clip(column, 0, 1), edges)[0] / max(len(column), 1) * 100
-        for column in pairs.T
+    pairs = pairs[(pairs < 1).any(1)]
+    if not len(pairs):
+        return None
+    return Shares(pairs, float(100 * np.abs(pairs[:, 0] - pairs[:, 1]).mean()))
+
+
+def draw_shares(axis: Axes, strategy: str, shares: Shares) -> None:
+    """A's share in the label against its share by area, a dot an image, beside the identity."""
+    look = look_of(strategy)
+    every = -(-len(shares.pairs) // MOST_POINTS)
+    area, used = shares.pairs[::every].T
+    axis.plot([0, 1], [0, 1], color=INK, linewidth=1)
+    axis.plot(
+        area,
+        used,
+        linestyle="",
+        marker=look.marker,
+        markersize=3,
+        markerfacecolor="none",
+        markeredgewidth=0.7,
+        color=look.colour,
     )
-    axis.stairs(area, edges, fill=True, color="#bbbbbb", label="by area")
-    axis.stairs(used, edges, color=COLOURS[1], linewidth=2, label="as used in the label")
-    axis.set_title(wrapped(strategy, 56), fontsize=10, loc="left")
-    axis.set_ylabel("% of images")
-    axis.set_xlim(0, 1)
+    name = "\n".join(fitted(line, 26) for line in wrapped(strategy, 26).splitlines())
+    title = f"{name}\n{shares.apart:.1f} points from the line"
+    axis.set_title(title, fontsize=9, loc="left")
+    axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
 
 
-def lam_figure(samples: Mapping[str, np.ndarray]) -> str:
-    """Histograms of A's shares, samples[strategy] (N, 2), below one another, as SVG."""
-    height = 0.9 + 1.35 * len(samples)
-    drawing = Drawing("lam", "A's share by area and in the label", height, rows=len(samples))
+def shares_figure(shares: Mapping[str, Shares]) -> str:
+    """The label's share against that by area of each strategy, two beside one another, as SVG."""
+    columns, rows = min(2, len(shares)), -(-len(shares) // 2)
+    drawing = Drawing(
+        "shares",
+        "A's share in the label against its share by area",
+        2.9 * rows + (0 if columns > 1 else 1.2),
+        rows=rows,
+        columns=columns,
+    )
     with drawing as axes:
-        for axis, (strategy, pairs) in zip(axes, samples.items(), strict=True):
-            draw_lam(axis, strategy, pairs)
-        axes[-1].set_xlabel("A's share")
-        handles, labels = axes[0].get_legend_handles_labels()
-        drawing.figure.legend(handles, labels, loc="outside lower center", ncols=2)
+        for axis, (strategy, each) in zip(axes, shares.items(), strict=False):
+            draw_shares(axis, strategy, each)
+        for axis in axes[len(shares) :]:
+            axis.set_visible(False)
+        drawing.figure.supxlabel("A's share by area", fontsize=10)
+        drawing.figure.supylabel("A's share in the label", fontsize=10)
     return drawing.svg

@@ -138,6 +138,8 @@ def draw_gallery(
 ) -> list[GalleryEntry]:
     """Write the paper's Figure 5 of the images, `count` a strategy; the entries.
 
+    They are the mixed images whose label is furthest from the area, so that a strategy which mixes
+    nothing has none.
     `folder` gets PNG files and index.json. The map is the class attention over the mixed image
     where the network has a class token, else its input gradient.
     """
@@ -152,7 +154,7 @@ def draw_gallery(
         pictures = pictures_of(mixed.images, normalisation)
         height, width = pictures.shape[1:3]
         masks = mixed.mask.float().expand(len(images), 1, height, width)[:, 0].cpu().numpy()
-        for i in range(min(count, len(images))):
+        for i in furthest(mixed.lam, result.lam)[:count]:
             partner = int(mixed.partner[i])
             entry = GalleryEntry(
                 strategy=strategy.spec,
@@ -175,6 +177,20 @@ def draw_gallery(
             entries.append(entry)
     write_gallery(folder, entries)
     return entries
+
+
+def furthest(area: Tensor, used: Tensor) -> list[int]:
+    """The rows that were mixed, those first whose shares (B,) by area and in the label differ most.
+
+    Of equal ones the earlier comes first.
+    """
+    apart = (used - area).abs().tolist()
+    rows = [
+        i
+        for i, (a, u) in enumerate(zip(area.tolist(), used.tolist(), strict=True))
+        if min(a, u) < 1
+    ]
+    return sorted(rows, key=lambda i: -apart[i])
 
 
 def pictures_of(images: Tensor, normalisation: Normalisation) -> np.ndarray:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mixbench.report.figures import difference_figure
-from mixbench.report.page_tables import PAPER_CELLS, TABLE8_HEADER, failures, table8
+from mixbench.report.numbers import bounds, signed, spread
+from mixbench.report.page_tables import PAPER_CELLS, TABLE8_GROUPS, TABLE8_HEADER, failures, table8
 from mixbench.report.significance import (
     Difference,
     Paired,
@@ -148,8 +149,7 @@ def overview_cells(entries: Sequence[Entry], strategies: Sequence[str]) -> list[
 def _top1_cell(summary: Summary | None) -> list[str]:
     if summary is None or summary.mean is None:
         return ["-"]
-    spread = "" if summary.spread is None else f" ± {summary.spread:.2f}"
-    return [f"{summary.mean:.2f}{spread}", _seeds(len(summary.values))]
+    return [spread(summary.mean, summary.spread), _seeds(len(summary.values))]
 
 
 def _difference_cell(difference: Difference | None, has_baseline: bool) -> list[str]:
@@ -160,9 +160,9 @@ def _difference_cell(difference: Difference | None, has_baseline: bool) -> list[
         return ["no seed in common" if has_baseline else f"no {difference.baseline}"]
     seeds = _seeds(len(difference.values))
     if difference.low is None or difference.corrected is None:
-        return [f"{difference.mean:+.2f}", seeds]
+        return [signed(difference.mean), seeds]
     lines = [
-        f"{difference.mean:+.2f} [{difference.low:+.2f}, {difference.high:+.2f}]",
+        f"{signed(difference.mean)} {bounds(difference.low, difference.high)}",
         f"p {difference.corrected:.3f}, {seeds}",
     ]
     return [*lines, verdict(difference)] if difference.claimed else lines
@@ -231,20 +231,21 @@ def render_overview(entries: Sequence[Entry]) -> str:
         cells=overview_cells(entries, strategies),
         correction=correction(entries, strategies[0]),
         demonstration=DEMONSTRATION if _of_scenes(entries) else "",
-        sections=[_section(entry, place, strategies) for place, entry in enumerate(entries)],
+        sections=[_section(entry, place) for place, entry in enumerate(entries)],
+        table8_groups=TABLE8_GROUPS,
         table8_header=TABLE8_HEADER,
         table8_paper=len(TABLE8_HEADER) - PAPER_CELLS,
     )
 
 
-def _section(entry: Entry, place: int, strategies: Sequence[str]) -> dict[str, Any]:
+def _section(entry: Entry, place: int) -> dict[str, Any]:
     """What the page shows of one entry."""
     from markupsafe import Markup
 
     comparison, data = entry.comparison, entry.data
     figure = ""
     if comparison and any(d.mean is not None for d in comparison.differences):
-        figure = Markup(difference_figure(comparison, f"differences{place}", strategies))
+        figure = Markup(difference_figure(comparison, f"differences{place}"))
     return {
         "title": entry.title,
         "failures": [*failures(data.tables), *data.damaged],

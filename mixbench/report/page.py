@@ -3,51 +3,61 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from mixbench.files import replace_file
+from mixbench.report.answer import Answer, answer_of
 from mixbench.report.evaluated import by_section, evaluated, levels_figure
 from mixbench.report.figures import (
     LONG_RUN,
-    PHASES,
+    MOST_POINTS,
+    Cost,
+    Shares,
     accuracy_figure,
+    control_band,
     cost_figure,
     curves_figure,
     difference_figure,
-    lam_figure,
-    step_figure,
+    ratio_figure,
+    shares_figure,
+    shares_of,
 )
 from mixbench.report.files import write_comparison, write_overview
+from mixbench.report.numbers import cell
 from mixbench.report.overview import entries_of, render_overview
 from mixbench.report.page_tables import (
     PAPER_CELLS,
-    SPEED_HEADER,
+    TABLE8_GROUPS,
     TABLE8_HEADER,
     failures,
     scores_cells,
-    speed_cells,
     table8,
 )
 from mixbench.report.reference import reference_remarks
 from mixbench.report.significance import Paired, seeds_needed
 from mixbench.report.summary import (
+    SHOWN_WORDS,
     compare_runs,
+    figures,
     measured,
+    present,
     strategies,
+    train_rates,
 )
 from mixbench.report.tables import (
     DEMONSTRATION,
     ELSEWHERE,
     ELSEWHERE_HEADER,
+    TRAINED_HEADER,
     elsewhere_cells,
     loader_remark,
     other_draws,
-    statistics_cells,
-    statistics_header,
-    timed_words,
+    timed_cells,
+    timed_header,
+    trained_cells,
 )
 from mixbench.report.template import template
 from mixbench.runs.directory import RunDirectory
@@ -100,35 +110,97 @@ def report_runs(
 # Pictures.
 
 
+TRAINING_SPEED = "training speed, images a second (right is faster)"
+TIMED_SPEED = "speed, ratio to CutMix (right is faster)"
+PHASES = ("mix", "forward", "backward", "optimizer")
+
+
 def _diagrams(data: ReportData, comparison: Paired | None) -> dict[str, str]:
     """The diagrams that the data allow, by name, as SVG text."""
     drawn: dict[str, str] = {}
     runs, speed = trained(data.tables.runs), measured(data.tables.speed)
+    alike = len({row.timed for row in speed}) == 1
+    if alike:
+        drawn["ratios"] = ratio_figure([row for row in speed if row.ratio_to_cutmix is not None])
     if comparison and any(summary.mean is not None for summary in comparison.summaries):
         drawn["accuracy"] = accuracy_figure(comparison)
         if any(difference.mean is not None for difference in comparison.differences):
             drawn["differences"] = difference_figure(comparison)
-        times: dict[str, list[float]] = {}
-        for row in runs:
-            if row.train_seconds and row.top1 is not None:
-                times.setdefault(row.strategy, []).append(row.train_seconds)
-        if times and len({row.device for row in runs}) == 1:
-            drawn["cost"] = cost_figure(comparison, times)
+        costs = timed_costs(speed) if alike else {} if speed else training_costs(runs)
+        if any(s.strategy in costs and s.mean is not None for s in comparison.summaries):
+            label, band = (TIMED_SPEED, control_band(speed)) if speed else (TRAINING_SPEED, None)
+            drawn["cost"] = cost_figure(comparison, costs, label, band)
     if data.logs and comparison:
         names = [summary.strategy for summary in comparison.summaries]
         column = "top1_ema" if any(row.headline == "ema" for row in runs) else "top1"
         drawn["curves"] = curves_figure(data.logs, column, "top-1 (%)", names)
         drawn["losses"] = curves_figure(data.logs, "train_loss", "training loss", names)
-    parts = {row.strategy: [getattr(row, f"{phase}_ms") for phase in PHASES] for row in speed}
-    parts = {name: times for name, times in parts.items() if None not in times}
-    if parts and len({row.timed for row in speed}) == 1:
-        drawn["steps"] = step_figure(parts)
+    apart = {spec: each for spec, each in _shares(data).items() if not each.by_area}
+    if apart:
+        drawn["shares"] = shares_figure(apart)
+    return drawn
+
+
+def timed_costs(speed: Sequence[SpeedRow]) -> dict[str, Cost]:
+    """The ratio to CutMix of each strategy that was timed, with its interval."""
+    return {
+        row.strategy: Cost(row.ratio_to_cutmix, row.ratio_lo, row.ratio_hi)
+        for row in speed
+        if row.ratio_to_cutmix is not None
+    }
+
+
+def training_costs(runs: Sequence[RunRow]) -> dict[str, Cost]:
+    """The images a second of training of each strategy, with the range over its seeds.
+
+    None of runs on different machines.
+    """
+    if len({row.device for row in runs}) != 1:
+        return {}
+    by_strategy = {
+        name: present(by_seed) for name, by_seed in figures(runs, "train_im_per_sec").items()
+    }
+    means = train_rates(runs)
+    return {name: Cost(means[name], min(r), max(r)) for name, r in by_strategy.items() if r}
+
+
+def _cost_caption(data: ReportData, answer: Answer, seeds: int) -> str:
+    """What the picture of accuracy against speed shows."""
+    interval = " with its 95 % interval (t)" if seeds > 1 else ""
+    if answer.timed:
+        speed = (
+            f"against the speed of a timed step, of {answer.timed}. Accuracy is of "
+            f"{answer.trained}. The grey band is CutMix timed against itself"
+        )
+    else:
+        spread_ = ", with its range over the seeds" if seeds > 1 else ""
+        speed = f"against the images a second of training, the loader included{spread_}"
+    return (
+        f"Mean top-1{interval} {speed}. Better is up and to the right; the dashed line joins those "
+        "that no other beats in both. Marks whose bars overlap may change places."
+    )
+
+
+def _shares(data: ReportData) -> dict[str, Shares]:
+    """The label shares of each strategy that has a sample of mixed images."""
     samples: dict[str, list[np.ndarray]] = {}
     for (spec, _), pairs in data.lam.items():
         samples.setdefault(spec, []).append(pairs)
-    if any(len(pairs) for pairs in data.lam.values()):
-        drawn["lam"] = lam_figure({spec: np.concatenate(s) for spec, s in samples.items()})
-    return drawn
+    shares = {spec: shares_of(np.concatenate(each)) for spec, each in samples.items()}
+    return {spec: each for spec, each in shares.items() if each is not None}
+
+
+def _shares_words(shares: Mapping[str, Shares]) -> str:
+    """Of how many images the picture of the shares is."""
+    most = max((len(each.pairs) for each in shares.values()), default=0)
+    shown = f", at most {MOST_POINTS} of a strategy shown" if most > MOST_POINTS else ""
+    return f" of training (unmixed ones left out{shown})"
+
+
+def _phases(speed: Sequence[SpeedRow]) -> list[tuple[str, ...]]:
+    """The median milliseconds of a step's parts of each strategy that has them."""
+    rows = [(row.strategy, [getattr(row, f"{phase}_ms") for phase in PHASES]) for row in speed]
+    return [(name, *(cell(t, 1) for t in times)) for name, times in rows if None not in times]
 
 
 def _gallery(data: ReportData) -> dict[str, list[tuple[GalleryEntry, dict[str, str]]]]:
@@ -154,6 +226,16 @@ def _distinct(tables: Tables, column: str) -> list[str]:
     return sorted({getattr(row, column) for row in rows} - {None})
 
 
+def _files(data: ReportData) -> list[tuple[str, object]]:
+    """The names of a run's tables, each with the rows that it has."""
+    return [
+        ("comparison.csv", True),
+        ("runs.csv", data.tables.runs),
+        ("speed.csv", data.tables.speed),
+        ("evaluations.csv", data.evaluations),
+    ]
+
+
 def render_report(data: ReportData) -> str:
     """The whole page as HTML text."""
     from markupsafe import Markup
@@ -163,9 +245,10 @@ def render_report(data: ReportData) -> str:
     comparisons = comparison.comparisons or len(comparison.differences) if comparison else 0
     rows, speed = trained(tables.runs), measured(tables.speed)
     several = len({row.timed for row in speed}) > 1
+    answer, shares = answer_of(tables, comparison), _shares(data)
     tested = evaluated(data.evaluations, strategies(tables))
     drawn = {
-        number: Markup(levels_figure(each, f"levels-{number}", strategies(tables)))
+        number: Markup(levels_figure(each, f"levels-{number}"))
         for number, each in enumerate(tested)
     }
     longest = max((log[-1].epoch + 1 for log in data.logs.values() if log), default=0)
@@ -181,6 +264,7 @@ def render_report(data: ReportData) -> str:
         levels={each.title: drawn[number] for number, each in enumerate(tested)},
         demonstration=DEMONSTRATION if any(row.of_scenes for row in rows) else "",
         failures=[*failures(tables), *data.damaged],
+        table8_groups=TABLE8_GROUPS,
         table8_header=TABLE8_HEADER,
         table8_paper=len(TABLE8_HEADER) - PAPER_CELLS,
         table8=table8(tables, comparison),
@@ -188,17 +272,25 @@ def render_report(data: ReportData) -> str:
         elsewhere_title=ELSEWHERE,
         elsewhere_header=ELSEWHERE_HEADER,
         elsewhere=elsewhere_cells(strategies(tables)),
-        statistics=statistics_cells(comparison) if comparison else [],
-        statistics_header=statistics_header(comparison) if comparison else [],
+        answer=answer,
+        shown_words=SHOWN_WORDS,
+        trained_header=TRAINED_HEADER,
+        trained_rows=trained_cells(tables.runs),
         scores=scores_cells(tables.runs),
         figures={name: Markup(svg) for name, svg in _diagrams(data, comparison).items()},
         measured=speed,
-        speed_header=["strategy", *(["what was timed"] if several else []), *SPEED_HEADER],
-        speed_cells=[speed_cells(row, several=several) for row in speed],
+        timed_header=timed_header(tables.speed),
+        timed_rows=timed_cells(tables.speed),
+        phases_header=["strategy", *(f"{phase} (ms)" for phase in PHASES)],
+        phases=_phases(speed),
         several_timings=several,
         loader=" ".join(loader_remark(tables.runs)),
-        timed=timed_words(speed),
-        lam_images=sum(len(pairs) for pairs in data.lam.values()),
+        timed=answer.timed,
+        cost_caption=_cost_caption(data, answer, len({row.seed for row in rows})),
+        by_area=[spec for spec, each in shares.items() if each.by_area],
+        shares_words=_shares_words(shares),
+        recipe=[(name, str(value)) for name, value in (data.recipe or {}).items()],
+        files=[name for name, part in _files(data) if part],
         gallery=_gallery(data),
         devices=_distinct(tables, "device"),
         versions=_distinct(tables, "versions"),

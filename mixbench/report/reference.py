@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mixbench.report.numbers import signed
 from mixbench.report.significance import Paired
 from mixbench.spec import create_strategy
 from mixbench.strategies.label_rule import LabelRule
@@ -33,7 +34,7 @@ def reference_remarks(comparison: Paired) -> list[str]:
         if shares:
             return [
                 f"From labels by area ({baseline}) to labels by true masks ({each.strategy}) it is "
-                f"{each.mean:+.2f} points: {', '.join(shares)}."
+                f"{signed(each.mean)} points: {', '.join(shares)}."
             ]
     return []
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mixbench.report.numbers import bounds, cell, signed
 from mixbench.runs.samples import Bitmap, Correct
 
 LEVEL = 0.05
@@ -319,8 +320,8 @@ def _left_out(missing: Sequence[int], other_images: Sequence[int]) -> str:
 def _of_one_seed(difference: Difference, test: _Test | None) -> str:
     name, baseline = difference.strategy, difference.baseline
     text = (
-        f"{name} against {baseline}: {difference.mean:+.2f} points in one seed, which cannot tell "
-        "the strategies apart."
+        f"{name} against {baseline}: {signed(difference.mean)} points in one seed, "
+        "which cannot tell the strategies apart."
     )
     if test is None or test.images is None:
         return text
@@ -336,7 +337,7 @@ def _of_seeds(difference: Difference, test: _Test, most: int) -> str:
     name, baseline, n = difference.strategy, difference.baseline, len(difference.values)
     comparisons = test.comparisons
     shown = (
-        f"{difference.mean:+.2f} points [{difference.low:+.2f}, {difference.high:+.2f}], p "
+        f"{signed(difference.mean)} points {bounds(difference.low, difference.high)}, p "
         f"{_p(test.corrected)}{_correction(test)}"
     )
     if difference.claimed:
@@ -353,8 +354,8 @@ def _of_seeds(difference: Difference, test: _Test, most: int) -> str:
         )
     if difference.smallest is not None and difference.smallest > EQUAL:
         text += (
-            f" A true difference of about {difference.smallest:.2f} points would be found by {n} "
-            "seeds four times in five."
+            f" A true difference of about {cell(difference.smallest, 2)} points would be found "
+            f"by {n} seeds four times in five."
         )
     return text + _more_seeds(difference)
 

@@ -46,6 +46,12 @@ OF_TIMING = (
     "rounds",
     "peak_memory_mb",
 )
+HIGHER, LOWER, FASTER, SLOWER = SHOWN_WORDS = (  # verdicts that claim a difference
+    "higher",
+    "lower",
+    "faster than CutMix",
+    "slower than CutMix",
+)
 OF_EITHER = ("attention", "network", "extra_params_m", "compiled")
 MEANS = ("top5", "nll", "ece", "label_error", "train_seconds")
 
@@ -80,7 +86,7 @@ def compare_runs(runs: Iterable[RunRow], correct: Correct | None = None) -> Pair
 def verdict(difference: Difference) -> str:
     """What a difference shows, in a word or few."""
     if difference.claimed:
-        return "higher" if (difference.mean or 0) > 0 else "lower"
+        return HIGHER if (difference.mean or 0) > 0 else LOWER
     n = len(difference.values)
     return f"not resolvable with {n} seed{'s' * (n != 1)}" if n else "nothing to compare"
 
@@ -95,9 +101,9 @@ def speed_verdict(row: SpeedRow) -> str:
     if row.strategy == "cutmix":
         return "the reference"
     if row.ratio_lo is not None and row.ratio_lo > max(row.control_hi or 1, 1):
-        return "faster than CutMix"
+        return FASTER
     if row.ratio_hi is not None and row.ratio_hi < min(row.control_lo or 1, 1):
-        return "slower than CutMix"
+        return SLOWER
     return "no difference shown"
 
 

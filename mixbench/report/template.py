@@ -28,6 +28,10 @@ def template(name: str) -> Any:
     environment.filters["breakable"] = lambda text: Markup(
         re.sub(r"([(,=])", r"\1<wbr>", str(escape(visible(text))))
     )
+    # an interval and a deviation stay on one line
+    environment.filters["whole"] = lambda text: Markup(
+        re.sub(r"(± \S+|\[[^]]*\])", r"<span>\1</span>", str(escape(visible(text))))
+    )
     # apart from its surroundings: else a name in Arabic would turn the figures beside it around
     environment.filters["class_name"] = lambda text: Markup('<bdi title="{}">{}</bdi>').format(
         visible(text), shortened(visible(text), LONGEST_CLASS)

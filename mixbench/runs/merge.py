@@ -200,7 +200,7 @@ def read_settings(directories: Sequence[Path], *, mixed_machines: bool = False) 
     divided = by_recipe(directories)
     for parts in divided.values():
         data = _read_parts(parts, mixed_machines=mixed_machines)
-        for directory, _ in parts if len(divided) > 1 else ():
+        for directory, _ in parts:
             recipe = _read(read_recipe_fields, RunDirectory(directory).recipe, data.damaged)
             data.recipe.update(recipe or {})
         settings.append(data)

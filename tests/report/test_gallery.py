@@ -8,7 +8,7 @@ from PIL import Image
 from mixbench import create_strategy
 from mixbench.data.normalisation import Normalisation
 from mixbench.models.build import build_model
-from mixbench.report.gallery import Examples, Shown, draw_gallery, mixed_grid
+from mixbench.report.gallery import Examples, Shown, draw_gallery, furthest, mixed_grid
 from mixbench.report.page import report_runs
 from mixbench.runs.directory import RunDirectory
 from mixbench.runs.samples import GalleryEntry, read_gallery
@@ -42,11 +42,14 @@ def test_the_gallery_is_what_the_strategy_did(shown, batch, tmp_path):
     folder = RunDirectory(tmp_path).gallery
     entries = draw_gallery(shown, batch, CLASSES, AS_IT_IS, folder, count=2)
     assert read_gallery(folder) == entries and read_gallery(tmp_path) == []
-    assert [(e.strategy, e.class_a, e.class_b) for e in entries] == [
-        ("cutmix", "ant", "bee"),
-        ("cutmix", "bee", "ant"),
-        ("transmix", "ant", "bee"),
-        ("transmix", "bee", "ant"),
+    assert [e.strategy for e in entries] == ["cutmix", "cutmix", "transmix", "transmix"]
+    assert [(e.class_a, e.class_b) for e in entries[:2]] == [("ant", "bee"), ("bee", "ant")]
+    # those whose label is furthest from the area, of all that were mixed
+    every = draw_gallery(shown[1:], batch, CLASSES, AS_IT_IS, tmp_path / "every", count=6)
+    apart = [abs(e.lam_used - e.lam_area) for e in every]
+    assert len(every) == 6 and apart == sorted(apart, reverse=True) and apart[0] > apart[-1]
+    assert [(e.class_a, e.lam_used) for e in entries[2:]] == [
+        (e.class_a, e.lam_used) for e in every[:2]
     ]
     for entry in entries:
         a, b, mixed, mask = (
@@ -66,6 +69,19 @@ def test_the_gallery_is_what_the_strategy_did(shown, batch, tmp_path):
     page = report_runs([tmp_path]).read_text()
     assert page.count("<img ") == 20
     assert ">ant</bdi>" in page and "class attention, used in the label" in page
+
+
+def test_what_mixes_nothing_has_no_pictures(learner, batch, tmp_path):
+    none = learner("none")
+    shown = [Shown("none", none.strategy, Network(none.model, none.strategy.needs))]
+    assert draw_gallery(shown, batch, CLASSES, AS_IT_IS, tmp_path / "gallery") == []
+    assert [*(tmp_path / "gallery").glob("*.png")] == []
+
+
+def test_the_furthest_are_mixed_and_come_first():
+    area = torch.tensor([1.0, 0.5, 0.5, 0.2, 1.0])
+    used = torch.tensor([1.0, 0.5, 0.1, 0.4, 0.9])
+    assert furthest(area, used) == [2, 3, 4, 1]
 
 
 def test_the_gallery_of_a_network_without_class_token(tmp_path):

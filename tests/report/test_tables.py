@@ -13,12 +13,16 @@ from mixbench.recipe import load_recipe
 from mixbench.report.files import write_comparison
 from mixbench.report.summary import summarise
 from mixbench.report.tables import (
-    HEADER,
+    PUBLISHED_HEADER,
+    TRAINED_HEADER,
     columns_table,
     document,
     print_tables,
+    published_cells,
     remarks,
-    table_cells,
+    timed_cells,
+    timed_header,
+    trained_cells,
     write_markdown,
 )
 from mixbench.runs.directory import RunDirectory
@@ -29,28 +33,38 @@ from tests.support.names import NAMES
 from tests.support.rows import full_tables, run_row, speed_row
 
 
-def test_the_table_has_a_row_for_each_strategy_and_seed():
+def test_what_was_trained_has_a_row_for_each_strategy_and_seed():
+    runs = [run_row(extra_params_m=1.0), run_row("transmix", 1, None, status="diverged at step 3")]
+    cutmix, transmix = (dict(zip(TRAINED_HEADER, row, strict=True)) for row in trained_cells(runs))
+    assert list(cutmix.values()) == ["cutmix", "0", "70.00", "0.900", "23.05M", "-"]
+    assert (transmix["seed"], transmix["top-1 (%)"]) == ("1", "diverged at step 3")
+
+
+def test_what_was_timed_has_the_parameters_of_the_timed_model():
     failed = speed_row("mixup", status="out of memory", im_per_sec=None, ratio_to_cutmix=None)
-    runs = [run_row(), run_row("transmix", 1, None, status="diverged at step 3")]
-    cells = [
-        dict(zip(HEADER, row, strict=True))
-        for row in table_cells(Tables(runs, [speed_row(), failed]))
+    speed = [speed_row(timed_params_m=5.72, extra_params_m=1.0, peak_memory_mb=512.4), failed]
+    cutmix, mixup = (dict(zip(timed_header(speed), row, strict=True)) for row in timed_cells(speed))
+    assert list(cutmix.values()) == [
+        "cutmix",
+        "100.00 [98.00, 102.00]",
+        "1.000 [1.000, 1.000]",
+        "0.980 to 1.020",
+        "6.72M",
+        "512",
+        "the reference",
     ]
-    assert [(row["strategy"], row["seed"]) for row in cells] == [
-        ("cutmix", "0"),
-        ("transmix", "1"),
-        ("mixup", "-"),
-    ]
-    cutmix, transmix, mixup = cells
-    assert (cutmix["trained params"], cutmix["im/s"], cutmix["top-1"]) == (
-        "22.05M",
-        "100.00",
-        "70.0",
+    assert (mixup["im/s [95 %]"], mixup["verdict"]) == ("out of memory", "-")
+    several = [*speed, speed_row(device="Loom")]
+    assert timed_header(several)[1] == "what was timed" and "Loom" in timed_cells(several)[2][1]
+
+
+def test_published_figures_are_a_block_of_their_own():
+    [cutmix, none] = (
+        dict(zip(PUBLISHED_HEADER, row, strict=True))
+        for row in published_cells(["cutmix", "none", "cutmix(alpha=0.5)", "cutmix"])
     )
-    assert cutmix["ratio to CutMix"] == "1.000 [1.000, 1.000]"
-    assert (cutmix["paper im/s"], cutmix["paper top-1"]) == ("322", "79.8")
-    assert (transmix["top-1"], transmix["im/s"]) == ("diverged at step 3", "-")
-    assert (mixup["im/s"], mixup["top-1"], mixup["paper ratio"]) == ("out of memory", "-", "1.000")
+    assert list(cutmix.values()) == ["cutmix", "22M", "322", "1.000", "79.8", "80.13"]
+    assert (none["im/s"], none["OpenMixup: top-1 (%)"]) == ("-", "75.66")
 
 
 def test_the_loaders_part_is_said():
@@ -89,15 +103,16 @@ def test_the_markdown_page_and_the_screen_say_the_same(tmp_path):
     print_tables(tables, console)
     screen = " ".join(console.file.getvalue().split())
     for words in (
-        "Speed: deit_small at 224 px, batch 8, fp32, Abacus, 2 threads; mixing + forward",
+        "Speed: deit_small (22.05M parameters) at 224 px, batch 8, fp32, Abacus, 2 threads; mixing",
         "CutMix timed against itself: 0.980 to 1.020",
         "not resolvable with 3 seeds",
         "0.500 [0.490, 0.510]",
     ):
         assert words in text and words in screen, words
-    assert text.startswith("# Comparison\n\n`python bench.py`\n")
+    assert text.startswith("# Comparison\n\n| strategy | top-1 (%) | difference to cutmix ")
+    assert "\n\n`python bench.py`\n\n## What was trained\n" in text
     assert text.endswith("Abacus, 2 threads; mixbench 1; 2026-01-01\n")
-    assert "| strategy | seeds | mean top-1 | standard deviation | difference to cutmix |" in text
+    assert "corrected for 2 comparisons" in text
 
 
 def test_what_is_published_elsewhere_stands_beside_its_reason(tmp_path):
@@ -195,7 +210,7 @@ class Cells(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.add(tag)
-        if tag in ("td", "th", "li", "p", "code"):
+        if tag in ("td", "th", "li", "p", "code", "h2"):
             self.texts.append("")
 
     def handle_data(self, data):
@@ -211,9 +226,9 @@ def test_names_are_shown_as_text_by_markdown(name, tmp_path):
     markdown = MarkdownIt("commonmark").enable(["table", "strikethrough"])
     page = Cells(markdown.render((tmp_path / "page.md").read_text(encoding="utf-8")))
     table = {"table", "thead", "tbody", "tr", "th", "td"}
-    assert page.tags == {"h1", "p", "code", "ul", "li"} | table
+    assert page.tags == {"h1", "h2", "p", "code", "ul", "li"} | table
     texts = [text.rstrip("\n") for text in page.texts]
-    assert texts.count(visible(name)) == 3  # two seeds, and the statistics
+    assert texts.count(visible(name)) == 3  # the answer, and two seeds
     assert visible(command) in texts
     assert any(text.startswith(f"none and {visible(name)} are equal") for text in texts)
     assert f"{visible(name)}; mixbench 1; 2026-01-01" in texts
