@@ -96,6 +96,8 @@ def test_the_page_has_a_dark_colour_for_each():
     style = (files("mixbench.report") / "base.html.j2").read_text(encoding="utf-8")
     dark = style.partition("prefers-color-scheme: dark")[2].partition("</style>")[0]
     assert all(f"--c{colour[1:].lower()}:" in dark for colour in THEMED)
+    # what has no colour of its own in an SVG is black
+    assert re.search(r"figure svg \{[^}]* fill: var\(--ink\);", style)
 
 
 def test_a_name_that_looks_like_a_colour_stays_as_it_is():

@@ -69,7 +69,8 @@ def test_a_failed_table_does_not_lose_the_others(failure, tmp_path, command):
     assert ["--gradient-amp" in argv for argv in command.calls] == [False, True]
     *argv, option, folder = command.calls[1]
     assert option == "--out" and "--rounds 1" in shlex.join(argv)
-    assert page.read_text().splitlines()[2] == f"`{shlex.join(['python', 'bench.py', *argv])}`"
+    typed = shlex.join(["python", "bench.py", *argv])
+    assert f"`{typed}`" in page.read_text().splitlines()
     assert folder not in page.read_text()
     command.failing = lambda argv: None
     assert measure.main(["--rounds", "1"]) == 0
