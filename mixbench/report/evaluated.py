@@ -11,6 +11,7 @@ from mixbench.report.drawing import Drawing, Look, looks, wrapped
 from mixbench.report.significance import Summary, compare
 from mixbench.report.tables import print_table, statistics_cells, statistics_header
 from mixbench.runs.rows import EvaluationRow
+from mixbench.transfer.tasks import TASKS, Task
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from mixbench.evaluations.evaluation import Evaluation
 
 Cells = Sequence[tuple[str, ...]]
-SECTIONS = ("Labels against masks", "Robustness", "Attention")  # in a page's order
+SECTIONS = ("Labels against masks", "Robustness", "Attention", "Transfer")  # in a page's order
 
 # evaluation -> file of baselines/published, where the figures are from, and its columns in words
 PUBLISHED: dict[str, tuple[str, str, tuple[tuple[str, str], ...]]] = {
@@ -90,10 +91,13 @@ def evaluated(rows: Iterable[EvaluationRow], order: Sequence[str]) -> list[Evalu
 
     by_kind: dict[tuple[str, ...], list[EvaluationRow]] = {}
     for row in rows:
-        if row.evaluation in EVALUATIONS:
+        if row.evaluation in EVALUATIONS or row.evaluation in TASKS:
             key = row.evaluation, row.options, row.dataset, row.data_hash
             by_kind.setdefault(key, []).append(row)
-    tables = (_tables(evaluation_class(key[0])(), kind, order) for key, kind in by_kind.items())
+    tables = (
+        _tables(TASKS.get(key[0]) or evaluation_class(key[0])(), kind, order)
+        for key, kind in by_kind.items()
+    )
     return [each for each in tables if each is not None]
 
 
@@ -111,7 +115,7 @@ def print_evaluated(rows: Iterable[EvaluationRow], order: Sequence[str], console
 
 
 def _tables(
-    evaluation: Evaluation, rows: Sequence[EvaluationRow], order: Sequence[str]
+    evaluation: Evaluation | Task, rows: Sequence[EvaluationRow], order: Sequence[str]
 ) -> Evaluated | None:
     if evaluation.headline is None:
         return None
