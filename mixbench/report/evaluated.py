@@ -50,6 +50,11 @@ PUBLISHED: dict[str, tuple[str, str, tuple[tuple[str, str], ...]]] = {
         "the paper's Table 5, ImageNet-1k",
         (("loc_miou", "% mean IoU of boxes"),),
     ),
+    "seg": (
+        "table2",
+        "the paper's Table 2, Pascal Context",
+        (("miou", "% mIoU"), ("miou_ms", "% multi-scale"), ("macc", "% mean accuracy")),
+    ),
 }
 
 
@@ -237,7 +242,16 @@ def published_words(name: str) -> str:
         return ""
     table, what, columns = PUBLISHED[name]
     models = [
-        f"{row['model']} " + ", ".join(f"{row[column]} {words}" for column, words in columns)
+        f"{_published_model(row)} "
+        + ", ".join(f"{row[column]} {words}" for column, words in columns)
         for row in published_table(table)
     ]
     return f"Published ({what}): {'; '.join(models)}. Not to be held against other models and data."
+
+
+def _published_model(row: Mapping[str, str]) -> str:
+    """What a row of a published table is of; with a decoder it may start from TransMix."""
+    if "model" in row:
+        return row["model"]
+    start = " from TransMix" if row["transmix_pretrained"] == "yes" else ""
+    return f"{row['backbone']} with {row['decoder']}{start}"
