@@ -13,7 +13,7 @@ from mixbench.data.joint import normalised, resized
 from mixbench.transfer.recipe import SegmentationRecipe
 
 RATIOS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # Segmenter's, each also mirrored
-AT_ONCE = 16  # windows that go through the network together
+AT_ONCE = 4  # windows that go through the network together
 Network = Callable[[Tensor], Tensor]
 
 
@@ -30,15 +30,18 @@ def sliding_logits(network: Network, image: Tensor, window: int, stride: int) ->
         for top in anchors(height, window, stride)
         for left in anchors(width, window, stride)
     ]
-    crops = torch.stack(
-        [image[:, top : top + window, left : left + window] for top, left in places]
-    )
-    logits = torch.cat([network(part) for part in crops.split(AT_ONCE)])
-    total = logits.new_zeros(logits.shape[1], height, width)
-    windows = logits.new_zeros(height, width)
-    for (top, left), each in zip(places, logits, strict=True):
-        total[:, top : top + window, left : left + window] += each
-        windows[top : top + window, left : left + window] += 1
+    total: Tensor | None = None
+    windows = image.new_zeros(height, width)
+    for first in range(0, len(places), AT_ONCE):
+        part = places[first : first + AT_ONCE]
+        crops = [image[:, top : top + window, left : left + window] for top, left in part]
+        logits = network(torch.stack(crops))
+        if total is None:
+            total = logits.new_zeros(logits.shape[1], height, width)
+        for (top, left), each in zip(part, logits, strict=True):
+            total[:, top : top + window, left : left + window] += each
+            windows[top : top + window, left : left + window] += 1
+    assert total is not None
     return total / windows
 
 

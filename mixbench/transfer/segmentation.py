@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -74,20 +75,20 @@ def of_run(run: RunDirectory, specs: Sequence[str], control: bool) -> list[Candi
             raise ValueError(f"{run.path} has no {shown(spec)}: {did_you_mean(spec, known)}")
     rows = [row for row in rows if not specs or row.strategy in specs]
 
-    def load(file: Path) -> Start:
-        weights = read_checkpoint(file)
-        return Start(model=recipe, weights=weights, use_ema=recipe.headline == "ema")
-
     found = [
-        Candidate(row.strategy, row.seed, _loader(load, run.seed(row.strategy, row.seed).weights))
+        Candidate(
+            row.strategy,
+            row.seed,
+            partial(_trained, recipe, run.seed(row.strategy, row.seed).weights),
+        )
         for row in rows
     ]
     seeds = sorted({row.seed for row in rows}) if control else []
     return found + [_control(recipe, seed) for seed in seeds]
 
 
-def _loader(load: Callable[[Path], Start], file: Path) -> Callable[[], Start]:
-    return lambda: load(file)
+def _trained(recipe: Recipe, file: Path) -> Start:
+    return Start(model=recipe, weights=read_checkpoint(file), use_ema=recipe.headline == "ema")
 
 
 def of_checkpoint(model: CheckpointModel, seed: int, control: bool) -> list[Candidate]:
@@ -102,7 +103,7 @@ def _control(recipe: Recipe, seed: int) -> Candidate:
 
 
 def open_transfer_data(root: Path, recipe: SegmentationRecipe, runtime: Runtime) -> LabelledData:
-    """The labelled images of a folder, with the recipe's classes; every label map is read once.
+    """The labelled images of a folder, with the recipe's classes; every label map is read.
 
     The runtime hears of classes that no image has. ValueError where something is missing or wrong.
     """
@@ -111,8 +112,8 @@ def open_transfer_data(root: Path, recipe: SegmentationRecipe, runtime: Runtime)
     if recipe.limit_classes:
         data = with_most_pixels(data, pixels, recipe.limit_classes)
         runtime.say(f"{data.name}: the classes are {', '.join(data.classes)}")
-    splits = {"training": pixels_by_class(data.train, len(data.classes))}
-    splits["validation"] = pixels_by_class(data.val, len(data.classes))
+        pixels = pixels_by_class(data.train, len(data.classes))
+    splits = {"training": pixels, "validation": pixels_by_class(data.val, len(data.classes))}
     for split, counts in splits.items():
         if not counts.any():
             raise ValueError(f"no pixel of the {split} images of {root} has a class")

@@ -135,10 +135,9 @@ def _restore(
         return 0
     try:
         content = torch.load(file, map_location=device, weights_only=True)
-        epochs = int(content["epochs"])
-        if "optimizer" in content:
-            optimizer.load_state_dict(content["optimizer"])
-        network.load_state_dict(content["network"])
     except Exception:  # torch, pickle and zipfile each raise their own for a damaged file
         return 0
-    return epochs
+    network.load_state_dict(content["network"])
+    if "optimizer" in content:
+        optimizer.load_state_dict(content["optimizer"])
+    return int(content["epochs"])
