@@ -13,6 +13,7 @@ from mixbench.commands.options import overview
 from mixbench.commands.report import report
 from mixbench.commands.status import status_of
 from mixbench.commands.sweep import sweep
+from mixbench.commands.transfer import transfer
 from mixbench.values import did_you_mean, shown
 
 # what these write names the command, as it was typed
@@ -25,6 +26,7 @@ RECORDED: dict[str, Callable[[list[str], list[str]], int]] = {
 OTHERS: dict[str, Callable[[list[str]], int]] = {
     "report": report,
     "eval": evaluate,
+    "transfer": transfer,
     "list": list_command,
     "zoo": zoo,
 }

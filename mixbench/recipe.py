@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -621,8 +621,8 @@ def recipe_values(
     scenes: whether training is on the drawn scenes, which `quick` demonstrates with.
     """
     overrides = overrides or {}
-    file = _find(os.fspath(path)) if path is not None else None
-    values = _read_file(file) if file else {}
+    file = find_file(os.fspath(path), config_dir()) if path is not None else None
+    values = read_fields(file, HINTS) if file else {}
     dropped: set[str] = set()
     if overrides.get("model", values.get("model")) != values.get("model"):
         dropped |= set(MODEL_PARTS)
@@ -641,29 +641,29 @@ def _demonstrates(overrides: Mapping[str, Any], scenes: bool) -> bool:
     return "speed_model" in overrides or not own
 
 
-def _find(name: str) -> Path:
-    """The file of that path; for a name without a folder also the shipped recipe so called."""
+def find_file(name: str, shipped: Path) -> Path:
+    """The file of that path; for a name without a folder also the recipe so called in `shipped`."""
     path = Path(name)
     bare = name not in ("", ".", "..") and not {"/", os.sep} & set(name)
-    candidates = [path, config_dir() / (name if path.suffix else f"{name}.yaml")][: 1 + bare]
+    candidates = [path, shipped / (name if path.suffix else f"{name}.yaml")][: 1 + bare]
     try:
         for candidate in candidates:
             if candidate.exists() and not (bare and candidate.is_dir()):
                 return candidate
     except (OSError, ValueError):  # a name that is too long, a loop of links, a NUL
         pass
-    known = [file.stem for file in config_dir().glob("*.yaml")]
+    known = [file.stem for file in shipped.glob("*.yaml")]
     raise ValueError(f"recipe file not found: {shown(name)}; {did_you_mean(path.stem, known)}")
 
 
-def _read_file(path: Path) -> dict[str, Any]:
-    """The fields of a recipe's file, as the texts that stand there."""
+def read_fields(path: Path, known: Collection[str]) -> dict[str, Any]:
+    """The fields of a recipe's file, which are some of `known`, as the texts that stand there."""
     values: dict[str, Any] = {}
     for key, value in yaml_lines(path):
         name = key.replace("-", "_")
-        if name not in HINTS:
+        if name not in known:
             raise ValueError(
-                f"recipe {path} has an unknown key {shown(key)}: {did_you_mean(name, HINTS)}"
+                f"recipe {path} has an unknown key {shown(key)}: {did_you_mean(name, known)}"
             )
         if name in values:
             raise ValueError(f"recipe {path} gives {name} twice")

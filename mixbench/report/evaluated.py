@@ -13,6 +13,7 @@ from mixbench.report.numbers import cell, interval
 from mixbench.report.significance import Summary, compare
 from mixbench.report.tables import print_table, statistics_cells, statistics_header
 from mixbench.runs.rows import EvaluationRow
+from mixbench.transfer.tasks import TASKS, Task
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from mixbench.evaluations.evaluation import Evaluation
 
 Cells = Sequence[tuple[str, ...]]
-SECTIONS = ("Labels against masks", "Robustness", "Attention")  # in a page's order
+SECTIONS = ("Labels against masks", "Robustness", "Attention", "Transfer")  # in a page's order
 
 # evaluation -> file of baselines/published, where the figures are from, and its columns in words
 PUBLISHED: dict[str, tuple[str, str, tuple[tuple[str, str], ...]]] = {
@@ -50,6 +51,11 @@ PUBLISHED: dict[str, tuple[str, str, tuple[tuple[str, str], ...]]] = {
         "table5",
         "the paper's Table 5, ImageNet-1k",
         (("loc_miou", "% mean IoU of boxes"),),
+    ),
+    "seg": (
+        "table2",
+        "the paper's Table 2, Pascal Context",
+        (("miou", "% mIoU"), ("miou_ms", "% multi-scale"), ("macc", "% mean accuracy")),
     ),
 }
 
@@ -92,10 +98,13 @@ def evaluated(rows: Iterable[EvaluationRow], order: Sequence[str]) -> list[Evalu
 
     by_kind: dict[tuple[str, ...], list[EvaluationRow]] = {}
     for row in rows:
-        if row.evaluation in EVALUATIONS:
+        if row.evaluation in EVALUATIONS or row.evaluation in TASKS:
             key = row.evaluation, row.options, row.dataset, row.data_hash
             by_kind.setdefault(key, []).append(row)
-    tables = (_tables(evaluation_class(key[0])(), kind, order) for key, kind in by_kind.items())
+    tables = (
+        _tables(TASKS.get(key[0]) or evaluation_class(key[0])(), kind, order)
+        for key, kind in by_kind.items()
+    )
     return [each for each in tables if each is not None]
 
 
@@ -113,7 +122,7 @@ def print_evaluated(rows: Iterable[EvaluationRow], order: Sequence[str], console
 
 
 def _tables(
-    evaluation: Evaluation, rows: Sequence[EvaluationRow], order: Sequence[str]
+    evaluation: Evaluation | Task, rows: Sequence[EvaluationRow], order: Sequence[str]
 ) -> Evaluated | None:
     if evaluation.headline is None:
         return None
@@ -244,7 +253,16 @@ def published_words(name: str) -> str:
         return ""
     table, what, columns = PUBLISHED[name]
     models = [
-        f"{row['model']} " + ", ".join(f"{row[column]} {words}" for column, words in columns)
+        f"{_published_model(row)} "
+        + ", ".join(f"{row[column]} {words}" for column, words in columns)
         for row in published_table(table)
     ]
     return f"Published ({what}): {'; '.join(models)}. Not to be held against other models and data."
+
+
+def _published_model(row: Mapping[str, str]) -> str:
+    """What a row of a published table is of; with a decoder it may start from TransMix."""
+    if "model" in row:
+        return row["model"]
+    start = " from TransMix" if row["transmix_pretrained"] == "yes" else ""
+    return f"{row['backbone']} with {row['decoder']}{start}"

@@ -274,7 +274,7 @@ class EpochRow:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationRow:
-    """One figure that `mixbench eval` found of one strategy and seed: a row of evaluations.csv."""
+    """One figure that `eval` or `transfer` found of a strategy and seed, in evaluations.csv."""
 
     strategy: str = required(STRATEGY)
     seed: int = required("the seed that was trained with")
@@ -286,7 +286,7 @@ class EvaluationRow:
     setting: str = column("what was measured under; empty for all there is", default="")
     metric: str = required(
         "what was measured; shares in 0..1, `label_error`, `bias` and drops in points; accuracies, "
-        "errors, `aurra`, `aupr`, `mce` and what is of attention in percent"
+        "errors, IoU, `aurra`, `aupr`, `mce` and what is of attention in percent"
     )
     value: float | None = column("the figure", digits=6)
     value_lo: float | None = column(

@@ -1,0 +1,169 @@
+"""Training: the rate, the loss, what is decayed; stopped and gone on with to the same end."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from mixbench.data.label_maps import IGNORED, open_labelled
+from mixbench.recipe import Recipe
+from mixbench.runtime import Runtime
+from mixbench.transfer import training
+from mixbench.transfer.network import Start, segmentation_network
+from mixbench.transfer.recipe import SegmentationRecipe
+from mixbench.transfer.segmentation import Segmentation, measure
+from tests.support.coloured import write_folder
+
+CPU = Runtime(device=torch.device("cpu"))
+MODEL = Recipe(
+    model="vit_tiny_patch16_224", image_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2
+)
+RECIPE = SegmentationRecipe(
+    short_side=40,
+    crop_size=32,
+    window_stride=24,
+    epochs=3,
+    batch_size=3,
+    opt="adamw",
+    lr=1e-3,
+    decoder="segmenter",
+)
+
+
+@pytest.fixture
+def data(tmp_path):
+    return open_labelled(write_folder(tmp_path / "data"))
+
+
+def trained(data, file, runtime=CPU, recipe=RECIPE, seed=0):
+    network = segmentation_network(Start(model=MODEL, weights=None), recipe, 4, seed)
+    augmentation = training.augmentation_of(recipe, MODEL)
+    training.train_network(network, data.train, augmentation, recipe, seed, file, runtime, "vit")
+    return network.state_dict()
+
+
+def equal(one, two):
+    return all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_the_rate_falls_by_the_power_of_what_is_left():
+    recipe = SegmentationRecipe()
+    rates = [training.poly_rate(recipe, step, 80) for step in range(81)]
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=recipe.lr - recipe.min_lr)
+    scheduler = torch.optim.lr_scheduler.PolynomialLR(optimizer, 80, 0.9)
+    for rate in rates:
+        assert rate == pytest.approx(optimizer.param_groups[0]["lr"] + recipe.min_lr)
+        optimizer.step()
+        scheduler.step()
+    assert (rates[0], rates[-1]) == (1e-3, 1e-5)
+
+
+def test_the_loss_is_of_labelled_pixels_alone():
+    logits = torch.randn(2, 4, 5, 6, requires_grad=True)
+    labels = torch.randint(4, (2, 5, 6))
+    labels[0, :2] = IGNORED
+    each = -logits.log_softmax(1).gather(1, labels.clamp(max=3)[:, None])[:, 0]
+    assert torch.allclose(training.pixel_loss(logits, labels), each[labels != IGNORED].mean())
+    nothing = training.pixel_loss(logits, torch.full_like(labels, IGNORED))
+    nothing.backward()
+    assert nothing == 0 and not logits.grad.any()
+
+
+@pytest.mark.parametrize("opt", ["sgd", "adamw"])
+def test_norms_biases_and_embeddings_are_not_decayed(opt):
+    recipe = dataclasses.replace(RECIPE, opt=opt, weight_decay=0.1)
+    network = segmentation_network(Start(model=MODEL, weights=None), recipe, 4, 0)
+    optimizer = training.build_optimizer(network, recipe)
+    decayed = {
+        id(parameter)
+        for group in optimizer.param_groups
+        if group["weight_decay"] == 0.1
+        for parameter in group["params"]
+    }
+    names = {name for name, each in network.named_parameters() if id(each) in decayed}
+    assert "encoder.blocks.0.attn.qkv.weight" in names and "decoder.of_patches" in names
+    assert not [name for name in names if name.endswith(("bias", "token", "tokens", "embed"))]
+    assert not [name for name in names if "norm" in name]
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(
+        list(network.parameters())
+    )
+
+
+class Stopped(Exception):
+    pass
+
+
+def test_what_was_stopped_goes_on_to_the_same_weights(data, tmp_path, monkeypatch):
+    whole = trained(data, tmp_path / "a.pt")
+    monkeypatch.setattr(training, "KEEP_EVERY", 0.0)
+
+    def stop(line):
+        if "epoch 3/3" in line:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        trained(data, tmp_path / "b.pt", dataclasses.replace(CPU, say=stop))
+    lines = []
+    assert equal(
+        whole, trained(data, tmp_path / "b.pt", dataclasses.replace(CPU, say=lines.append))
+    )
+    assert len(lines) == 1 and "epoch 3/3" in lines[0]
+    lines.clear()
+    assert equal(
+        whole, trained(data, tmp_path / "b.pt", dataclasses.replace(CPU, say=lines.append))
+    )
+    assert lines == []
+    (tmp_path / "b.pt").write_bytes(b"damaged")
+    assert equal(
+        whole, trained(data, tmp_path / "b.pt", dataclasses.replace(CPU, say=lines.append))
+    )
+    assert len(lines) == 3
+    assert not equal(whole, trained(data, tmp_path / "c.pt", seed=1))
+
+
+def test_a_loss_that_is_not_finite_ends_it(data, tmp_path):
+    recipe = dataclasses.replace(RECIPE, lr=1e30, opt="sgd", decoder="linear", min_lr=0.0)
+    with pytest.raises(ValueError, match=r"the loss is \S+ in epoch \d: lower --lr"):
+        trained(data, tmp_path / "a.pt", recipe=recipe)
+    assert not (tmp_path / "a.pt").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("decoder", ["linear", "segmenter"])
+def test_four_classes_are_learned(decoder, data, tmp_path):
+    recipe = SegmentationRecipe(
+        short_side=40,
+        crop_size=32,
+        window_stride=24,
+        scale=(1.0, 1.0),
+        photometric=False,
+        drop_path=0.0,
+        decoder_depth=1,
+        decoder_drop=0.0,
+        epochs=150,
+        batch_size=8,
+        opt="adamw",
+        lr=3e-3,
+        decoder=decoder,
+    )
+    model = dataclasses.replace(MODEL, patch_size=4)
+    network = segmentation_network(Start(model=model, weights=None), recipe, 4, 0)
+    training.train_network(
+        network,
+        data.train,
+        training.augmentation_of(recipe, model),
+        recipe,
+        0,
+        tmp_path / "x.pt",
+        CPU,
+        "vit",
+    )
+    result = measure(network, data, Segmentation(recipe=recipe, ms=True), model, CPU)
+    figures = {(each.setting, each.metric): each.value for each in result.figures}
+    assert figures["single-scale", "miou"] > 90
+    assert figures["multi-scale", "miou"] > 80
+    ious = [figures[name, "class_iou"] for name in data.classes]
+    assert figures["single-scale", "miou"] == pytest.approx(np.mean(ious))
+    assert result.images["pixel_accuracy"].shape == (4,)
+    assert result.files[".png"].startswith(b"\x89PNG")
