@@ -7,11 +7,14 @@ from mixbench import create_strategies, strategy_spec
 from mixbench.comparison import accuracy
 from mixbench.comparison.cost import training_cost
 from mixbench.comparison.plan import Plan, plan_data
+from mixbench.comparison.results import Results
 from mixbench.comparison.screen import Screen, duration
 from mixbench.recipe import load_recipe
+from mixbench.report.answer import answer_of
+from mixbench.report.summary import compare_runs
 from mixbench.runs.directory import RunDirectory
 from mixbench.runtime import Runtime
-from tests.support.rows import run_row
+from tests.support.rows import run_row, write_run
 
 
 def plan(tmp_path, **changes):
@@ -126,3 +129,22 @@ def test_the_identity_is_of_recipe_data_and_limits(tmp_path):
     assert (identity.source, identity.limit_train, identity.limit_val) == ("scenes", None, 20)
     assert identity.data.val_images == 20 and identity.data.train_images == 3000
     assert identity.data != whole.identity(plan_data(whole)).data
+
+
+def test_screen_markdown_and_page_are_of_the_same_rows(tmp_path, capsys):
+    """Also of a strategy that an earlier command trained, since the correction counts it."""
+    specs = ("cutmix", "transmix", "mixup")
+    rows = [run_row(s, seed, 70.0 + i + seed * i) for seed in (0, 1) for i, s in enumerate(specs)]
+    write_run(tmp_path, rows)
+    results = Results(plan(tmp_path, resume=True), "abc", runs=rows[:2] + rows[3:5])
+    results.begin(Runtime(device=torch.device("cpu"), out=tmp_path, say=lambda line: None))
+    results.write()
+    capsys.readouterr()
+    screen = Screen(speaks=True)
+    results.show(Runtime(device=torch.device("cpu"), out=tmp_path, say=screen.say), screen)
+    tables = results.tables()
+    sentence = answer_of(tables, compare_runs(tables.runs)).sentence
+    assert sentence.startswith("2 seeds are too few to tell transmix and mixup from cutmix")
+    places = RunDirectory(tmp_path)
+    assert sentence in places.markdown.read_text() and sentence in places.report.read_text()
+    assert sentence in " ".join(capsys.readouterr().out.split())
