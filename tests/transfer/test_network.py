@@ -86,6 +86,8 @@ def test_the_same_seed_gives_every_strategy_the_same_decoder(tmp_path):
     two = segmentation_network(Start(model=tiny(), weights=weights), SMALL, 5, 3)
     for a, b in zip(one.decoder.parameters(), two.decoder.parameters(), strict=True):
         assert torch.equal(a, b)
+    deep = segmentation_network(Start(model=tiny(depth=3), weights=None), SMALL, 5, 3)
+    assert torch.equal(one.decoder.head.weight, deep.decoder.head.weight)
     other = segmentation_network(Start(model=tiny(), weights=None), SMALL, 5, 4)
     assert not torch.equal(one.decoder.head.weight, other.decoder.head.weight)
     assert torch.equal(two.encoder.blocks[0].mlp.fc1.weight, state["blocks.0.mlp.fc1.weight"])
