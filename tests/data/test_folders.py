@@ -55,7 +55,7 @@ def test_a_subset_is_of_its_source(photographs, tmp_path):
 
 def test_scenes_are_the_default():
     data = open_data(image_size=8, limit_val=20)
-    assert data.name == DATASETS[0] == "scenes"
+    assert data.name == next(iter(DATASETS)) == "scenes"
     assert (len(data.train.labels), len(data.val.labels)) == (3000, 20)
     assert data.val.load(0).size == data.val.size(0) == (8, 8)
 
