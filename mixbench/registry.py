@@ -162,12 +162,50 @@ def registered_name(cls: type) -> str:
     )
 
 
-def load_plugin(path: str | Path) -> None:
-    """Run a Python file that registers strategies; ValueError where it is missing or fails.
+def load_plugin(plugin: str | Path) -> None:
+    """Import a module, or run a Python file, that registers strategies; ValueError where it fails.
 
-    A file that fails leaves nothing behind.
+    Text such as `package.module` names a module, whatever lies in this folder; text that ends in
+    .py or holds a folder, and every Path, a file. One that fails leaves nothing behind.
     """
-    path = Path(path)
+    if isinstance(plugin, str) and _is_module(plugin):
+        _load_module(plugin)
+    else:
+        _load_file(Path(plugin))
+
+
+def _is_module(text: str) -> bool:
+    """Whether text is a module's name, and no file's."""
+    return not text.endswith(".py") and all(part.isidentifier() for part in text.split("."))
+
+
+def _load_module(name: str) -> None:
+    if name in sys.modules:
+        return
+    before, modules = dict(_registered), set(sys.modules)
+    try:
+        with _loading(f"plug-in module {shown(name)}"):
+            importlib.import_module(name)
+        _require_more(before, f"module {name}")
+    except BaseException as error:
+        for known in set(sys.modules) - modules:  # parts that were imported before it failed
+            if f"{known}.".startswith(f"{name}."):
+                del sys.modules[known]
+        if isinstance(cause := error.__cause__, ModuleNotFoundError) and cause.name in _above(name):
+            raise ValueError(
+                f"plug-in module not found: {shown(name)}: install its package, put its folder "
+                "into PYTHONPATH, or give a file that ends in .py"
+            ) from None
+        raise
+
+
+def _above(name: str) -> list[str]:
+    """A module's name and those of the packages that it lies in."""
+    parts = name.split(".")
+    return [".".join(parts[: count + 1]) for count in range(len(parts))]
+
+
+def _load_file(path: Path) -> None:
     _check_file(path)
     real = path.resolve()  # however it is written, it is the same module
     # two files of the same name are two modules
@@ -187,9 +225,14 @@ def load_plugin(path: str | Path) -> None:
         if earlier is not None:
             sys.modules[spec.name] = earlier
         raise
+    _require_more(before, str(path))
+
+
+def _require_more(before: dict[str, type[MixStrategy]], what: str) -> None:
+    """ValueError where no strategy was registered since."""
     if _registered == before:
         raise ValueError(
-            f"plug-in {path} registered no strategy: decorate a class with "
+            f"plug-in {what} registered no strategy: decorate a class with "
             "@register_strategy('name')"
         )
 

@@ -1,6 +1,8 @@
 """Names, plug-ins, and errors that name the way out."""
 
+import importlib
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -234,6 +236,83 @@ def test_a_plugin_that_fails_when_it_is_loaded_again_leaves_the_first(tmp_path):
         load_plugin(path)
     assert registry.strategy_class("good") is first
     assert sys.modules[first.__module__].Good is first
+
+
+@pytest.fixture
+def importable(tmp_path, monkeypatch):
+    """Writes modules into a folder that Python imports from; what is imported of it goes again."""
+    monkeypatch.syspath_prepend(tmp_path)
+    before = set(sys.modules)
+
+    def write(**files):
+        for name, text in files.items():
+            path = tmp_path / f"{name.replace('__', '/', 1)}.py"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
+        importlib.invalidate_caches()
+
+    yield write
+    for name in set(sys.modules) - before:
+        if name.partition(".")[0] in {path.stem for path in tmp_path.iterdir()}:
+            del sys.modules[name]
+
+
+def test_a_module_is_a_plugin_by_its_name(importable, tmp_path, monkeypatch, capsys):
+    """Also where a folder of that name lies here; loaded twice it is the same."""
+    from mixbench.cli import main
+
+    (tmp_path / "here" / "mymix").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    importable(mymix____init__="", mymix__strategies=GOOD)
+    for _ in range(2):
+        load_plugin("mymix.strategies")
+    assert registry.strategy_class("good").__module__ == "mymix.strategies"
+    assert main(["list", "--plugin", "mymix.strategies"]) == 0
+    assert "good(alpha=1.0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nowhere_at_all", "plug-in module not found: 'nowhere_at_all': install its package"),
+        ("mymix.nowhere", "plug-in module not found: 'mymix.nowhere'"),
+        ("mymix.empty", "plug-in module mymix.empty registered no strategy"),
+        ("mymix.bad", "plug-in module 'mymix.bad' failed: ZeroDivisionError"),
+        ("mymix.needs", "failed: ModuleNotFoundError: No module named 'not_there'"),
+        ("mymix.leaves", "failed: SystemExit: 3"),
+    ],
+)
+def test_a_plugin_module_that_fails_is_a_sentence_and_leaves_nothing(importable, name, message):
+    bad = GOOD + "1 / 0"
+    needs, leaves = GOOD + "import not_there", GOOD + "import sys; sys.exit(3)"
+    importable(
+        mymix____init__="",
+        mymix__empty="",
+        mymix__bad=bad,
+        mymix__needs=needs,
+        mymix__leaves=leaves,
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        load_plugin(name)
+    assert "good" not in list_strategies() and name not in sys.modules
+
+
+def test_a_plugin_package_that_failed_is_imported_whole_the_next_time(importable):
+    """Also the part of it that had registered its strategy before another one failed."""
+    importable(mymix____init__="import mymix.good, mymix.bad", mymix__good=GOOD, mymix__bad="1 / 0")
+    with pytest.raises(ValueError, match="ZeroDivisionError"):
+        load_plugin("mymix")
+    assert "good" not in list_strategies()
+    importable(mymix__bad="fixed = True")
+    load_plugin("mymix")
+    assert "good" in list_strategies()
+
+
+def test_a_path_is_a_file_whatever_it_is_called(tmp_path):
+    (tmp_path / "json").write_text(GOOD)
+    for plugin in (Path("json"), tmp_path / "json", str(tmp_path / "json"), "./json", "json.py"):
+        with pytest.raises(ValueError, match=r"file not found|ends in \.py"):
+            load_plugin(plugin)
 
 
 def test_ctrl_c_in_a_plugin_interrupts(tmp_path):

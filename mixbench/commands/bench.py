@@ -30,7 +30,7 @@ def bench(argv: list[str], typed: list[str] | None = None) -> int:
     """
     options = bench_parser().parse(argv)
     if options.list:
-        return list_command([f"--plugin={path}" for path in options.plugin])
+        return list_command([f"--plugin={plugin}" for plugin in options.plugin])
     load_plugins(options)
     plan = plan_of(options, ["mixbench", *argv] if typed is None else typed)
     if options.print_recipe:

@@ -129,18 +129,18 @@ def add_plugin_option(parser: Parser) -> None:
     """Add --plugin, which `load_plugins` reads."""
     parser.add_argument(
         "--plugin",
-        type=path,
+        type=path_or_name,
         action="append",
         default=[],
         metavar="FILE",
-        help="a Python file that registers strategies",
+        help="a Python file, or the name of an installed module, that registers strategies",
     )
 
 
 def load_plugins(options: argparse.Namespace) -> None:
-    """Run the files that --plugin names."""
-    for path in options.plugin:
-        load_plugin(path)
+    """Run the files, and import the modules, that --plugin names."""
+    for plugin in options.plugin:
+        load_plugin(plugin)
 
 
 def _add_data(parser: Parser) -> None:
@@ -280,7 +280,7 @@ def path(text: str) -> Path:
 
 
 def path_or_name(text: str) -> str:
-    """The text of a path or of a shipped recipe's name: `./quick` is a path, `quick` a name."""
+    """The text of a path or of a name: `./quick` is a path, `quick` a shipped recipe's name."""
     path(text)
     return text
 
