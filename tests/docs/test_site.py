@@ -1,4 +1,4 @@
-"""The documentation site: its navigation and what its API reference names; `make docs` builds it."""
+"""The documentation site, which `make docs` builds: navigation, files, and the reference."""
 
 import importlib.util
 import re
