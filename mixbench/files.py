@@ -119,3 +119,13 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
+
+
+def shipped(name: str, in_checkout: str = "") -> Path:
+    """The folder of a part that is no code: inside an installed package, beside it in a checkout.
+
+    in_checkout is the folder's place there where it is not its name.
+    """
+    package = Path(__file__).parent
+    inside = package / name
+    return inside if inside.is_dir() else package.parent / (in_checkout or name)

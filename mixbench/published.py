@@ -6,6 +6,8 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
+from mixbench.files import shipped
+
 OPENMIXUP = {  # a strategy's name there
     "none": "Vanilla",
     "mixup": "MixUp",
@@ -20,9 +22,8 @@ OPENMIXUP = {  # a strategy's name there
 
 
 def published_dir() -> Path:
-    """Where the published figures lie: inside an installed package, beside it in a checkout."""
-    inside = Path(__file__).parent / "published"
-    return inside if inside.is_dir() else Path(__file__).parents[1] / "baselines" / "published"
+    """Where the published figures lie."""
+    return shipped("published", "baselines/published")
 
 
 def published_table(name: str) -> list[dict[str, str]]:

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from mixbench.files import shipped
 from mixbench.policy import check_policy
 from mixbench.values import Option, coerce, did_you_mean, option, read_value, shortened, shown
 from mixbench.yaml_lines import yaml_lines
@@ -588,9 +589,8 @@ HINTS: dict[str, Any] = get_type_hints(Recipe)
 
 
 def config_dir() -> Path:
-    """Where the shipped recipes lie: inside an installed package, beside it in a checkout."""
-    inside = Path(__file__).parent / "configs"
-    return inside if inside.is_dir() else Path(__file__).parents[1] / "configs"
+    """Where the shipped recipes lie."""
+    return shipped("configs")
 
 
 def parse_value(name: str, value: Any) -> Any:

@@ -52,17 +52,18 @@ def main() -> int:
 
 def pages(root: Path) -> dict[Path, str]:
     """The content of each page with its parts, from a checkout's root."""
-    readme, report = root / "README.md", root / "docs" / "reading-the-report.md"
-    parts = {
-        "top-1": top1_lines(root / "results"),
-        "speed": speed_lines(root / "results"),
-        "columns": names_of_columns(),
+    docs = root / "docs"
+    parts: dict[Path, dict[str, list[str]]] = {
+        root / "README.md": {"top-1": top1_lines(root / "results")},
+        docs / "cost.md": {"speed": speed_lines(root / "results")},
+        docs / "files.md": {"columns": names_of_columns()},
+        docs / "reading-the-report.md": {
+            f"columns of {name}": columns_table(kind) for name, kind in TABLES.items()
+        },
     }
-    columns = {f"columns of {name}": columns_table(kind) for name, kind in TABLES.items()}
     return {
-        readme: replaced(readme.read_text(encoding="utf-8"), parts),
-        report: replaced(report.read_text(encoding="utf-8"), columns),
-        root / "docs" / "recipe.md": recipe_page(),
+        **{path: replaced(path.read_text(encoding="utf-8"), of) for path, of in parts.items()},
+        docs / "recipe.md": recipe_page(),
         **strategy_pages(root),
     }
 
@@ -128,7 +129,7 @@ def speed_lines(folder: Path) -> list[str]:
         first = rows[0]
         lines += [
             f"{first.timed}; {first.rounds} interleaved rounds, {first.date} "
-            f"([{file.name}](results/{file.name})).",
+            f"([{file.name}](../results/{file.name})).",
             f"CutMix against itself: {first.control_lo:.3f} to {first.control_hi:.3f}.",
             "",
         ]

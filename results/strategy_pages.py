@@ -8,8 +8,11 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+import matplotlib.pyplot as plt
+import numpy as np
 import torch
 from PIL import Image
 
@@ -20,7 +23,7 @@ from mixbench.mix import MixStrategy, Needs
 from mixbench.models.build import build_model
 from mixbench.published import own_publication, published
 from mixbench.registry import BUILTIN, strategy_class
-from mixbench.report.gallery import Examples, Shown, mixed_grid
+from mixbench.report.gallery import Examples, Shown, mix_examples, mixed_grid, pictures_of
 from mixbench.report.numbers import interval
 from mixbench.report.tables import markdown_table
 from mixbench.runs.rows import SpeedRow
@@ -34,6 +37,11 @@ from results.speeds import speed_tables
 FOLDER = Path("docs/strategies")
 WIDTH = 560  # pixels of a picture
 DRAW = 8  # a seed whose lam is near one half
+PAIR = 2, 1  # the scenes A and B of the README's picture
+OVERVIEW = (  # what it shows
+    *("mixup", "cutmix", "saliencymix", "puzzlemix"),
+    *("resizemix", "gridmix", "fmix", "transmix"),
+)
 WHEN = {
     "none": "In every comparison: what mixing is worth is the difference to it.",
     "mixup": "Where labels are soft by nature or noisy; the cheapest of all, and no pixel is lost.",
@@ -90,7 +98,8 @@ def page(name: str, speeds: dict[str, tuple[SpeedRow, str]]) -> str:
         lines += ["## Parameters", "", *markdown_table(("name", "default", "values"), rows), ""]
     lines += ["## Needs", "", *needs_of_page(name), "", "## Cost", "", cost(name, speeds), ""]
     lines += ["## Published", "", *published_lines(name), ""]
-    lines += ["## Try it", "", f"    python bench.py --strategies 'none,cutmix,{name}'"]
+    others = [other for other in ("none", "cutmix") if other != name]
+    lines += ["## Try it", "", f"    python bench.py --strategies '{','.join([*others, name])}'"]
     return "\n".join(lines) + "\n"
 
 
@@ -175,30 +184,64 @@ def published_lines(name: str) -> list[str]:
 
 
 def draw_pictures(folder: Path) -> None:
-    """A picture of each strategy on the same four scenes, by a network that was not trained."""
-    scenes = [draw_scene(0, index, 96) for index in (3, 11, 20, 29)]
+    """A picture of each strategy on the same four scenes, and one of several for the README."""
+    normalisation, examples = Normalisation.of((0.5,) * 3, (0.25,) * 3), _examples()
+    folder.mkdir(parents=True, exist_ok=True)
+    everyone = {name: _shown(name) for name in BUILTIN}
+    for name, shown in everyone.items():
+        path = folder / f"{name}.png"
+        mixed_grid([shown], examples, CLASSES, normalisation, path, DRAW, columns=4)
+        _shrink(path, WIDTH)
+    pictures = [("A", pictures_of(examples.images, normalisation)[PAIR[0]])]
+    pictures += [("B", pictures_of(examples.images, normalisation)[PAIR[1]])]
+    for name in OVERVIEW:
+        result = mix_examples(everyone[name], examples, normalisation, DRAW)
+        mixed = pictures_of(result.mixed.images, normalisation)[PAIR[0]]
+        pictures.append((f"{name}\nlabel {result.lam[PAIR[0]]:.2f} A", mixed))
+    _draw_row(pictures, folder / "overview.png")
+
+
+def _examples() -> Examples:
+    """The four scenes, normalised, with their classes and masks."""
     normalisation = Normalisation.of((0.5,) * 3, (0.25,) * 3)
+    scenes = [draw_scene(0, index, 96) for index in (3, 11, 20, 29)]
     pixels = torch.stack([torch.from_numpy(scene.image).permute(2, 0, 1) for scene in scenes])
-    examples = Examples(
+    return Examples(
         images=normalisation.apply(pixels / 255),
         labels=torch.tensor([scene.label for scene in scenes]),
         objects=torch.stack([torch.from_numpy(scene.mask)[None].float() for scene in scenes]),
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in BUILTIN:
-        strategy = create_strategy(OFFLINE if name == "attentivecutmix" else name)
-        model = build_model(
-            "vit_tiny_patch16_224", num_classes=len(CLASSES), image_size=96, seed=0, patch_size=8
-        )
-        part = build_part(strategy, model, len(CLASSES), 96, seed=0)
-        attach(model, part)
-        network = Network(model, strategy.needs, part=part, compile=False)
-        shown = [Shown(name, strategy, network)]
-        path = folder / f"{name}.png"
-        mixed_grid(shown, examples, CLASSES, normalisation, path, DRAW, columns=4)
-        with Image.open(path) as picture:
-            small = picture.convert("RGB").resize((WIDTH, WIDTH * picture.height // picture.width))
-        small.quantize(128).save(path, optimize=True)
+
+
+def _shown(name: str) -> Shown:
+    """A strategy with a network that was not trained."""
+    strategy = create_strategy(OFFLINE if name == "attentivecutmix" else name)
+    model = build_model(
+        "vit_tiny_patch16_224", num_classes=len(CLASSES), image_size=96, seed=0, patch_size=8
+    )
+    part = build_part(strategy, model, len(CLASSES), 96, seed=0)
+    attach(model, part)
+    return Shown(name, strategy, Network(model, strategy.needs, part=part, compile=False))
+
+
+def _draw_row(pictures: Sequence[tuple[str, np.ndarray]], path: Path) -> None:
+    """Write pictures side by side in two rows, each with its title."""
+    columns = len(pictures) // 2
+    figure, axes = plt.subplots(2, columns, figsize=(9, 4.4), layout="constrained")
+    for axis, (title, pixels) in zip(axes.flat, pictures, strict=True):
+        axis.imshow(pixels)
+        axis.set_title(title, fontsize=9)
+        axis.set_axis_off()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+    _shrink(path, 900)
+
+
+def _shrink(path: Path, width: int) -> None:
+    """Scale a picture to a width and 128 colours."""
+    with Image.open(path) as picture:
+        small = picture.convert("RGB").resize((width, width * picture.height // picture.width))
+    small.quantize(128).save(path, optimize=True)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from mixbench import __version__
 from mixbench.commands.recipe_options import add_recipe_options
 from mixbench.comparison.plan import MODES
 from mixbench.data.datasets import DATASETS, PREFIXES
+from mixbench.files import shipped
 from mixbench.registry import load_plugin
 from mixbench.values import did_you_mean, read_text, shortened, shown
 
@@ -72,6 +73,9 @@ examples:
   mixbench bench --strategies cutmix,transmix
   mixbench bench --strategies none,cutmix,transmix --data DIR --config quick --seeds 0-5
   mixbench list recipes
+
+documentation: {shipped("docs")}
+examples: {shipped("examples")}
 
 `mixbench COMMAND --help` lists the options of a command, `mixbench --version` says the version."""
 

@@ -9,10 +9,9 @@ from results import readme
 from tests.support.rows import run_row, speed_row
 
 ROOT = Path(__file__).parents[2]
-README = (
-    "a\n<!-- top-1: x -->\nstale\n<!-- /top-1 -->\nb\n<!-- speed: y -->\nstale\n<!-- /speed -->\n"
-    "c\n<!-- columns: z -->\nstale\n<!-- /columns -->\nd\n"
-)
+README = "a\n<!-- top-1: x -->\nstale\n<!-- /top-1 -->\nd\n"
+COST = "b\n<!-- speed: y -->\nstale\n<!-- /speed -->\n"
+FILES = "c\n<!-- columns: z -->\nstale\n<!-- /columns -->\n"
 REPORT = "".join(
     f"<!-- columns of {name} -->\nstale\n<!-- /columns of {name} -->\n" for name in readme.TABLES
 )
@@ -25,6 +24,8 @@ def root(tmp_path, monkeypatch):
     (tmp_path / "results").mkdir()
     (tmp_path / "docs").mkdir()
     (tmp_path / "README.md").write_text(README)
+    (tmp_path / "docs" / "cost.md").write_text(COST)
+    (tmp_path / "docs" / "files.md").write_text(FILES)
     (tmp_path / "docs" / "reading-the-report.md").write_text(REPORT)
     return tmp_path
 
@@ -52,8 +53,9 @@ def test_the_readme_shows_the_newest_figures(root):
     assert "1,000 images of photos, 40 epochs, 2 seeds, a CPU, 2026-02-01" in text
     assert "([new-top1.md](results/new-top1.md)" in text
     assert "stale" not in text and text.startswith("a\n<!-- top-1: x -->\n")
-    assert "<!-- speed: y -->\n<!-- /speed -->\nc\n<!-- columns: z -->\n" in text
-    assert text.endswith("<!-- /columns -->\nd\n")
+    assert text.endswith("<!-- /top-1 -->\nd\n")
+    cost = (root / "docs" / "cost.md").read_text()
+    assert cost == COST.replace("stale\n", "")
     assert readme.main() == 0 and (root / "README.md").read_text() == text
 
 
@@ -74,12 +76,14 @@ def test_the_newest_speeds_of_each_precision(root):
     assert rates == {"22.00", "44.00"}
     assert "| transmix | 22.00 | 1.000 [1.000, 1.000] | 1.000 | no difference shown |" in lines
     assert "CutMix against itself: 0.980 to 1.020." in lines
-    assert any("40 interleaved rounds, 2026-02-01 ([new.csv](results/new.csv))" in x for x in lines)
+    assert any(
+        "40 interleaved rounds, 2026-02-01 ([new.csv](../results/new.csv))" in x for x in lines
+    )
 
 
 def test_every_table_names_its_columns(root):
     assert readme.main() == 0
-    text = (root / "README.md").read_text()
+    text = (root / "docs" / "files.md").read_text()
     for name, kind in (
         ("runs.csv", RunRow),
         ("speed.csv", SpeedRow),
@@ -108,7 +112,13 @@ def test_a_part_is_taken_as_it_is():
     assert text == "<!-- x -->\n\\1 \\g<2>\n<!-- /x -->\n"
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/reading-the-report.md", "docs/recipe.md"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "README.md",
+        *(f"docs/{name}.md" for name in ("cost", "files", "recipe", "reading-the-report")),
+    ],
+)
 def test_the_pages_of_this_checkout_are_not_stale(page):
     """A column or an option without an explanation, and a figure that is not of results/, fail."""
     expected = readme.pages(ROOT)[ROOT / page]

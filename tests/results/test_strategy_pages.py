@@ -1,24 +1,28 @@
 """A page and a picture for each strategy, true of its code."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from mixbench.registry import BUILTIN, strategy_class
 from mixbench.runs.rows import SpeedRow, write_table
+from mixbench.spec import create_strategies
 from results.strategy_pages import WHEN, needs_of_page, newest_speeds, parameters, strategy_pages
 from tests.support.rows import speed_row
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_every_strategy_has_a_page_with_its_picture():
+def test_every_strategy_has_a_page_with_its_picture_and_a_command():
     pages = strategy_pages(ROOT)
     assert sorted(WHEN) == sorted(BUILTIN)
     assert {path.stem for path in pages} == {*BUILTIN, "README"}
     for path, text in pages.items():
         assert path.read_text() == text, f"{path.name} is old: run `make readme`"
         if path.stem != "README":
+            [specs] = re.findall(r"--strategies '(.*)'$", text, re.M)
+            assert len(create_strategies(specs)) > 1
             assert f"({path.stem}.png)" in text and (path.parent / f"{path.stem}.png").is_file()
 
 
