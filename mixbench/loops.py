@@ -23,6 +23,7 @@ from mixbench.models.class_token import (
     is_compiled,
     model_name,
 )
+from mixbench.runtime import Logger as Logger  # what `compare(log=...)` takes
 from mixbench.services.context import make_context
 from mixbench.services.tokens import tap_of
 

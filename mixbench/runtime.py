@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -54,8 +54,28 @@ def silent_step(done: int, steps: int) -> None:
     """Nobody counts."""
 
 
-def silent_log(strategy: str, epoch: int, figures: Mapping[str, float]) -> None:
+@runtime_checkable
+class Logger(Protocol):
+    """Takes the figures of each epoch: what `--log` names, or one of your own."""
+
+    def log(self, strategy: str, seed: int, epoch: int, figures: Mapping[str, float]) -> None:
+        """The row that log.csv gets of an epoch, from 0, without what it lacks.
+
+        strategy is a spec text. Of strategies that are trained side by side, each has its turn.
+        """
+
+    def close(self) -> None:
+        """The training of a seed is over, whether it failed or not; another one may follow."""
+
+
+class NoLogger:
     """Nobody keeps curves."""
+
+    def log(self, strategy: str, seed: int, epoch: int, figures: Mapping[str, float]) -> None:
+        """Keep nothing."""
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +90,7 @@ class Runtime:
     resume: bool = False
     say: Callable[[str], None] = silent_line
     tick: Callable[[int, int], None] = silent_step  # steps done, steps in all
-    log: Callable[[str, int, Mapping[str, float]], None] = silent_log  # curves of each epoch
+    logger: Logger = NoLogger()
 
     @property
     def first(self) -> bool:

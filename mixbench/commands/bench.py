@@ -19,7 +19,7 @@ from mixbench.watch import process_count
 PLAN_OPTIONS = (
     *("data", "dataset", "download", "limit_train", "limit_val", "workers", "cache"),
     *("check_data", "skip_unreadable"),
-    *("mode", "rounds", "profile", "peers", "device", "csv", "json", "log", "resume"),
+    *("mode", "rounds", "profile", "peers", "device", "csv", "json", "resume"),
 )
 
 
@@ -80,6 +80,7 @@ def plan_of(options: argparse.Namespace, typed: list[str]) -> Plan:
         out=options.out,
         command=shlex.join(typed),
         evaluate=tuple(dict.fromkeys(options.evaluate)),
+        log=tuple(dict.fromkeys(options.log)),
         **{name: getattr(options, name) for name in PLAN_OPTIONS},
     )
 
@@ -96,7 +97,5 @@ def check_combinations(options: argparse.Namespace) -> None:
         )
     if options.mode == "speed" and options.evaluate:
         raise ValueError("--evaluate belongs to what was trained: take --mode accuracy or both")
-    if options.log and not find_spec("tensorboard"):
-        raise ValueError("--log tensorboard needs TensorBoard: pip install tensorboard")
     if options.peers and not find_spec("baselines"):
         raise ValueError("--peers needs the folder baselines/ of a checkout: run it there")

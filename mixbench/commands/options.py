@@ -231,8 +231,10 @@ def _add_output(parser: Parser) -> None:
     add("--json", type=path, metavar="FILE", help="also write every table here, as one document")
     add(
         "--log",
-        choices=("tensorboard",),
-        help="also log each epoch for TensorBoard, under the output directory",
+        type=names,
+        default=(),
+        metavar="NAME,NAME",
+        help="also log each epoch by tensorboard or wandb, files under the output directory",
     )
     add(
         "--resume",

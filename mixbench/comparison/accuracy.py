@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 
 import torch
 
+from mixbench.comparison.loggers import open_loggers
 from mixbench.comparison.plan import Plan
 from mixbench.comparison.screen import Screen
 from mixbench.data.annotated import SCENES
@@ -41,7 +42,9 @@ def train_seeds(
     plan: Plan, data: Data, recipe_hash: str, runtime: Runtime, screen: Screen
 ) -> Iterator[list[RunRow]]:
     """The rows of every strategy, seed by seed; what is finished is not trained again."""
-    runtime = dataclasses.replace(runtime, workers=workers(plan, data))
+    runtime = dataclasses.replace(
+        runtime, workers=workers(plan, data), logger=open_loggers(plan, runtime)
+    )
     specs = [strategy_spec(strategy) for strategy in plan.strategies]
     ahead = [len(strategies) for strategies in missing(plan, recipe_hash)]
     for number, seed in enumerate(plan.seeds):
@@ -99,9 +102,10 @@ def _train_seed(
     title, unit = f"training, seed {seed}, steps", f"seed {seed}  step"
     with screen.counting(title, unit, later) as tick:
         runtime = dataclasses.replace(runtime, tick=tick)
-        if plan.log and runtime.first:
-            runtime = dataclasses.replace(runtime, log=tensorboard(directory, seed))
-        learners = train(strategies, plan.recipe, data, runtime)
+        try:
+            learners = train(strategies, plan.recipe, data, runtime)
+        finally:
+            runtime.logger.close()
     rows = [_row(learner, plan.recipe, data, recipe_hash, runtime) for learner in learners]
     if runtime.first:
         for learner, row in zip(learners, rows, strict=True):
@@ -229,20 +233,3 @@ def _draw(
         raise
     except Exception as error:  # a plug-in may raise anything
         runtime.say(f"no picture of the mixed images: {explain(error).reason}")
-
-
-def tensorboard(
-    directory: RunDirectory, seed: int
-) -> Callable[[str, int, Mapping[str, float]], None]:
-    """Writes the figures of each epoch as curves for TensorBoard."""
-    from torch.utils.tensorboard import SummaryWriter
-
-    writer_of = cache(lambda spec: SummaryWriter(str(directory.curves(spec, seed))))
-
-    def log(spec: str, epoch: int, figures: Mapping[str, float]) -> None:
-        for name, value in figures.items():
-            if name != "epoch":
-                writer_of(spec).add_scalar(name, value, epoch)
-        writer_of(spec).flush()
-
-    return log

@@ -23,6 +23,7 @@ from mixbench.models.factory import Factory, register_factory
 from mixbench.recipe import HINTS, MODEL_PARTS
 from mixbench.runs.directory import RunDirectory
 from mixbench.runs.rows import ComparisonRow, RunRow, SpeedRow, read_table
+from mixbench.runtime import Logger
 from mixbench.spec import create_strategies, strategy_spec
 from mixbench.values import did_you_mean, shown
 
@@ -87,6 +88,8 @@ def compare(
     workers: int | None = None,
     check_data: bool = False,
     skip_unreadable: bool = False,
+    evaluate: str | Sequence[str] = (),
+    log: str | Logger | Sequence[str | Logger] = (),
     resume: bool = False,
     **recipe: Any,
 ) -> Comparison:
@@ -96,8 +99,9 @@ def compare(
     makes one for a number of classes. data is a folder with train/ and val/, a name such as
     "cifar10" or "tar/DIR", two data sets of (image, label), or None for the drawn scenes. config
     names a recipe, and other keywords are its fields. Files go to `out`, by default
-    runs/<recipe>-<digits>;
-    `resume` goes on with what is there. ValueError for a mistake in any of it.
+    runs/<recipe>-<digits>; `resume` goes on with what is there. evaluate names what is measured of
+    the trained models (docs/evaluations.md), log where the figures of each epoch go too:
+    "tensorboard", "wandb" or loggers of your own. ValueError for a mistake in any of it.
     """
     recipe = {name: _plain(value) for name, value in recipe.items()}
     seeds = None if seeds is None else _seeds(seeds)
@@ -130,6 +134,8 @@ def compare(
         workers=workers,
         check_data=check_data,
         skip_unreadable=skip_unreadable,
+        evaluate=_several(evaluate),
+        log=_several(log),
         resume=resume,
     )
     if callable(model):
@@ -151,6 +157,13 @@ def _check_fields(recipe: dict[str, Any], *, of_timm: bool) -> None:
             raise ValueError(f"unknown keyword {shown(name)}: {did_you_mean(name, HINTS)}")
         if name in OF_TIMMS_MODELS and not of_timm:
             raise ValueError(f"{name} is for timm's models: let your function make the model so")
+
+
+def _several(given: Any) -> tuple[Any, ...]:
+    """Names between commas, a list of anything, or one thing, as a tuple."""
+    if isinstance(given, str):
+        given = [name.strip() for name in given.split(",") if name.strip()]
+    return tuple(given) if isinstance(given, list | tuple) else (given,)
 
 
 def _plain(value: Any) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from mixbench.comparison.evaluating import evaluations_of
+from mixbench.comparison.loggers import check_loggers
 from mixbench.comparison.plan import Plan
 from mixbench.data.check import check_headers
 from mixbench.data.loaders import check_batch, remark_on_copies
@@ -54,6 +55,7 @@ def check_machine(plan: Plan) -> None:
     How several processes share the batch is checked once they have joined.
     """
     device = choose_device(plan.device)
+    check_loggers(plan)
     if plan.trains and process_count() == 1:
         check_division(plan.strategies, plan.recipe, device)
 

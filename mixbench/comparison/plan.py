@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mixbench.data.datasets import open_data
 from mixbench.data.folders import check_splits
@@ -17,6 +17,9 @@ from mixbench.runs.directory import RunDirectory, numbered
 from mixbench.runs.identity import Identity, digest
 from mixbench.spec import strategy_spec
 from mixbench.values import shown
+
+if TYPE_CHECKING:
+    from mixbench.runtime import Logger
 
 MODES = ("accuracy", "speed", "both")
 
@@ -49,7 +52,7 @@ class Plan:
     resume: bool = False
     profile: bool = False
     peers: bool = False
-    log: str | None = None
+    log: tuple[str | Logger, ...] = ()  # names, or loggers of your own
     evaluate: tuple[str, ...] = ()  # evaluations that follow the training
 
     def __post_init__(self) -> None:

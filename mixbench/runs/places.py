@@ -24,9 +24,10 @@ FILES = (
     *("runs.csv", "speed.csv", "comparison.csv", "comparison.md", "report.html", "mixed.png"),
     *("profile.txt", "peers.md", "evaluations.csv"),
 )
-FOLDERS = ("gallery", "tensorboard", "submitit", "jobs")
+FOLDERS = ("gallery", "tensorboard", "wandb", "submitit", "jobs")
 NUMBERED = re.compile(r"state-seed.*\.pt|trace-.*\.json|.*-[0-9a-f]{8}")  # seeds and strategies
-ELSEWHERE = ("submitit", "jobs")  # submitit's links; directories with a check of their own
+# links of submitit and Weights & Biases; directories with a check of their own
+ELSEWHERE = ("submitit", "wandb", "jobs")
 
 
 @dataclass(frozen=True)

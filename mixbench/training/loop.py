@@ -103,7 +103,7 @@ def evaluate_epoch(
             row = learner.log[-1]
             state.write_log(learner, runtime)
             figures = {name: value for name, value in asdict(row).items() if value is not None}
-            runtime.log(learner.spec, row.epoch, figures)
+            runtime.logger.log(learner.spec, runtime.seed, row.epoch, figures)
             sentence = f"loss {row.train_loss:.3f}  top-1 {row.top1:.1f}"
         if learner.failure:
             sentence = learner.failure.reason

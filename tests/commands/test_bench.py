@@ -92,17 +92,6 @@ class Failing(CutMix):
 """
 
 
-def test_epochs_go_to_tensorboard_too(tmp_path):
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    directory = RunDirectory(tmp_path / "run")
-    argv = ["--strategies", "cutmix", "--log", "tensorboard", "--out", str(directory.path)]
-    assert main([*argv, *ACCURACY, "--epochs", "2"]) == 0
-    events = accumulator.EventAccumulator(str(directory.curves("cutmix", 0)))
-    events.Reload()
-    logged = [float(row["top1"]) for row in cells(directory.seed("cutmix", 0).log)]
-    assert [event.value for event in events.Scalars("top1")] == pytest.approx(logged)
-
-
 def test_speed_alone_adds_the_reference(tmp_path):
     directory = RunDirectory(tmp_path / "run")
     argv = ["--strategies", "mixup", "--mode", "speed", "--out", str(directory.path)]

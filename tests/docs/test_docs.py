@@ -263,11 +263,13 @@ def test_recipes(name, grid):
 # docs/python.md
 
 
-def test_the_comparison_from_python_runs(monkeypatch, tmp_path):
+def test_the_comparison_from_python_runs(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "docs"}
-    [[block]] = sections("python.md").values()
-    run(names, block)
+    first, logged = (block for [block] in sections("python.md").values())
+    run(names, first)
     summary = names["comparison"].summary
     assert summary["strategy"].tolist() == ["none", "cutmix", "transmix"]
     assert (tmp_path / "report.html").is_file() and summary["seeds"].tolist() == [2, 2, 2]
+    run(names, logged.replace("epochs=1", "limit_train=16, limit_val=16, batch_size=8, epochs=1"))
+    assert "cutmix 0 0 " in capsys.readouterr().out
