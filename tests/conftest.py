@@ -1,16 +1,21 @@
 """Fixtures that several rooms share."""
 
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from mixbench import create_strategy, registry
 from mixbench.recipe import load_recipe
 from mixbench.runtime import Runtime
 from mixbench.training.learner import prepare
+from tests.support import blank
 from tests.support.photographs import picture
 from tests.support.pretended_gpu import NoWaits, pretended_gpu
+
+DRAWING = {"report", "results", "evaluations", "transfer"}
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +46,14 @@ def registered(monkeypatch):
     for name in registry.BUILTIN:
         registry.strategy_class(name)
     monkeypatch.setattr(registry, "_registered", dict(registry._registered))
+
+
+@pytest.fixture(autouse=True)
+def blank_pictures(request, monkeypatch):
+    """Nothing is drawn but in the rooms that draw, and where a test is marked `pictures`."""
+    room = request.path.relative_to(Path(__file__).parent).parts[0]
+    if room not in DRAWING and not request.node.get_closest_marker("pictures"):
+        monkeypatch.setattr(Figure, "savefig", blank.savefig)
 
 
 @pytest.fixture

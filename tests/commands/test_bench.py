@@ -17,6 +17,7 @@ from tests.support.command import TINY, cells
 ACCURACY = ["--mode", "accuracy", *TINY]
 
 
+@pytest.mark.pictures
 def test_default_data_end_to_end(tmp_path, capsys):
     directory, extra = RunDirectory(tmp_path / "run"), tmp_path / "c.csv"
     argv = ["--strategies", "none,transmix", "--out", str(directory.path), "--csv", str(extra)]

@@ -14,6 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.support import blank
+
 MEASURED = ("date", "train_seconds", "loading_share", "train_im_per_sec")
 TINY = [
     *("--embed-dim", "24", "--depth", "1", "--batch-size", "8", "--micro-batch", "8"),
@@ -43,8 +45,11 @@ def _command(argv, output):
     torch.set_num_threads(1)
     # as outside: a loader's processes come of this one, and end after it
     multiprocessing.set_start_method("fork", force=True)
+    from matplotlib.figure import Figure
+
     from mixbench.cli import main
 
+    Figure.savefig = blank.savefig
     sys.exit(main(argv))
 
 
