@@ -87,6 +87,7 @@ def compare(
     workers: int | None = None,
     check_data: bool = False,
     skip_unreadable: bool = False,
+    class_names: str | Path | None = None,
     resume: bool = False,
     **recipe: Any,
 ) -> Comparison:
@@ -95,8 +96,8 @@ def compare(
     strategies are spec texts or strategies. model is timm's name of a network, or a function that
     makes one for a number of classes. data is a folder with train/ and val/, a name such as
     "cifar10" or "tar/DIR", two data sets of (image, label), or None for the drawn scenes. config
-    names a recipe, and other keywords are its fields. Files go to `out`, by default
-    runs/<recipe>-<digits>;
+    names a recipe, and other keywords are its fields. class_names is a file with what people call
+    the classes. Files go to `out`, by default runs/<recipe>-<digits>;
     `resume` goes on with what is there. ValueError for a mistake in any of it.
     """
     recipe = {name: _plain(value) for name, value in recipe.items()}
@@ -106,6 +107,8 @@ def compare(
         raise ValueError(f"model must be a name or a function that makes one, not {shown(model)}")
     if not isinstance(out, str | Path | None):
         raise ValueError(f"out must be a directory, not {shown(out)}")
+    if not isinstance(class_names, str | Path | None):
+        raise ValueError(f"class_names must be a file, not {shown(class_names)}")
     _check_fields(recipe, of_timm=not callable(model))
     folder, name, items = _place(data, limit_train, limit_val)
     overrides = dict(recipe)
@@ -130,6 +133,7 @@ def compare(
         workers=workers,
         check_data=check_data,
         skip_unreadable=skip_unreadable,
+        class_names=None if class_names is None else Path(class_names),
         resume=resume,
     )
     if callable(model):
