@@ -21,7 +21,13 @@ from mixbench.files import WriteError
 from mixbench.mix import MixStrategy, hashed_seed
 from mixbench.models.start import weights_name
 from mixbench.recipe import Recipe
-from mixbench.report.gallery import Shown, draw_gallery, mixed_grid, varied_examples
+from mixbench.report.gallery import (
+    Shown,
+    draw_gallery,
+    furthest_mixes,
+    mixed_picture,
+    varied_examples,
+)
 from mixbench.runs.directory import RunDirectory
 from mixbench.runs.environment import device_name, precision_name, today, versions
 from mixbench.runs.rows import RunRow
@@ -233,8 +239,9 @@ def _draw(
         if shown:
             examples = varied_examples(data.val, recipe, runtime.device)
             normalisation = Normalisation.of(recipe.mean, recipe.std, runtime.device)
-            mixed_grid(shown, examples, data.classes, normalisation, directory.mixed)
-            draw_gallery(shown, examples, data.classes, normalisation, directory.gallery)
+            mixes = furthest_mixes(shown, examples, data.classes, normalisation)
+            mixed_picture(mixes, directory.class_titles(data.classes), directory.mixed)
+            draw_gallery(mixes, directory.gallery)
     except WriteError:
         raise
     except Exception as error:  # a plug-in may raise anything
