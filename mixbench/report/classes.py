@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,6 +26,7 @@ MOST_INCHES = 9.0  # of its rows, which are the taller the more strategies there
 MOST_LISTED = 1000  # classes in the table of all
 MOST_PAIRS = 10  # in the table of what is taken for what
 TITLE = 22  # letters of a class beside the diagram
+LEGEND = 44  # letters of a strategy's line below it
 
 
 # How many are right.
@@ -99,7 +101,7 @@ def draw_classes(axis: Axes, found: ByClass, shown: Sequence[int], titles: Seque
             markersize=6,
             color=look.colour,
             markerfacecolor=look.face,
-            label="\n".join(fitted(line, 44) for line in wrapped(spec, 44).splitlines()),
+            label=wrapped(spec, LEGEND),
         )
     axis.set_yticks(range(len(shown)), [fitted(titles[label], TITLE) for label in shown])
     axis.set_ylim(len(shown) - 0.5, -0.5)
@@ -110,15 +112,17 @@ def draw_classes(axis: Axes, found: ByClass, shown: Sequence[int], titles: Seque
 def classes_figure(found: ByClass, baseline: str, titles: Sequence[str]) -> str:
     """The accuracy of the classes in which the strategies lie furthest apart, as SVG."""
     shown = found.order(baseline)[: rows_shown(len(found.accuracy))]
-    lines = sum(wrapped(spec, 44).count("\n") + 1 for spec in found.accuracy)
+    names = [wrapped(spec, LEGEND) for spec in found.accuracy]
+    columns = 3 if max(map(len, names)) <= LEGEND // 3 else 1
+    lines = sum(name.count("\n") + 1 for name in names) / columns
     drawing = Drawing(
         "classes",
         "Accuracy of single classes with each strategy",
-        0.7 + len(shown) * _row_inches(len(found.accuracy)) + 0.19 * lines,
+        0.7 + len(shown) * _row_inches(len(found.accuracy)) + 0.19 * math.ceil(lines),
     )
     with drawing as [axis]:
         draw_classes(axis, found, shown, titles)
-        drawing.figure.legend(loc="outside lower center")
+        drawing.figure.legend(loc="outside lower center", ncols=columns)
     return drawing.svg
 
 
@@ -216,7 +220,7 @@ def class_by_class(
         words=_words(found, len(order)),
         header=("class", "images", *found.accuracy),
         rows=class_rows(found, comparison.baseline, titles) if listed else (),
-        pairs_header=("class → taken for", "images of the class", *found.accuracy),
+        pairs_header=("class → taken for", "images", *found.accuracy),
         pairs=pair_rows(pairs, found, titles),
     )
 

@@ -235,13 +235,15 @@ def draw_gallery(mixes: Sequence[Example], folder: Path) -> list[GalleryEntry]:
 def outlined(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """A picture (h, w, 3) with the edge of a mask (h, w) uint8: white inside it, black outside.
 
-    Inside is where the mask is more than half white; one that is alike everywhere has no edge.
+    Inside is where the mask is more than half white; one that is alike everywhere has no edge. A
+    small picture comes back larger by a whole factor, so that the line is thin.
     """
+    factor = max(1, THUMBNAIL // max(mask.shape))
+    mask, result = (each.repeat(factor, 0).repeat(factor, 1) for each in (mask, pixels))
     inside = np.pad(mask > 127, 1, mode="edge")
     centre = inside[1:-1, 1:-1]
     around = (inside[:-2, 1:-1], inside[2:, 1:-1], inside[1:-1, :-2], inside[1:-1, 2:])
     edge = np.logical_or.reduce([centre != each for each in around])
-    result = pixels.copy()
     result[edge & centre], result[edge & ~centre] = 255, 0
     return result
 

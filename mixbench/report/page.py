@@ -41,7 +41,7 @@ from mixbench.report.page_tables import (
     table8,
 )
 from mixbench.report.reference import reference_remarks
-from mixbench.report.reliability import reliability, reliability_figure
+from mixbench.report.reliability import FEWEST, reliability, reliability_figure
 from mixbench.report.significance import Paired, seeds_needed
 from mixbench.report.summary import (
     SHOWN_WORDS,
@@ -332,6 +332,7 @@ def render_report(data: ReportData) -> str:
         scores_header=SCORES_HEADER,
         scores=scores_cells(tables.runs),
         classes=class_by_class(data.images, _titles(data), comparison) if comparison else None,
+        fewest=FEWEST,
         without_images=_without_images(data),
         figures={name: Markup(svg) for name, svg in _diagrams(data, comparison).items()},
         measured=speed,

@@ -15,7 +15,7 @@ from mixbench.training.calibration import BINS, Bins, confidence_bins
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-FEWEST = 10  # images of a bin that has a point
+FEWEST = 20  # images of a bin that has a point
 
 
 class Curve(NamedTuple):
