@@ -200,7 +200,7 @@ class ClassByClass(NamedTuple):
 
 
 def class_by_class(
-    images: Images, titles: Sequence[str], comparison: Paired
+    images: Images, titles: Sequence[str], comparison: Paired | None
 ) -> ClassByClass | None:
     """The section of the strategies of a comparison; None without results of images.
 
@@ -208,6 +208,8 @@ def class_by_class(
     """
     from markupsafe import Markup
 
+    if comparison is None:
+        return None
     strategies = [summary.strategy for summary in comparison.summaries]
     found = by_class(images, strategies, len(titles))
     order = found.order(comparison.baseline) if found.accuracy else []

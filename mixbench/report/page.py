@@ -68,7 +68,7 @@ from mixbench.report.template import template
 from mixbench.runs.directory import RunDirectory
 from mixbench.runs.merge import ReportData, Tables, read_settings, trained
 from mixbench.runs.rows import RunRow, SpeedRow
-from mixbench.runs.samples import GalleryEntry
+from mixbench.runs.samples import GalleryEntry, ImageResults
 
 
 def report_runs(
@@ -161,13 +161,20 @@ def _diagrams(data: ReportData, comparison: Paired | None) -> dict[str, str]:
         drawn["losses"] = curves_figure(data.logs, "train_loss", "training loss", names)
         validation = "val_nll_ema" if column == "top1_ema" else "val_nll"
         drawn["val_losses"] = curves_figure(data.logs, validation, "validation loss", names)
-    if data.images and comparison:
+    images = _finished_images(data)
+    if images and comparison:
         names = [summary.strategy for summary in comparison.summaries]
-        drawn["reliability"] = reliability_figure(reliability(data.images, names))
+        drawn["reliability"] = reliability_figure(reliability(images, names))
     apart = {spec: each for spec, each in _shares(data).items() if not each.by_area}
     if apart:
         drawn["shares"] = shares_figure(apart)
     return drawn
+
+
+def _finished_images(data: ReportData) -> dict[tuple[str, int], ImageResults]:
+    """The results of images of what came to its end."""
+    finished = {(row.strategy, row.seed) for row in data.tables.runs if row.top1 is not None}
+    return {key: each for key, each in data.images.items() if key in finished}
 
 
 def _titles(data: ReportData) -> list[str]:
@@ -331,7 +338,7 @@ def render_report(data: ReportData) -> str:
         trained_rows=trained_cells(tables.runs),
         scores_header=SCORES_HEADER,
         scores=scores_cells(tables.runs),
-        classes=class_by_class(data.images, _titles(data), comparison) if comparison else None,
+        classes=class_by_class(_finished_images(data), _titles(data), comparison),
         fewest=FEWEST,
         without_images=_without_images(data),
         figures={name: Markup(svg) for name, svg in _diagrams(data, comparison).items()},

@@ -61,7 +61,8 @@ def draw_reliability(axis: Axes, curves: Mapping[str, Curve], height: float) -> 
         )
         ends[spec] = (float(confidence[-1]), float(accuracy[-1]))
     axis.set(xlim=(0, 102), ylim=(0, 102), ylabel="images that are right (%)")
-    label_beside(axis, ends, height)
+    if ends:
+        label_beside(axis, ends, height)
 
 
 def draw_confidence(axis: Axes, curves: Mapping[str, Curve]) -> None:
@@ -83,7 +84,9 @@ def draw_confidence(axis: Axes, curves: Mapping[str, Curve]) -> None:
 
 
 def reliability_figure(curves: Mapping[str, Curve]) -> str:
-    """The calibration curves above the images in each bin, as SVG."""
+    """The calibration curves above the images in each bin, as SVG; '' where they have no point."""
+    if not any((curve.bins.count >= FEWEST).any() for curve in curves.values()):
+        return ""
     height = max(2.8, label_room(curves))
     drawing = Drawing(
         "reliability",

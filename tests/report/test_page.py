@@ -11,11 +11,11 @@ from mixbench.report.tables import remarks
 from mixbench.runs.directory import RunDirectory
 from mixbench.runs.merge import read_runs, read_tables
 from mixbench.runs.rows import ComparisonRow, read_table
-from mixbench.runs.samples import GalleryEntry, write_correct, write_gallery
+from mixbench.runs.samples import GalleryEntry, write_gallery, write_images
 from mixbench.visible import visible
 from tests.support.html_pages import Page
 from tests.support.names import NAMES
-from tests.support.rows import LOG, full_tables, run_row, speed_row, write_run
+from tests.support.rows import LOG, full_tables, image_results, run_row, speed_row, write_run
 
 NO_FIGURE = r"\b(nan|inf|None)\b"
 
@@ -69,7 +69,7 @@ def test_the_page_shows_everything_and_fetches_nothing(tmp_path):
     assert len(page.ids) == len(set(page.ids))
     references = {link[1:] for link in page.links if link.startswith("#")}
     references |= set(re.findall(r"url\(#([^)]*)\)", page.source))
-    assert references <= set(page.ids) and page.tags.count("svg") == 7
+    assert references <= set(page.ids) and page.tags.count("svg") == 10
     for words in (
         "deit_small_patch16_224 (22.05M parameters) at 224 px on photos, 1,000 images, 3 epochs",
         "not resolvable with 3 seeds",
@@ -164,7 +164,7 @@ def test_failures_are_named(tmp_path):
     slow = speed_row("mixup", status="out of memory", im_per_sec=None, ratio_to_cutmix=None)
     places = RunDirectory(write_run(tmp_path, runs, [speed_row(), slow]))
     broken = places.seed("transmix", 2)
-    broken.log.write_text(LOG + "0,0.1,nan,10,50,,5\n")
+    broken.log.write_text(LOG + "0,0.1,nan,10,50,,nan,5\n")
     broken.lam.write_text("area,used\n0.5,nan\n")
     places.seed("mixup", 0).lam.write_text("area,used\n")
     page = page_of(tmp_path)
@@ -183,7 +183,7 @@ def test_failures_are_named(tmp_path):
 def test_nothing_finished(tmp_path):
     failed = run_row("cutmix", 0, None, status="diverged at step 0", nll=None, ece=None, top5=None)
     places = RunDirectory(write_run(tmp_path, [failed]))
-    places.seed("cutmix", 0).log.write_text(LOG + "0,0.1,nan,0.0,50,,5\n")
+    places.seed("cutmix", 0).log.write_text(LOG + "0,0.1,nan,0.0,50,,nan,5\n")
     page = page_of(tmp_path)
     assert "diverged at step 0" in page.text and page.tags.count("svg") == 2
     assert not re.search(NO_FIGURE, page.text)
@@ -205,8 +205,9 @@ def test_runs_on_different_images_are_named_and_the_report_goes_on(tmp_path):
     runs = []
     for spec, letter in (("cutmix", "a"), ("transmix", "b")):
         runs.append(write_run(tmp_path / spec, [run_row(spec, 0)]))
-        file = RunDirectory(runs[-1]).seed(spec, 0).correct
-        write_correct(file, np.arange(200) < 150, [f"val/{letter}/{i}.png" for i in range(200)])
+        names = [f"val/{letter}/{i}.png" for i in range(200)]
+        file = RunDirectory(runs[-1]).seed(spec, 0).images
+        write_images(file, image_results(np.arange(200) < 150, names))
     page = Page(report_runs(runs, tmp_path / "out").read_text())
     words = "Not paired, since the two were evaluated on different images: seed 0."
     assert words in page.text and words in RunDirectory(tmp_path / "out").markdown.read_text()
@@ -268,7 +269,10 @@ def test_a_picture_of_each_kind_is_where_its_caption_says(tmp_path):
         ("Top-1 of each strategy, with every seed", "Top-1 of each strategy. A"),
         ("Speed of each strategy as a ratio to CutMix", "Speed of a timed step as "),
         ("Top-1 against speed", "Mean top-1 with its 95 % "),
+        ("Accuracy against confidence, and the images in each bin", "Upper part: the share tha"),
+        ("Accuracy of single classes with each strategy", "Images of each class that"),
         ("top-1 (%) by epoch", "Top-1 on the validation i"),
+        ("validation loss by epoch", "Negative log-likelihood o"),
         ("training loss by epoch", "Mean training loss of eac"),
         ("A&#x27;s share in the label against its share by area", "A&#39;s share of the labe"),
     ]
