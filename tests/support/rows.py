@@ -4,7 +4,9 @@ import json
 
 import numpy as np
 
+from mixbench.data.sources import DataIdentity
 from mixbench.runs.directory import RunDirectory
+from mixbench.runs.identity import Identity
 from mixbench.runs.merge import Tables, trained
 from mixbench.runs.rows import SCHEMA_VERSION, RunRow, SpeedRow, write_table
 from mixbench.runs.samples import ImageResults, joined_names, write_images, write_lam
@@ -128,6 +130,12 @@ def write_run(folder, runs=(), speed=(), files=True, older=False):
         else:
             write_images(seed.images, image_results(right))
     return folder
+
+
+def write_data(folder, classes):
+    """What a run's directory says of its data."""
+    data = DataIdentity(tuple(classes), 100, 200, "train", "val")
+    RunDirectory(folder).data.write_text(Identity(None, data).data_text())
 
 
 def write_correct(path, right, names=None):
