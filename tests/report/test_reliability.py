@@ -25,8 +25,8 @@ def results(confidence, right):
         label=label,
         predicted=np.where(right, 0, 1),
         confidence=confidence,
-        nll=confidence,
-        brier=confidence,
+        nll=1 - confidence,
+        brier=1 - confidence,
     )
 
 

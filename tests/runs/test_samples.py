@@ -48,6 +48,13 @@ def test_what_is_no_result_of_images_is_said(tmp_path, changes, words):
         read_images(path)
 
 
+def test_numbers_of_another_kind_are_no_results(tmp_path):
+    path, share = tmp_path / "images.npz", np.full(2, 0.5, np.float32)
+    np.savez(path, label=share, predicted=share, confidence=share, nll=share, brier=share)
+    with pytest.raises(ValueError, match="label is not 2 values of int32"):
+        read_images(path)
+
+
 def test_a_prediction_of_nothing_is_no_hit(tmp_path):
     results = replace(image_results([True, True]), predicted=np.array([0, -1]))
     write_images(tmp_path / "images.npz", results)
