@@ -23,7 +23,7 @@ from mixbench.mix import MixStrategy, Needs
 from mixbench.models.build import build_model
 from mixbench.published import own_publication, published
 from mixbench.registry import BUILTIN, strategy_class
-from mixbench.report.gallery import Examples, Shown, mix_examples, mixed_grid, pictures_of
+from mixbench.report.gallery import Examples, Shown, mix_examples, pictures_of
 from mixbench.report.numbers import interval
 from mixbench.report.tables import markdown_table
 from mixbench.runs.rows import SpeedRow
@@ -190,7 +190,7 @@ def draw_pictures(folder: Path) -> None:
     everyone = {name: _shown(name) for name in BUILTIN}
     for name, shown in everyone.items():
         path = folder / f"{name}.png"
-        mixed_grid([shown], examples, CLASSES, normalisation, path, DRAW, columns=4)
+        _draw_grid(shown, examples, normalisation, path)
         _shrink(path, WIDTH)
     pictures = [("A", pictures_of(examples.images, normalisation)[PAIR[0]])]
     pictures += [("B", pictures_of(examples.images, normalisation)[PAIR[1]])]
@@ -222,6 +222,35 @@ def _shown(name: str) -> Shown:
     part = build_part(strategy, model, len(CLASSES), 96, seed=0)
     attach(model, part)
     return Shown(name, strategy, Network(model, strategy.needs, part=part, compile=False))
+
+
+def _draw_grid(shown: Shown, examples: Examples, normalisation: Normalisation, path: Path) -> None:
+    """Write the images in a row, and below it what the strategy makes of each.
+
+    Above each mixed image stand the numbers of A and B in the first row, and A's share by area and
+    as used in the label.
+    """
+    count = len(examples.images)
+    figure, axes = plt.subplots(2, count, figsize=(2.1 * count, 5), layout="constrained")
+    result = mix_examples(shown, examples, normalisation, DRAW)
+    area, lam, partner = result.mixed.lam, result.lam, result.mixed.partner
+    names = [f"{i + 1}: {CLASSES[int(label)]}" for i, label in enumerate(examples.labels)]
+    titles = [
+        f"A {i + 1}, B {int(partner[i]) + 1}\nA by area {area[i]:.2f}\nA in label {lam[i]:.2f}"
+        for i in range(count)
+    ]
+    rows = (
+        ("image", pictures_of(examples.images, normalisation), names),
+        (shown.spec, pictures_of(result.mixed.images, normalisation), titles),
+    )
+    for row, (name, pictures, above) in zip(axes, rows, strict=True):
+        row[0].set_ylabel(name, fontsize=9)
+        for axis, picture, title in zip(row, pictures, above, strict=True):
+            axis.imshow(picture)
+            axis.set_title(title, fontsize=8)
+            axis.set(xticks=[], yticks=[])
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
 
 
 def _draw_row(pictures: Sequence[tuple[str, np.ndarray]], path: Path) -> None:

@@ -11,9 +11,10 @@ from PIL import Image
 from mixbench.cli import main
 from mixbench.runs.directory import RunDirectory
 from mixbench.runs.rows import RunRow, read_table, write_table
-from mixbench.runs.samples import read_correct, write_correct
+from mixbench.runs.samples import read_correct, read_images, write_images
 from mixbench.visible import visible
 from tests.support.command import TINY
+from tests.support.rows import image_results, write_correct
 
 NAMES = ("=cmd()", "$a_b$", "[red]x[b]", "中文", "line\nbreak", "<b>&")
 
@@ -61,8 +62,11 @@ def test_rows_say_whether_scenes_were_drawn():
 def test_a_bitmap_says_which_image_each_bit_is_of(tmp_path):
     names = ["val/a/1.png", "val/b/\udcff.png", "val/b/line\nbreak.png"]
     write_correct(tmp_path / "correct.npz", [True, False, True], names)
-    bitmap = read_correct(tmp_path / "correct.npz")
-    assert bitmap.image_names() == names and bitmap.right.tolist() == [True, False, True]
+    write_images(tmp_path / "images.npz", image_results([True, False, True], names))
+    bitmap, results = read_correct(tmp_path / "correct.npz"), read_images(tmp_path / "images.npz")
+    for right in (bitmap, results.bitmap):
+        assert right.image_names() == names and right.right.tolist() == [True, False, True]
+    assert bitmap.pairs_with(results.bitmap)  # an older seed beside a newer one
     write_correct(tmp_path / "older.npz", [True])
     assert read_correct(tmp_path / "older.npz").image_names() is None
 
@@ -104,7 +108,7 @@ def test_a_run_on_a_folder_called_scenes_with_odd_classes(tmp_path, capsys):
     assert (row.dataset, row.drawn, row.label_error) == ("scenes", False, None)
     folder = directory.seed("cutmix", 0)
     assert torch.load(folder.weights, weights_only=True)["classes"] == classes
-    bitmap = read_correct(folder.correct)
+    bitmap = read_images(folder.images).bitmap
     names = bitmap.image_names()
     assert len(names) == len(bitmap.right) == 12 and names[0] == "val/$a_b$/0.png"
     assert json.loads(directory.data.read_text(encoding="utf-8"))["classes"] == classes

@@ -18,7 +18,7 @@ from mixbench.watch import process_count
 # the options that a plan takes as they are
 PLAN_OPTIONS = (
     *("data", "dataset", "download", "limit_train", "limit_val", "workers", "cache"),
-    *("check_data", "skip_unreadable"),
+    *("check_data", "skip_unreadable", "class_names"),
     *("mode", "rounds", "profile", "peers", "device", "csv", "json", "resume"),
 )
 

@@ -142,6 +142,17 @@ def add_plugin_option(parser: Parser) -> None:
     )
 
 
+def add_class_names_option(add: Callable[..., object]) -> None:
+    """Add --class-names, with a parser's or a group's `add_argument`."""
+    add(
+        "--class-names",
+        type=path,
+        metavar="FILE",
+        help="what people call the classes, for pictures and tables: a line each, the folder, a "
+        "tab, the name (default: the folders; ImageNet's wnids by WordNet)",
+    )
+
+
 def load_plugins(options: argparse.Namespace) -> None:
     """Run the files, and import the modules, that --plugin names."""
     for plugin in options.plugin:
@@ -177,6 +188,7 @@ def _add_data(parser: Parser) -> None:
         action="store_true",
         help="as --check-data, but leave out images that cannot be decoded",
     )
+    add_class_names_option(add)
     add(
         "--cache",
         choices=("ram",),

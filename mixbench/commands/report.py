@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mixbench.commands.options import Parser, path
+from mixbench.commands.options import Parser, add_class_names_option, path
 from mixbench.commands.printing import print_line
 from mixbench.runs.directory import RunDirectory
 from mixbench.runs.places import check_page, check_places
@@ -25,6 +25,7 @@ def report(argv: list[str]) -> int:
         action="store_true",
         help="list speeds of different machines, models, sizes or precisions in one table",
     )
+    add_class_names_option(parser.add_argument)
     options = parser.parse(argv)
     if options.out is not None:
         check_places(options.out, {})
@@ -37,7 +38,11 @@ def report(argv: list[str]) -> int:
     from mixbench.report.page import report_runs
 
     page = report_runs(
-        options.runs, options.out, mixed_machines=options.mixed_machines, say=print_line
+        options.runs,
+        options.out,
+        mixed_machines=options.mixed_machines,
+        class_names=options.class_names,
+        say=print_line,
     )
     print_line(f"wrote {page}")
     return 0

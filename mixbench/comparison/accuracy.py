@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from functools import cache
 
+import numpy as np
 import torch
 
 from mixbench.comparison.loggers import open_loggers
@@ -21,11 +22,17 @@ from mixbench.files import WriteError
 from mixbench.mix import MixStrategy, hashed_seed
 from mixbench.models.start import weights_name
 from mixbench.recipe import Recipe
-from mixbench.report.gallery import Shown, draw_gallery, mixed_grid, varied_examples
+from mixbench.report.gallery import (
+    Shown,
+    draw_gallery,
+    furthest_mixes,
+    mixed_picture,
+    varied_examples,
+)
 from mixbench.runs.directory import RunDirectory
 from mixbench.runs.environment import device_name, precision_name, today, versions
 from mixbench.runs.rows import RunRow
-from mixbench.runs.samples import write_correct, write_lam
+from mixbench.runs.samples import ImageResults, joined_names, write_images, write_lam
 from mixbench.runtime import Runtime, explain
 from mixbench.spec import strategy_spec
 from mixbench.training.estimate import cores
@@ -164,8 +171,9 @@ def _row(
     if learner.evaluation is not None:
         row = dataclasses.replace(
             row,
-            nll=float(learner.evaluation.nll.mean()),
+            nll=learner.evaluation.mean_nll,
             ece=learner.evaluation.calibration_error(),
+            brier=float(learner.evaluation.brier.mean()),
             label_error=_label_error(learner, recipe, runtime) if data.drawn else None,
         )
         if runtime.first:
@@ -174,11 +182,19 @@ def _row(
 
 
 def _write_samples(learner: Learner, evaluation: Evaluation, data: Data, runtime: Runtime) -> None:
-    """Write which images were right, and a sample of A's shares in the last epoch."""
+    """Write what was said of each image, and a sample of A's shares in the last epoch."""
     assert runtime.out is not None
     folder = RunDirectory(runtime.out).seed(learner.spec, runtime.seed)
     names = [data.val.image_name(index) for index in range(len(data.val.labels))]
-    write_correct(folder.correct, evaluation.correct, names)
+    results = ImageResults(
+        label=np.asarray(data.val.labels),
+        predicted=evaluation.predicted.numpy(),
+        confidence=evaluation.confidence.numpy(),
+        nll=evaluation.nll.numpy(),
+        brier=evaluation.brier.numpy(),
+        names=joined_names(names),
+    )
+    write_images(folder.images, results)
     if learner.epoch.lam:  # not where a run was resumed after its last epoch
         area, lam = (
             torch.cat(shares)[:LAMS].cpu().numpy()
@@ -227,8 +243,9 @@ def _draw(
         if shown:
             examples = varied_examples(data.val, recipe, runtime.device)
             normalisation = Normalisation.of(recipe.mean, recipe.std, runtime.device)
-            mixed_grid(shown, examples, data.classes, normalisation, directory.mixed)
-            draw_gallery(shown, examples, data.classes, normalisation, directory.gallery)
+            mixes = furthest_mixes(shown, examples, data.classes, normalisation)
+            mixed_picture(mixes, directory.class_titles(data.classes), directory.mixed)
+            draw_gallery(mixes, directory.gallery)
     except WriteError:
         raise
     except Exception as error:  # a plug-in may raise anything

@@ -88,6 +88,7 @@ def compare(
     workers: int | None = None,
     check_data: bool = False,
     skip_unreadable: bool = False,
+    class_names: str | Path | None = None,
     evaluate: str | Sequence[str] = (),
     log: str | Logger | Sequence[str | Logger] = (),
     resume: bool = False,
@@ -98,10 +99,11 @@ def compare(
     strategies are spec texts or strategies. model is timm's name of a network, or a function that
     makes one for a number of classes. data is a folder with train/ and val/, a name such as
     "cifar10" or "tar/DIR", two data sets of (image, label), or None for the drawn scenes. config
-    names a recipe, and other keywords are its fields. Files go to `out`, by default
-    runs/<recipe>-<digits>; `resume` goes on with what is there. evaluate names what is measured of
-    the trained models (docs/evaluations.md), log where the figures of each epoch go too:
-    "tensorboard", "wandb" or loggers of your own. ValueError for a mistake in any of it.
+    names a recipe, and other keywords are its fields. class_names is a file with what people call
+    the classes. Files go to `out`, by default runs/<recipe>-<digits>; `resume` goes on with what is
+    there. evaluate names what is measured of the trained models (docs/evaluations.md), log where
+    the figures of each epoch go too: "tensorboard", "wandb" or loggers of your own. ValueError for
+    a mistake in any of it.
     """
     recipe = {name: _plain(value) for name, value in recipe.items()}
     seeds = None if seeds is None else _seeds(seeds)
@@ -110,6 +112,8 @@ def compare(
         raise ValueError(f"model must be a name or a function that makes one, not {shown(model)}")
     if not isinstance(out, str | Path | None):
         raise ValueError(f"out must be a directory, not {shown(out)}")
+    if not isinstance(class_names, str | Path | None):
+        raise ValueError(f"class_names must be a file, not {shown(class_names)}")
     _check_fields(recipe, of_timm=not callable(model))
     folder, name, items = _place(data, limit_train, limit_val)
     overrides = dict(recipe)
@@ -134,6 +138,7 @@ def compare(
         workers=workers,
         check_data=check_data,
         skip_unreadable=skip_unreadable,
+        class_names=None if class_names is None else Path(class_names),
         evaluate=_several(evaluate),
         log=_several(log),
         resume=resume,

@@ -11,6 +11,7 @@ from mixbench.comparison.evaluating import evaluations_of
 from mixbench.comparison.loggers import check_loggers
 from mixbench.comparison.plan import Plan
 from mixbench.data.check import check_headers
+from mixbench.data.class_names import check_class_names
 from mixbench.data.loaders import check_batch, remark_on_copies
 from mixbench.data.masks import check_objects
 from mixbench.data.memory import keep_in_memory
@@ -74,6 +75,10 @@ def prepare(plan: Plan, data: Data, runtime: Runtime) -> Data:
     recipe, strategies, classes = plan.recipe, plan.strategies, len(data.classes)
     for remark in data.remarks:
         runtime.say(remark)
+    if plan.class_names is not None:
+        unnamed = check_class_names(plan.class_names, data.classes)
+        if unnamed:
+            runtime.say(unnamed)
     if plan.trains:
         if len(data.train.labels) == classes:
             runtime.say("train/ has one image a class: more would tell what a class has in common")

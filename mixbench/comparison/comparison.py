@@ -58,7 +58,7 @@ def compare(plan: Plan, data: Data, runtime: Runtime, screen: Screen) -> int:
     digits = plan.recipe_hash(data)
     results = Results(plan, digits)
     if runtime.first:
-        results.begin(runtime)
+        results.begin(runtime, data.classes)
     world.agree(None)  # rows of damaged files are where all look for them
     finished = results.directory.results(digits)
     world.check_same({"what --out holds": str(sorted(finished))})

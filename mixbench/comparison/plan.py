@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mixbench.data.class_names import read_class_names
 from mixbench.data.datasets import open_data
 from mixbench.data.folders import check_splits
 from mixbench.data.sources import Data
@@ -42,6 +43,7 @@ class Plan:
     limit_val: int | None = None
     check_data: bool = False
     skip_unreadable: bool = False
+    class_names: Path | None = None  # a file with what people call the classes
     mode: str = "both"  # one of MODES
     rounds: int = 5
     device: str = "auto"
@@ -170,7 +172,9 @@ def plan_data(plan: Plan) -> Data:
 
 
 def check_early(plan: Plan) -> None:
-    """ValueError for what is wrong with a plan's folders before its images are listed."""
+    """ValueError for what is wrong with a plan's files and folders before images are listed."""
+    if plan.class_names is not None:
+        read_class_names(plan.class_names)
     if plan.data is not None:
         check_splits(plan.data)
         out = Path(os.path.realpath(plan.out))  # resolve() raises at a loop of links

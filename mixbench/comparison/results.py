@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from mixbench.comparison.plan import Plan
 from mixbench.comparison.screen import Screen
+from mixbench.data.class_names import class_titles, read_class_names, write_class_names
 from mixbench.files import replace_file
 from mixbench.report.files import write_comparison
 from mixbench.report.page import report_runs
@@ -14,9 +16,9 @@ from mixbench.report.tables import document, print_tables
 from mixbench.runs.damage import mend
 from mixbench.runs.directory import RunDirectory
 from mixbench.runs.environment import environment
-from mixbench.runs.merge import Tables
+from mixbench.runs.merge import Tables, read_bitmap
 from mixbench.runs.rows import SCHEMA_VERSION, RunRow, SpeedRow, read_table
-from mixbench.runs.samples import Correct, read_correct
+from mixbench.runs.samples import Correct
 from mixbench.runtime import Runtime
 from mixbench.spec import strategy_spec
 
@@ -69,13 +71,14 @@ class Results:
             return read_table(self.directory.speed, SpeedRow)
         return []
 
-    def begin(self, runtime: Runtime) -> None:
+    def begin(self, runtime: Runtime, classes: Sequence[str]) -> None:
         """Make ready for rows: damaged files are named, and what repeats the run is written."""
         if self.plan.resume and not self.directory.holds_results:
             runtime.say(f"nothing to resume in {self.plan.out}: the run begins")
         for sentence in mend(self.directory, self.recipe_hash):
             runtime.say(sentence)
         self._describe(runtime)
+        self._name(classes)
 
     def _describe(self, runtime: Runtime) -> None:
         """Write what a reader needs to repeat the run."""
@@ -91,6 +94,16 @@ class Results:
             "processes": runtime.world.size,
         }
         replace_file(self.directory.environment, json.dumps(about, indent=1))
+
+    def _name(self, classes: Sequence[str]) -> None:
+        """Write what people call the classes, where that is not what their folders are called."""
+        if self.plan.class_names is not None:
+            titles = class_titles(classes, read_class_names(self.plan.class_names))
+        else:
+            titles = self.directory.class_titles(classes)
+        named = {folder: title for folder, title in titles.items() if title != folder}
+        if named:
+            write_class_names(self.directory.class_names, named)
 
     def write(self) -> None:
         """Write every table, and the files that were asked for beside them."""
@@ -118,8 +131,8 @@ class Results:
 
     def correct(self, tables: Tables) -> Correct:
         """Which validation images each trained row had right."""
-        files = {
-            (row.strategy, row.seed): self.directory.seed(row.strategy, row.seed).correct
+        bitmaps = {
+            (row.strategy, row.seed): read_bitmap(self.directory.seed(row.strategy, row.seed))
             for row in tables.runs
         }
-        return {key: read_correct(file) for key, file in files.items() if file.is_file()}
+        return {key: bitmap for key, bitmap in bitmaps.items() if bitmap is not None}

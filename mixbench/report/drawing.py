@@ -187,11 +187,20 @@ class Drawing:
     """One diagram: `with Drawing(name, description, height) as axes`, then `svg`.
 
     `svg` is text that needs no other file; `axes` has `rows` times `columns` of them, row by row.
+    heights are those of the rows, relative to each other; without them all are alike.
     """
 
-    def __init__(self, name: str, description: str, height: float, rows: int = 1, columns: int = 1):
+    def __init__(
+        self,
+        name: str,
+        description: str,
+        height: float,
+        rows: int = 1,
+        columns: int = 1,
+        heights: Sequence[float] | None = None,
+    ):
         self.name, self.description, self.height = name, description, height
-        self.rows, self.columns = rows, columns
+        self.rows, self.columns, self.heights = rows, columns, heights
         self.svg = ""
 
     def __enter__(self) -> list[Axes]:
@@ -205,6 +214,7 @@ class Drawing:
             figsize=(WIDTH, self.height),
             squeeze=False,
             layout="constrained",
+            height_ratios=self.heights,
         )
         self._stack.callback(self._plt.close, self.figure)
         return list(axes.flat)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,12 @@ THUMBNAIL = 128  # pixels; what the gallery's pictures are reduced to
 STEP = 2  # of training, whose draws are shown
 SHOWN = 16  # images that are mixed with each other
 TITLE = 24  # characters of a class above a picture
+PAIRS = 2  # of a strategy in the one picture of all
+CAPTION = (
+    "Of a batch the mixes whose label is furthest from the area, so no fair sample. A strategy "
+    "that mixes nothing has none.\nThe line is the edge of A, white on A's side; the map shows "
+    "where the trained network looks, bright is most."
+)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -74,41 +80,101 @@ class Shown:
     network: Network
 
 
-def mixed_grid(
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Example:
+    """One mix as pictures show it: (h, w, 3) uint8 each, of THUMBNAIL pixels at most."""
+
+    strategy: str
+    a: int  # rows of the batch
+    b: int
+    class_a: str
+    class_b: str
+    lam_area: float  # A's share of the pixels
+    lam_used: float  # A's share of the label
+    image_a: np.ndarray
+    image_b: np.ndarray
+    mixed: np.ndarray
+    mask: np.ndarray  # (h, w) uint8, white is A
+    map: np.ndarray  # what `map_name` says, laid over the mixed image
+    map_name: str
+
+
+def furthest_mixes(
     shown: Sequence[Shown],
     examples: Examples,
     classes: Sequence[str],
     normalisation: Normalisation,
-    path: Path,
     seed: int = 0,
-    columns: int = 6,
-) -> None:
-    """Write a picture of what each strategy makes of the images, a row each.
+    count: int = 3,
+) -> list[Example]:
+    """The mixed images whose label is furthest from the area, `count` a strategy at most.
 
-    Above each mixed image stand the numbers of A and B in the first row, and A's share by area and
-    as used in the label.
+    A strategy that mixes nothing has none. The map is the class attention over the mixed image
+    where the network has a class token, else its input gradient.
     """
-    plt, (images, labels) = pyplot(), (examples.images, examples.labels)
-    columns = min(columns, len(images))
+    labels = examples.labels.tolist()
+    originals = pictures_of(examples.images, normalisation)
+    found = []
+    for strategy in shown:
+        result = mix_examples(strategy, examples, normalisation, seed)
+        mixed = result.mixed
+        rows = furthest(mixed.lam, result.lam)[:count]
+        if not rows:
+            continue
+        maps, map_name = importance_of(strategy, result)
+        pictures = pictures_of(mixed.images, normalisation)
+        height, width = pictures.shape[1:3]
+        masks = mixed.mask.float().expand(len(labels), 1, height, width)[:, 0].cpu().numpy()
+        for a in rows:
+            b = int(mixed.partner[a])
+            found.append(
+                Example(
+                    strategy=strategy.spec,
+                    a=a,
+                    b=b,
+                    class_a=classes[labels[a]],
+                    class_b=classes[labels[b]],
+                    lam_area=float(mixed.lam[a]),
+                    lam_used=float(result.lam[a]),
+                    image_a=_thumbnail(originals[a]),
+                    image_b=_thumbnail(originals[b]),
+                    mixed=_thumbnail(pictures[a]),
+                    mask=_thumbnail((255 * masks[a]).round().astype(np.uint8)),
+                    map=_thumbnail(overlay(pictures[a], maps[a].float().cpu().numpy())),
+                    map_name=map_name,
+                )
+            )
+    return found
+
+
+def mixed_picture(mixes: Sequence[Example], titles: Mapping[str, str], path: Path) -> None:
+    """Write a picture of the first PAIRS mixes of each strategy, a row each; none without mixes.
+
+    Of a mix there are A, B, the mixed image and the map, both with the edge of A, and A's share by
+    area and as used in the label. titles are what the classes are called.
+    """
+    strategies = list(dict.fromkeys(each.strategy for each in mixes))
+    if not strategies:
+        return
+    plt = pyplot()
     figure, axes = plt.subplots(
-        len(shown) + 1,
-        columns,
-        figsize=(2.1 * columns, 2.5 * (len(shown) + 1)),
+        len(strategies),
+        4 * PAIRS,
+        figsize=(1.62 * 4 * PAIRS, 2.1 * len(strategies) + 0.6),
         squeeze=False,
         layout="constrained",
     )
-    titles = [f"{i + 1}: {fitted(classes[int(labels[i])], TITLE)}" for i in range(columns)]
-    _show_row(axes[0], normalisation.pixels(images[:columns]), titles, "image")
-    for row, strategy in zip(axes[1:], shown, strict=True):
-        result = mix_examples(strategy, examples, normalisation, seed)
-        area, lam = result.mixed.lam, result.lam
-        titles = [
-            f"A {i + 1}, B {int(result.mixed.partner[i]) + 1}\n"
-            f"A by area {area[i]:.2f}\nA in label {lam[i]:.2f}"
-            for i in range(columns)
-        ]
-        pixels = normalisation.pixels(result.mixed.images[:columns])
-        _show_row(row, pixels, titles, strategy.spec)
+    figure.suptitle(CAPTION, fontsize=9)
+    for row, spec in zip(axes, strategies, strict=True):
+        of_strategy = [each for each in mixes if each.strategy == spec]
+        for place in range(PAIRS):
+            some = row[4 * place : 4 * place + 4]
+            if place < len(of_strategy):
+                _show_mix(some, of_strategy[place], titles)
+            else:
+                for axis in some:
+                    axis.set_visible(False)
+        row[0].set_ylabel(wrapped(spec), fontsize=9, parse_math=False)
     set_fonts(figure)
     try:
         with replacing(path) as partial:
@@ -117,66 +183,69 @@ def mixed_grid(
         plt.close(figure)
 
 
-def _show_row(axes: Any, images: Tensor, titles: Sequence[str], name: str) -> None:
-    """Images (n, 3, H, W) uint8 with a title each; the first axis has the row's name."""
-    for axis, image, title in zip(axes, images, titles, strict=True):
-        axis.imshow(image.permute(1, 2, 0).cpu().numpy())
+def _show_mix(axes: Sequence[Any], mix: Example, titles: Mapping[str, str]) -> None:
+    """A, B, the mixed image and the map on four axes, each below its title."""
+    a, b = (titles.get(name, name) for name in (mix.class_a, mix.class_b))
+    shares = f"A by area {mix.lam_area:.2f}\nA in label {mix.lam_used:.2f}"
+    pictures = (
+        (f"A: {fitted(a, TITLE)}", mix.image_a),
+        (f"B: {fitted(b, TITLE)}", mix.image_b),
+        (shares, outlined(mix.mixed, mix.mask)),
+        (mix.map_name.replace(", ", ",\n"), outlined(mix.map, mix.mask)),
+    )
+    for axis, (title, picture) in zip(axes, pictures, strict=True):
+        axis.imshow(picture)
         axis.set_title(title, fontsize=8, parse_math=False)
-        axis.set_ylabel(wrapped(name), fontsize=9, parse_math=False)
         axis.set(xticks=[], yticks=[])
-        name = ""
 
 
-def draw_gallery(
-    shown: Sequence[Shown],
-    examples: Examples,
-    classes: Sequence[str],
-    normalisation: Normalisation,
-    folder: Path,
-    seed: int = 0,
-    count: int = 3,
-) -> list[GalleryEntry]:
-    """Write the paper's Figure 5 of the images, `count` a strategy; the entries.
+def draw_gallery(mixes: Sequence[Example], folder: Path) -> list[GalleryEntry]:
+    """Write the paper's Figure 5 of mixes: PNG files and index.json in `folder`; the entries.
 
-    They are the mixed images whose label is furthest from the area, so that a strategy which mixes
-    nothing has none.
-    `folder` gets PNG files and index.json. The map is the class attention over the mixed image
-    where the network has a class token, else its input gradient.
+    The map has the edge of A.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    images, labels = examples.images, examples.labels
-    originals = pictures_of(images, normalisation)
+    numbers = {spec: n for n, spec in enumerate(dict.fromkeys(each.strategy for each in mixes))}
     entries = []
-    for number, strategy in enumerate(shown):
-        result = mix_examples(strategy, examples, normalisation, seed)
-        mixed = result.mixed
-        maps, map_name = importance_of(strategy, result)
-        pictures = pictures_of(mixed.images, normalisation)
-        height, width = pictures.shape[1:3]
-        masks = mixed.mask.float().expand(len(images), 1, height, width)[:, 0].cpu().numpy()
-        for i in furthest(mixed.lam, result.lam)[:count]:
-            partner = int(mixed.partner[i])
-            entry = GalleryEntry(
-                strategy=strategy.spec,
-                image_a=f"image{i}.png",
-                image_b=f"image{partner}.png",
-                mixed=f"{number}-{i}-mixed.png",
-                mask=f"{number}-{i}-mask.png",
-                map=f"{number}-{i}-map.png",
-                map_name=map_name,
-                class_a=classes[int(labels[i])],
-                class_b=classes[int(labels[partner])],
-                lam_area=float(mixed.lam[i]),
-                lam_used=float(result.lam[i]),
-            )
-            _save_png(originals[i], folder / entry.image_a)
-            _save_png(originals[partner], folder / entry.image_b)
-            _save_png(pictures[i], folder / entry.mixed)
-            _save_png((255 * masks[i]).round().astype(np.uint8), folder / entry.mask)
-            _save_png(overlay(pictures[i], maps[i].float().cpu().numpy()), folder / entry.map)
-            entries.append(entry)
+    for mix in mixes:
+        number = numbers[mix.strategy]
+        entry = GalleryEntry(
+            strategy=mix.strategy,
+            image_a=f"image{mix.a}.png",
+            image_b=f"image{mix.b}.png",
+            mixed=f"{number}-{mix.a}-mixed.png",
+            mask=f"{number}-{mix.a}-mask.png",
+            map=f"{number}-{mix.a}-map.png",
+            map_name=mix.map_name,
+            class_a=mix.class_a,
+            class_b=mix.class_b,
+            lam_area=mix.lam_area,
+            lam_used=mix.lam_used,
+        )
+        _save_png(mix.image_a, folder / entry.image_a)
+        _save_png(mix.image_b, folder / entry.image_b)
+        _save_png(mix.mixed, folder / entry.mixed)
+        _save_png(mix.mask, folder / entry.mask)
+        _save_png(outlined(mix.map, mix.mask), folder / entry.map)
+        entries.append(entry)
     write_gallery(folder, entries)
     return entries
+
+
+def outlined(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """A picture (h, w, 3) with the edge of a mask (h, w) uint8: white inside it, black outside.
+
+    Inside is where the mask is more than half white; one that is alike everywhere has no edge. A
+    small picture comes back larger by a whole factor, so that the line is thin.
+    """
+    factor = max(1, THUMBNAIL // max(mask.shape))
+    mask, result = (each.repeat(factor, 0).repeat(factor, 1) for each in (mask, pixels))
+    inside = np.pad(mask > 127, 1, mode="edge")
+    centre = inside[1:-1, 1:-1]
+    around = (inside[:-2, 1:-1], inside[2:, 1:-1], inside[1:-1, :-2], inside[1:-1, 2:])
+    edge = np.logical_or.reduce([centre != each for each in around])
+    result[edge & centre], result[edge & ~centre] = 255, 0
+    return result
 
 
 def furthest(area: Tensor, used: Tensor) -> list[int]:
@@ -262,13 +331,20 @@ def overlay(pixels: np.ndarray, importance: np.ndarray) -> np.ndarray:
     return (0.4 * grey + 0.6 * heat).round().astype(np.uint8)
 
 
+def _thumbnail(pixels: np.ndarray) -> np.ndarray:
+    """A picture (H, W) or (H, W, 3) uint8 with THUMBNAIL pixels on its longer side at most."""
+    from PIL import Image
+
+    height, width = pixels.shape[:2]
+    longest = max(height, width)
+    if longest <= THUMBNAIL:
+        return pixels
+    size = (round(width * THUMBNAIL / longest), round(height * THUMBNAIL / longest))
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
+
+
 def _save_png(pixels: np.ndarray, path: Path) -> None:
     from PIL import Image
 
-    image = Image.fromarray(pixels)
-    longest = max(image.size)
-    if longest > THUMBNAIL:
-        width, height = (round(side * THUMBNAIL / longest) for side in image.size)
-        image = image.resize((width, height), Image.Resampling.LANCZOS)
     with replacing(path) as partial:
-        image.save(partial, format="PNG", optimize=True)
+        Image.fromarray(pixels).save(partial, format="PNG", optimize=True)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from mixbench.data.class_names import check_class_names, class_titles, read_class_names
 from mixbench.files import replace_file
 from mixbench.report.answer import Answer, answer_of
+from mixbench.report.classes import class_by_class, class_count
 from mixbench.report.evaluated import by_section, evaluated, levels_figure
 from mixbench.report.figures import (
     LONG_RUN,
@@ -30,6 +33,7 @@ from mixbench.report.numbers import cell
 from mixbench.report.overview import entries_of, render_overview
 from mixbench.report.page_tables import (
     PAPER_CELLS,
+    SCORES_HEADER,
     TABLE8_GROUPS,
     TABLE8_HEADER,
     failures,
@@ -37,6 +41,7 @@ from mixbench.report.page_tables import (
     table8,
 )
 from mixbench.report.reference import reference_remarks
+from mixbench.report.reliability import FEWEST, reliability, reliability_figure
 from mixbench.report.significance import Paired, seeds_needed
 from mixbench.report.summary import (
     SHOWN_WORDS,
@@ -63,7 +68,7 @@ from mixbench.report.template import template
 from mixbench.runs.directory import RunDirectory
 from mixbench.runs.merge import ReportData, Tables, read_settings, trained
 from mixbench.runs.rows import RunRow, SpeedRow
-from mixbench.runs.samples import GalleryEntry
+from mixbench.runs.samples import GalleryEntry, ImageResults
 
 
 def report_runs(
@@ -71,16 +76,18 @@ def report_runs(
     out: Path | None = None,
     *,
     mixed_machines: bool = False,
+    class_names: Path | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Path:
     """Write report.html into the run's directory or `out`; the page's path.
 
-    A damaged file is left out, and `say` is told of it.
+    A damaged file is left out, and `say` is told of it. `class_names` is a file with what people
+    call the classes, in place of the run's own.
 
     The tables and their Markdown page are written too where `out` is another directory: of several
     runs merged, of an older run with today's columns. Runs of several models, data or recipes get
-    an overview. ValueError as `read_settings` says, and where several runs are given without `out`
-    or with one of them as `out`.
+    an overview. ValueError as `read_settings` and `check_class_names` say, where several runs are
+    given without `out` or with one of them as `out`, and for class names of an overview.
     """
     if not directories:
         raise ValueError("name the directory of a run")
@@ -92,6 +99,10 @@ def report_runs(
         for sentence in [sentence for data in settings for sentence in data.damaged]:
             say(sentence)
     places = RunDirectory(out or directories[0])
+    if class_names is not None:
+        for sentence in _rename(settings, class_names):
+            if say is not None:
+                say(sentence)
     if len(settings) > 1:
         if say is not None:
             say(f"{len(settings)} models, data sets or recipes: the report is an overview of them")
@@ -105,6 +116,19 @@ def report_runs(
         write_comparison(data.tables, places, "; ".join(data.commands), correct=data.correct)
     replace_file(places.report, render_report(data))
     return places.report
+
+
+def _rename(settings: Sequence[ReportData], class_names: Path) -> list[str]:
+    """Call the classes as a file does; a sentence where it leaves some out."""
+    if len(settings) > 1:
+        raise ValueError(
+            f"--class-names {class_names}: an overview of several models, data sets or recipes "
+            "shows no classes; report one of them alone"
+        )
+    [data] = settings
+    data.class_names.update(read_class_names(class_names))
+    unnamed = check_class_names(class_names, data.classes) if data.classes else None
+    return [unnamed] if unnamed else []
 
 
 # Pictures.
@@ -135,10 +159,43 @@ def _diagrams(data: ReportData, comparison: Paired | None) -> dict[str, str]:
         column = "top1_ema" if any(row.headline == "ema" for row in runs) else "top1"
         drawn["curves"] = curves_figure(data.logs, column, "top-1 (%)", names)
         drawn["losses"] = curves_figure(data.logs, "train_loss", "training loss", names)
+        validation = "val_nll_ema" if column == "top1_ema" else "val_nll"
+        drawn["val_losses"] = curves_figure(data.logs, validation, "validation loss", names)
+    images = _finished_images(data)
+    if images and comparison:
+        names = [summary.strategy for summary in comparison.summaries]
+        drawn["reliability"] = reliability_figure(reliability(images, names))
     apart = {spec: each for spec, each in _shares(data).items() if not each.by_area}
     if apart:
         drawn["shares"] = shares_figure(apart)
     return drawn
+
+
+def _finished_images(data: ReportData) -> dict[tuple[str, int], ImageResults]:
+    """The results of images of what came to its end."""
+    finished = {(row.strategy, row.seed) for row in data.tables.runs if row.top1 is not None}
+    return {key: each for key, each in data.images.items() if key in finished}
+
+
+def _titles(data: ReportData) -> list[str]:
+    """What each class is called, in the order of the labels."""
+    named = class_titles(data.classes, data.class_names)
+    titles = [named[folder] for folder in data.classes]
+    return titles + [f"class {k}" for k in range(len(titles), class_count(data.images))]
+
+
+def _without_images(data: ReportData) -> str:
+    """Why figures of single images are not shown, or of which seeds not; '' where all have them."""
+    finished = [row for row in trained(data.tables.runs) if row.top1 is not None]
+    missing = [row for row in finished if (row.strategy, row.seed) not in data.images]
+    if not missing:
+        return ""
+    older = "no images.npz, what was said of each validation image (older versions wrote none)"
+    if len(missing) == len(finished):
+        return f"Calibration and single classes are not shown: the run has {older}."
+    some = [f"{row.strategy} seed {row.seed}" for row in missing[:3]]
+    more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+    return f"Without {', '.join(some)}{more}, of which there is {older}."
 
 
 def timed_costs(speed: Sequence[SpeedRow]) -> dict[str, Cost]:
@@ -206,10 +263,13 @@ def _phases(speed: Sequence[SpeedRow]) -> list[tuple[str, ...]]:
 def _gallery(data: ReportData) -> dict[str, list[tuple[GalleryEntry, dict[str, str]]]]:
     """The gallery's entries by strategy, each with its pictures as data URLs by field."""
     images: dict[str, list[tuple[GalleryEntry, dict[str, str]]]] = {}
+    titles = class_titles(data.classes, data.class_names)
     for folder, entries in data.gallery.items():
         for entry in entries:
             names = ("image_a", "image_b", "mixed", "mask", "map")
             pictures = {name: _embedded(folder / getattr(entry, name)) for name in names}
+            a, b = (titles.get(name, name) for name in (entry.class_a, entry.class_b))
+            entry = replace(entry, class_a=a, class_b=b)
             images.setdefault(entry.strategy, []).append((entry, pictures))
     return images
 
@@ -276,7 +336,11 @@ def render_report(data: ReportData) -> str:
         shown_words=SHOWN_WORDS,
         trained_header=TRAINED_HEADER,
         trained_rows=trained_cells(tables.runs),
+        scores_header=SCORES_HEADER,
         scores=scores_cells(tables.runs),
+        classes=class_by_class(_finished_images(data), _titles(data), comparison),
+        fewest=FEWEST,
+        without_images=_without_images(data),
         figures={name: Markup(svg) for name, svg in _diagrams(data, comparison).items()},
         measured=speed,
         timed_header=timed_header(tables.speed),

@@ -34,8 +34,18 @@ TABLE8_HEADER = (
     "top-1",
     "top-1",
 )
-SCORES = ("top1", "top5", "nll", "ece", "label_error")
-SCORES_DIGITS = (2, 2, 3, 2, 1)
+SCORES = ("top1", "top5", "nll", "brier", "ece", "label_error")
+SCORES_DIGITS = (2, 2, 3, 3, 2, 1)
+SCORES_HEADER = (
+    "strategy",
+    "seeds",
+    "top-1 (%)",
+    "top-5 (%)",
+    "NLL (nats)",
+    "Brier score",
+    "calibration error (%)",
+    "label error (points)",
+)
 
 
 def table8(tables: Tables, comparison: Paired | None) -> list[tuple[str, ...]]:

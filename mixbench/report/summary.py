@@ -53,7 +53,7 @@ HIGHER, LOWER, FASTER, SLOWER = SHOWN_WORDS = (  # verdicts that claim a differe
     "slower than CutMix",
 )
 OF_EITHER = ("attention", "network", "extra_params_m", "compiled")
-MEANS = ("top5", "nll", "ece", "label_error", "train_seconds")
+MEANS = ("top5", "nll", "ece", "brier", "label_error", "train_seconds")
 
 
 def strategies(tables: Tables) -> list[str]:

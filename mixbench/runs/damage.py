@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 
+from mixbench.data.class_names import read_class_names
 from mixbench.runs.directory import RunDirectory, SeedFolder
 from mixbench.runs.merge import read_command
 from mixbench.runs.rows import EpochRow, RunRow, SpeedRow, read_table
-from mixbench.runs.samples import read_correct, read_gallery, read_lam
+from mixbench.runs.samples import read_correct, read_gallery, read_images, read_lam
 
 
 def mend(directory: RunDirectory, recipe_hash: str) -> list[str]:
@@ -78,6 +79,7 @@ def _files(directory: RunDirectory) -> Iterator[tuple[Path, Callable[[Path], obj
         lambda path: read_table(path, SpeedRow),
         "speeds are missing until they are measured anew",
     )
+    yield directory.class_names, read_class_names, "classes are called as their folders"
     yield (
         directory.gallery / "index.json",
         lambda path: read_gallery(path.parent),
@@ -87,6 +89,7 @@ def _files(directory: RunDirectory) -> Iterator[tuple[Path, Callable[[Path], obj
         seed = SeedFolder(folder)
         yield seed.log, lambda path: read_table(path, EpochRow), "its curve is left out"
         yield seed.lam, read_lam, "its shares are left out"
+        yield seed.images, read_images, "its single images are left out"
         yield seed.correct, read_correct, "its single images are left out"
 
 

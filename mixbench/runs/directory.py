@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import IO
 
+from mixbench.data.class_names import class_titles, read_class_names
 from mixbench.files import WriteError, read_json, replace_file, trouble
 from mixbench.recipe import Recipe, recipe_text
 from mixbench.runs.identity import Identity, data_difference, read_data, recipe_difference
@@ -72,8 +73,13 @@ class SeedFolder:
         return self.path / "result.json"
 
     @property
+    def images(self) -> Path:
+        """What the trained network says of each validation image."""
+        return self.path / "images.npz"
+
+    @property
     def correct(self) -> Path:
-        """Which validation images were right."""
+        """Which validation images were right, of a run before `images`."""
         return self.path / "correct.npz"
 
     @property
@@ -107,6 +113,11 @@ class RunDirectory:
     def classes(self) -> Path:
         """The classes, a line each, in the order of the labels; line breaks are escaped."""
         return self.path / "classes.txt"
+
+    @property
+    def class_names(self) -> Path:
+        """What people call the classes, a line each, as --class-names reads it."""
+        return self.path / "class-names.txt"
 
     @property
     def runs(self) -> Path:
@@ -200,6 +211,14 @@ class RunDirectory:
     def job(self, name: str) -> RunDirectory:
         """The directory of one job of a sweep."""
         return RunDirectory(self.path / "jobs" / name)
+
+    def class_titles(self, classes: Sequence[str]) -> dict[str, str]:
+        """What pictures and tables call each class; by folder, with the run's own names.
+
+        ValueError where their file is damaged.
+        """
+        stored = self.class_names
+        return class_titles(classes, read_class_names(stored) if stored.is_file() else {})
 
     # What is finished.
 

@@ -10,13 +10,22 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from mixbench.data.class_names import read_class_names
 from mixbench.files import read_json
 from mixbench.runs import schema2
 from mixbench.runs.directory import RunDirectory, SeedFolder
 from mixbench.runs.evaluated import read_rows
-from mixbench.runs.identity import read_recipe_fields
+from mixbench.runs.identity import read_data, read_recipe_fields
 from mixbench.runs.rows import EpochRow, EvaluationRow, RunRow, SpeedRow, read_table
-from mixbench.runs.samples import Bitmap, GalleryEntry, read_correct, read_gallery, read_lam
+from mixbench.runs.samples import (
+    Bitmap,
+    GalleryEntry,
+    ImageResults,
+    read_correct,
+    read_gallery,
+    read_images,
+    read_lam,
+)
 
 T = TypeVar("T")
 
@@ -47,7 +56,11 @@ class ReportData:
     # (N, 2): A's share by area, and in the label
     lam: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
     correct: dict[tuple[str, int], Bitmap] = field(default_factory=dict)
+    # of runs that wrote images.npz
+    images: dict[tuple[str, int], ImageResults] = field(default_factory=dict)
     evaluations: list[EvaluationRow] = field(default_factory=list)
+    classes: list[str] = field(default_factory=list)  # folders, in the order of the labels
+    class_names: dict[str, str] = field(default_factory=dict)  # what people call them, by folder
     # by the folder of the pictures
     gallery: dict[Path, list[GalleryEntry]] = field(default_factory=dict)
     # the recipe's fields as text, where a directory holds them
@@ -216,6 +229,11 @@ def _read_parts(parts: Sequence[Part], *, mixed_machines: bool) -> ReportData:
         data.commands.extend([command] if command else [])
         data.gallery[places.gallery] = _read(read_gallery, places.gallery, data.damaged) or []
         data.evaluations.extend(read_rows(places))
+        stored = _read(read_data, places.data, data.damaged)
+        if stored is not None:
+            data.classes[:] = stored.data.classes
+        names = _read(read_class_names, places.class_names, data.damaged)
+        data.class_names.update(names or {})
         for row in trained(tables.runs):
             _read_samples(_seed_folder(places, row), (row.strategy, row.seed), data)
     return data
@@ -225,13 +243,23 @@ def _read_samples(folder: SeedFolder, key: tuple[str, int], data: ReportData) ->
     """Add to `data` what a strategy and seed left beside their row."""
     log = _read(lambda path: read_table(path, EpochRow), folder.log, data.damaged)
     lam = _read(read_lam, folder.lam, data.damaged)
-    correct = _read(read_correct, folder.correct, data.damaged)
+    images = _read(read_images, folder.images, data.damaged)
+    correct = images.bitmap if images else _read(read_correct, folder.correct, data.damaged)
     if log:
         data.logs[key] = log
     if lam is not None:
         data.lam[key] = lam
+    if images is not None:
+        data.images[key] = images
     if correct is not None:
         data.correct[key] = correct
+
+
+def read_bitmap(folder: SeedFolder) -> Bitmap | None:
+    """Which images a seed had right; None where nothing says so, ValueError of a damaged file."""
+    if folder.images.is_file():
+        return read_images(folder.images).bitmap
+    return read_correct(folder.correct) if folder.correct.is_file() else None
 
 
 def _seed_folder(places: RunDirectory, row: RunRow) -> SeedFolder:

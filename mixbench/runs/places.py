@@ -21,6 +21,7 @@ COMPARISON = {"schema_version", "strategy", "top1", "im_per_sec"}
 DOCUMENT = re.compile(r'\s*\{\s*"schema_version"\s*:\s*\d+\s*,\s*"command"\s*:')
 FILES = (
     *("recipe.yaml", "data.json", "environment.json", "classes.txt", ".lock", "jobs.json"),
+    "class-names.txt",
     *("runs.csv", "speed.csv", "comparison.csv", "comparison.md", "report.html", "mixed.png"),
     *("profile.txt", "peers.md", "evaluations.csv"),
 )

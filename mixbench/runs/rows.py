@@ -63,6 +63,10 @@ COMPOSE = (
 HEADLINE = "which weights `top1` is of: `raw` or `ema` (averaged)"
 NLL = "negative log-likelihood of the validation images; lower is better"
 ECE = "expected calibration error over 15 equal bins of confidence; lower is better"
+BRIER = (
+    "Brier score of the validation images: the sum over all classes of (probability - one-hot)^2, "
+    "0 to 2; lower is better"
+)
 LABEL_ERROR = (
     "on drawn scenes: the mean distance of `lam` from A's share of the object pixels that are "
     "visible"
@@ -112,6 +116,7 @@ class RunRow:
     top1_ema: float | None = column("top-1 accuracy of the averaged weights", unit="%")
     nll: float | None = column(NLL, unit="nats", digits=4)
     ece: float | None = column(ECE, unit="%")
+    brier: float | None = column(BRIER, digits=4)
     label_error: float | None = column(LABEL_ERROR, unit="points")
     occlusion_drop: float | None = column(OCCLUSION_DROP, unit="points")
     shuffle_drop: float | None = column(SHUFFLE_DROP, unit="points")
@@ -211,6 +216,7 @@ class ComparisonRow:
     top5: float | None = column("top-5 accuracy, mean", unit="%")
     nll: float | None = column(NLL + "; mean", unit="nats", digits=4)
     ece: float | None = column(ECE + "; mean", unit="%")
+    brier: float | None = column(BRIER + "; mean", digits=4)
     label_error: float | None = column(LABEL_ERROR + "; mean", unit="points")
     train_seconds: float | None = column(TRAIN_SECONDS + "; mean", unit="seconds")
     train_im_per_sec: float | None = column(TRAIN_RATE, unit="images/s")
@@ -269,6 +275,12 @@ class EpochRow:
     top5: float = required("top-5 accuracy of the raw weights, %")
     top1_ema: float | None = column("top-1 accuracy of the averaged weights", unit="%", digits=None)
     top5_ema: float | None = column("top-5 accuracy of the averaged weights", unit="%", digits=None)
+    val_nll: float | None = column(
+        "validation loss: mean negative log-likelihood of the raw weights", unit="nats", digits=None
+    )
+    val_nll_ema: float | None = column(
+        "validation loss of the averaged weights", unit="nats", digits=None
+    )
     seconds: float = required("seconds of the strategy's own steps so far")
 
 

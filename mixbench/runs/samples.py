@@ -1,9 +1,9 @@
-"""What a run keeps of single images: which were right, a sample of shares, and the gallery."""
+"""What a run keeps of single images: what was said of each, a sample of shares, the gallery."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -40,33 +40,87 @@ class Bitmap:
 Correct = Mapping[tuple[str, int], Bitmap]  # by strategy and seed
 
 
-def write_correct(
-    path: Path, correct: Iterable[bool] | np.ndarray, names: Sequence[str] | None = None
-) -> None:
-    """Write which validation images were right as a packed bitmap, whole or not at all.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ImageResults:
+    """What a trained network says of each validation image, (N,) each in the data set's order."""
 
-    correct (N,) is in the order of the data set, as are the images' names; an image takes an eighth
-    of a byte, and what is left of its name.
+    label: np.ndarray  # int32, the true class
+    predicted: np.ndarray  # int32, the class of the highest score; -1 where one is not finite
+    confidence: np.ndarray  # float32, probability of the predicted class
+    nll: np.ndarray  # float32, nats
+    brier: np.ndarray  # float32 in [0, 2], sum over the classes of (probability - one-hot)^2
+    names: bytes | None = None  # of the images, joined by zero bytes
+
+    @property
+    def bitmap(self) -> Bitmap:
+        """Which images were right."""
+        return Bitmap(self.predicted == self.label, self.names)
+
+
+IMAGE_FIGURES = {  # arrays of images.npz and their types
+    "label": np.int32,
+    "predicted": np.int32,
+    "confidence": np.float32,
+    "nll": np.float32,
+    "brier": np.float32,
+}
+
+
+def joined_names(names: Sequence[str]) -> bytes:
+    """Names of images as a file keeps them."""
+    return "\0".join(names).encode("utf-8", "surrogateescape")
+
+
+def write_images(path: Path, results: ImageResults) -> None:
+    """Write what was said of each validation image, whole or not at all.
+
+    An image takes 20 bytes before compression, and its name.
     """
-    flags = np.asarray(correct, bool)
-    arrays: dict[str, Any] = {"bits": np.packbits(flags), "count": np.int64(len(flags))}
-    if names is not None:
-        text = "\0".join(names).encode("utf-8", "surrogateescape")
-        arrays["names"] = np.frombuffer(text, np.uint8)
+    arrays: dict[str, Any] = {
+        name: getattr(results, name).astype(kind) for name, kind in IMAGE_FIGURES.items()
+    }
+    if results.names is not None:
+        arrays["names"] = np.frombuffer(results.names, np.uint8)
     with replacing(path) as partial, partial.open("wb") as file:
         np.savez_compressed(file, **arrays)
 
 
+def read_images(path: Path) -> ImageResults:
+    """What was said of each validation image; ValueError where the file does not hold it."""
+    try:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in IMAGE_FIGURES}
+            names = file["names"].tobytes() if "names" in file else None
+        count = len(arrays["label"])
+        for name, kind in IMAGE_FIGURES.items():
+            if arrays[name].shape != (count,) or arrays[name].dtype != kind:
+                raise ValueError(f"{name} is not {count} values of {np.dtype(kind)}")
+        if count and (arrays["label"].min() < 0 or arrays["predicted"].min() < -1):
+            raise ValueError("a class is negative")
+        _check_names(names, count)
+        return ImageResults(**arrays, names=names)
+    except Exception as error:  # numpy and zipfile raise many kinds for a damaged file
+        raise ValueError(f"{path} does not hold results of images: {reason(error, 100)}") from None
+
+
+def _check_names(names: bytes | None, count: int) -> None:
+    """ValueError where names are those of another number of images."""
+    if count and names is not None and names.count(0) + 1 != count:
+        raise ValueError(f"{names.count(0) + 1} names are not those of {count} images")
+
+
 def read_correct(path: Path) -> Bitmap:
-    """Which validation images were right; ValueError where the file is no bitmap."""
+    """Which validation images were right, of a run before images.npz.
+
+    The file is a packed bitmap with names. ValueError where it is none.
+    """
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             bits, count = file["bits"], int(file["count"])
             if not 0 <= 8 * len(bits) - count < 8:
                 raise ValueError(f"{len(bits)} bytes are not {count} images")
             names = file["names"].tobytes() if "names" in file else None
-            if count and names is not None and names.count(0) + 1 != count:
-                raise ValueError(f"{names.count(0) + 1} names are not those of {count} images")
+            _check_names(names, count)
             return Bitmap(np.unpackbits(bits, count=count).astype(bool), names)
     except Exception as error:  # numpy and zipfile raise many kinds for a damaged file
         raise ValueError(f"{path} is not a bitmap of right images: {reason(error, 100)}") from None

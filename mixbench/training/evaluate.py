@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from mixbench.data.loaders import readable
 from mixbench.distributed import World
 from mixbench.runtime import Failed, Runtime, explain
+from mixbench.training.calibration import calibration_error
 
 NOWHERE = 2**20  # the rank of a class whose score is not finite
-BINS = 15  # of confidence, in the calibration error
+NO_CLASS = -1  # what is predicted where a score is not finite
+FIGURES = 5  # of an image, as `_scores` gives them
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,8 +24,10 @@ class Evaluation:
     """What a model says of N validation images, image by image, on the CPU."""
 
     rank: Tensor  # (N,) int64, classes that score above the true one; NOWHERE if not finite
+    predicted: Tensor  # (N,) int64, the class of rank 0; NO_CLASS if not finite
     nll: Tensor  # (N,) float32, nats
     confidence: Tensor  # (N,) float32, probability of the predicted class
+    brier: Tensor  # (N,) float32 in [0, 2], sum over the classes of (probability - one-hot)^2
 
     def top(self, k: int) -> float:
         """The share of images whose class is among the k best, in percent."""
@@ -39,6 +43,11 @@ class Evaluation:
         """Whether every image has a likelihood."""
         return bool(self.nll.isfinite().all())
 
+    @property
+    def mean_nll(self) -> float:
+        """The mean negative log-likelihood, in nats."""
+        return float(self.nll.mean())
+
     def calibration_error(self) -> float:
         """The expected calibration error, in percent."""
         return calibration_error(self.confidence.double().numpy(), self.correct)
@@ -48,7 +57,7 @@ class Evaluation:
 class _Scores:
     """What one model has said so far, and what went wrong."""
 
-    parts: list[Tensor] = field(default_factory=list)  # (3, B) each, as `_scores` gives them
+    parts: list[Tensor] = field(default_factory=list)  # (FIGURES, B) each
     trouble: Failed | None = None
 
 
@@ -89,40 +98,34 @@ def _result(score: _Scores, runtime: Runtime) -> Evaluation | Failed:
         return Failed(reason)
     if score.parts:
         return _gathered(torch.cat(score.parts, 1), runtime.world)
-    return _gathered(torch.zeros(3, 0, device=runtime.device), runtime.world)
+    return _gathered(torch.zeros(FIGURES, 0, device=runtime.device), runtime.world)
 
 
 def _scores(logits: Tensor, labels: Tensor) -> Tensor:
-    """Rank of the true class, its negative log-likelihood, the predicted class's probability.
+    """An image's figures in the order of Evaluation's fields; a class is a float32, exact to 2^24.
 
-    logits (B, K), labels (B,) -> (3, B). Of equal scores the lower class comes first.
+    logits (B, K), labels (B,) -> (FIGURES, B). Of equal scores the lower class comes first.
     """
     true = logits.gather(1, labels[:, None])  # (B, 1)
     before = torch.arange(logits.shape[1], device=logits.device) < labels[:, None]
     tied = (logits == true) & before
-    rank = ((logits > true) | tied).sum(1).where(logits.isfinite().all(1), NOWHERE)
+    finite = logits.isfinite().all(1)
+    rank = ((logits > true) | tied).sum(1).where(finite, NOWHERE)
+    predicted = logits.argmax(1).where(finite, NO_CLASS)
     log_probability = logits.log_softmax(1)
     nll = -log_probability.gather(1, labels[:, None])[:, 0]
-    return torch.stack([rank.float(), nll, log_probability.amax(1).exp()])
+    probability = log_probability.exp()
+    one_hot = nn.functional.one_hot(labels, logits.shape[1])
+    brier = (probability - one_hot).square().sum(1)
+    return torch.stack([rank.float(), predicted.float(), nll, probability.amax(1), brier])
 
 
 def _gathered(scores: Tensor, world: World) -> Evaluation:
-    """The scores (3, n) of this process and all others in the order of the data set."""
+    """The scores (FIGURES, n) of this process and all others in the order of the data set."""
     if world.size > 1:
         count = world.total(torch.tensor(scores.shape[1], device=scores.device))
-        whole = scores.new_zeros(3, int(count))
+        whole = scores.new_zeros(FIGURES, int(count))
         whole[:, world.rank :: world.size] = scores
         scores = world.total(whole)
-    rank, nll, confidence = scores.cpu()
-    return Evaluation(rank.long(), nll, confidence)
-
-
-def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = BINS) -> float:
-    """The expected calibration error in percent; confidence (N,) in [0, 1], correct (N,) bool.
-
-    |accuracy - confidence| of each of `bins` equal intervals (low, high], weighted by its images.
-    Source: Guo et al. 2017.
-    """
-    index = np.clip(np.ceil(confidence * bins), 1, bins).astype(int) - 1
-    gap = np.bincount(index, correct, bins) - np.bincount(index, confidence, bins)
-    return 100 * float(np.abs(gap).sum()) / len(confidence)
+    rank, predicted, nll, confidence, brier = scores.cpu()
+    return Evaluation(rank.long(), predicted.long(), nll, confidence, brier)

@@ -233,6 +233,8 @@ class Learner:
                 top5=raw.top(5),
                 top1_ema=None if ema is None else ema.top(1),
                 top5_ema=None if ema is None else ema.top(5),
+                val_nll=raw.mean_nll,
+                val_nll_ema=None if ema is None else ema.mean_nll,
                 seconds=self.seconds,
             )
         )

@@ -27,7 +27,7 @@ def test_a_report_of_one_run_and_of_two_merged(tmp_path, capsys):
 def test_paths_are_printed_as_text(tmp_path, capsys):
     """Also a damaged file's, whose sentence is printed before."""
     run = write_run(tmp_path / "\x1b[31m[red]\n\u202e", [run_row("cutmix", 0)])
-    RunDirectory(run).seed("cutmix", 0).correct.write_bytes(b"")
+    RunDirectory(run).seed("cutmix", 0).images.write_bytes(b"")
     assert main(["report", str(run)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 and all(line.isprintable() for line in lines)

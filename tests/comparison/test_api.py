@@ -161,6 +161,8 @@ class Unseeded(Tiny):
         ({"strategies": None}, "strategies must be spec texts or strategies, not None"),
         ({"seeds": 0}, "seeds must be different whole numbers, not 0"),
         ({"out": 3}, "out must be a directory, not 3"),
+        ({"class_names": 3}, "class_names must be a file, not 3"),
+        ({"class_names": "no/names.txt"}, "no/names.txt cannot be read: No such file"),
         ({"model": Tiny, "layer_decay": 0.5}, "layer_decay 0.5 has no effect on Tiny"),
         ({"model": Unseeded}, "model Unseeded gives other weights each time"),
         ({"model": lambda: Tiny(2)}, "model lambda cannot be built for 10 classes"),

@@ -128,7 +128,7 @@ def test_a_gallery_that_cannot_be_written_is_told(tmp_path, monkeypatch, capsys)
     def full(*_, **__):
         raise WriteError(28, "cannot write a.png: the disk is full")
 
-    monkeypatch.setattr(accuracy, "mixed_grid", full)
+    monkeypatch.setattr(accuracy, "mixed_picture", full)
     assert main(command(tmp_path / "run", "0")) == 1
     assert "error: cannot write a.png: the disk is full" in capsys.readouterr().err
     assert len(RunDirectory(tmp_path / "run").results()) == 2

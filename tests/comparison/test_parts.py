@@ -137,7 +137,9 @@ def test_screen_markdown_and_page_are_of_the_same_rows(tmp_path, capsys):
     rows = [run_row(s, seed, 70.0 + i + seed * i) for seed in (0, 1) for i, s in enumerate(specs)]
     write_run(tmp_path, rows)
     results = Results(plan(tmp_path, resume=True), "abc", runs=rows[:2] + rows[3:5])
-    results.begin(Runtime(device=torch.device("cpu"), out=tmp_path, say=lambda line: None))
+    results.begin(
+        Runtime(device=torch.device("cpu"), out=tmp_path, say=lambda line: None), ("ant", "bee")
+    )
     results.write()
     capsys.readouterr()
     screen = Screen(speaks=True)

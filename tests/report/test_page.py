@@ -11,11 +11,19 @@ from mixbench.report.tables import remarks
 from mixbench.runs.directory import RunDirectory
 from mixbench.runs.merge import read_runs, read_tables
 from mixbench.runs.rows import ComparisonRow, read_table
-from mixbench.runs.samples import GalleryEntry, write_correct, write_gallery
+from mixbench.runs.samples import GalleryEntry, write_gallery, write_images
 from mixbench.visible import visible
 from tests.support.html_pages import Page
 from tests.support.names import NAMES
-from tests.support.rows import LOG, full_tables, run_row, speed_row, write_run
+from tests.support.rows import (
+    LOG,
+    full_tables,
+    image_results,
+    run_row,
+    speed_row,
+    write_data,
+    write_run,
+)
 
 NO_FIGURE = r"\b(nan|inf|None)\b"
 
@@ -25,6 +33,16 @@ def page_of(folder):
     page = Page(text)
     page.source, page.text = text, " ".join(page.text.split())
     return page
+
+
+def cells_of(source, title):
+    """The cells of a table of the page, row by row."""
+    table = source[source.index(f'aria-label="{title}"') :].partition("</table>")[0]
+    return [
+        [re.sub("<.*?>", "", cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", line)]
+        for line in table.splitlines()
+        if line.startswith("<tr")
+    ]
 
 
 def test_merging(tmp_path):
@@ -69,7 +87,7 @@ def test_the_page_shows_everything_and_fetches_nothing(tmp_path):
     assert len(page.ids) == len(set(page.ids))
     references = {link[1:] for link in page.links if link.startswith("#")}
     references |= set(re.findall(r"url\(#([^)]*)\)", page.source))
-    assert references <= set(page.ids) and page.tags.count("svg") == 7
+    assert references <= set(page.ids) and page.tags.count("svg") == 10
     for words in (
         "deit_small_patch16_224 (22.05M parameters) at 224 px on photos, 1,000 images, 3 epochs",
         "not resolvable with 3 seeds",
@@ -109,23 +127,15 @@ def test_the_trained_and_the_timed_model_are_told_apart(tmp_path):
     write_run(tmp_path, [run_row(), run_row("mixup", top1=69.0)], [small], files=False)
     source = page_of(tmp_path).source
 
-    def rows(title):
-        table = source[source.index(f'aria-label="{title}"') :].partition("</table>")[0]
-        return [
-            [re.sub("<.*?>", "", cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", line)]
-            for line in table.splitlines()
-            if line.startswith("<tr")
-        ]
-
-    groups, header, cutmix, mixup = rows("Ours beside the published figures")
+    groups, header, cutmix, mixup = cells_of(source, "Ours beside the published figures")
     assert groups == ["", "trained", "timed", "paper, Table 8", "OpenMixup"]
     assert header[:4] == ["strategy", "top-1 (%)", "im/s [95 %]", "ratio to CutMix [95 %]"]
     assert cutmix[:3] == ["cutmix", "70.00 (1 seed)", "100.00 [98.00, 102.00]"]
     assert cutmix[4:] == ["22M", "322", "1.000", "79.8", "80.13"]
     assert mixup[:4] == ["mixup", "69.00 (1 seed)", "-", "-"]
-    header, cutmix = rows("What was timed")
+    header, cutmix = cells_of(source, "What was timed")
     assert (header[4], cutmix[4]) == ("parameters", "5.72M")
-    header, cutmix, mixup = rows("Every seed")
+    header, cutmix, mixup = cells_of(source, "Every seed")
     assert (header[4], cutmix[4]) == ("parameters", "22.05M")
     assert "deit_tiny (5.72M parameters) at 224 px, batch 8, fp32, Abacus, 2 threads" in source
 
@@ -164,7 +174,7 @@ def test_failures_are_named(tmp_path):
     slow = speed_row("mixup", status="out of memory", im_per_sec=None, ratio_to_cutmix=None)
     places = RunDirectory(write_run(tmp_path, runs, [speed_row(), slow]))
     broken = places.seed("transmix", 2)
-    broken.log.write_text(LOG + "0,0.1,nan,10,50,,5\n")
+    broken.log.write_text(LOG + "0,0.1,nan,10,50,,nan,5\n")
     broken.lam.write_text("area,used\n0.5,nan\n")
     places.seed("mixup", 0).lam.write_text("area,used\n")
     page = page_of(tmp_path)
@@ -183,7 +193,7 @@ def test_failures_are_named(tmp_path):
 def test_nothing_finished(tmp_path):
     failed = run_row("cutmix", 0, None, status="diverged at step 0", nll=None, ece=None, top5=None)
     places = RunDirectory(write_run(tmp_path, [failed]))
-    places.seed("cutmix", 0).log.write_text(LOG + "0,0.1,nan,0.0,50,,5\n")
+    places.seed("cutmix", 0).log.write_text(LOG + "0,0.1,nan,0.0,50,,nan,5\n")
     page = page_of(tmp_path)
     assert "diverged at step 0" in page.text and page.tags.count("svg") == 2
     assert not re.search(NO_FIGURE, page.text)
@@ -200,13 +210,102 @@ def test_one_seed_is_tested_over_its_images(tmp_path):
     assert sentence in page_of(tmp_path).text
 
 
+def test_single_classes_and_calibration_are_on_the_page(tmp_path):
+    rows = [run_row(spec, seed) for spec in ("cutmix", "transmix") for seed in range(2)]
+    write_run(tmp_path, rows)
+    write_data(tmp_path, ["n01440764", *"bcdefghijk"])  # of the last there is no image
+    page = page_of(tmp_path)
+    for words in (
+        "A class has 20 validation images. Not tested",
+        "1 without validation images are left out",
+        "a bin of fewer than 20 images has no point",
+        "Negative log-likelihood of the validation images after each epoch",
+    ):
+        assert words in page.text, words
+    assert "are not shown" not in page.text and "No validation loss" not in page.text
+    header, *classes = cells_of(page.source, "Every class")
+    assert header == ["class", "images", "cutmix", "transmix"] and len(classes) == 10
+    results = read_runs([tmp_path]).images
+    label = results["cutmix", 0].label
+    for name, images, *shares in classes:
+        number = 0 if name == "tench" else "abcdefghijk".index(name)
+        right = [
+            np.mean([results[spec, s].bitmap.right[label == number].mean() for s in range(2)])
+            for spec in ("cutmix", "transmix")
+        ]
+        assert images == "20" and shares == [f"{100 * share:.1f}" for share in right]
+    header, *pairs = cells_of(page.source, "What is taken for what")
+    assert header == ["class → taken for", "images", "cutmix", "transmix"] and len(pairs) == 10
+    assert "tench → b" in [pair[0] for pair in pairs]
+    assert cells_of(page.source, "More than top-1")[1][4:7] == [
+        "0.900 ± 0.000",
+        "0.400 ± 0.000",
+        "12.50 ± 0.00",
+    ]
+
+
+def test_runs_of_older_versions_say_what_is_missing(tmp_path):
+    write_run(tmp_path, [run_row("cutmix", brier=None), run_row("transmix")], older=True)
+    page = page_of(tmp_path)
+    for words in (
+        "Calibration and single classes are not shown: the run has no images.npz",
+        "No validation loss is drawn: older versions of mixbench did not write it",
+        "images right with transmix alone",  # of correct.npz
+        "200 validation images",
+    ):
+        assert words in page.text, words
+    assert "Class by class" not in page.text and "Upper part" not in page.text
+
+
+def test_an_older_seed_is_left_out_and_named(tmp_path):
+    places = RunDirectory(write_run(tmp_path, [run_row(seed=seed) for seed in range(6)]))
+    for seed in range(4):
+        places.seed("cutmix", seed).images.unlink()
+    text = page_of(tmp_path).text
+    assert (
+        "Class by class" in text
+        and (
+            "Without cutmix seed 0, cutmix seed 1, cutmix seed 2 and 1 more, of which there is no "
+            "images.npz"
+        )
+        in text
+    )
+
+
+def test_few_images_have_no_calibration_curve(tmp_path):
+    places = RunDirectory(write_run(tmp_path, [run_row()]))
+    write_images(places.seed("cutmix", 0).images, image_results([True, False]))
+    text = page_of(tmp_path).text
+    assert "Calibration is not drawn: no bin of confidence has 20 images" in text
+
+
+def test_an_overview_takes_no_names_of_classes(tmp_path):
+    runs = [write_run(tmp_path / h, [run_row(recipe_hash=h)]) for h in ("abc", "other")]
+    (tmp_path / "names.txt").write_text("a\tant\n")
+    with pytest.raises(ValueError, match=r"names.txt: an overview .* shows no classes; report one"):
+        report_runs(runs, tmp_path / "all", class_names=tmp_path / "names.txt")
+
+
+def test_names_that_fit_no_class_are_refused_and_those_of_some_told(tmp_path):
+    write_run(tmp_path, [run_row()])
+    write_data(tmp_path, ["ant", "bee"])
+    (tmp_path / "names.txt").write_text("cat\tthe cat\n")
+    with pytest.raises(ValueError, match=r"names none of the 2 classes"):
+        report_runs([tmp_path], class_names=tmp_path / "names.txt")
+    (tmp_path / "names.txt").write_text("bee\tthe bee\n")
+    said = []
+    report_runs([tmp_path], class_names=tmp_path / "names.txt", say=said.append)
+    assert len(said) == 1 and "names 1 of 2 classes" in said[0]
+
+
 def test_runs_on_different_images_are_named_and_the_report_goes_on(tmp_path):
     """Two runs whose validation folders hold as many images, of other names."""
     runs = []
     for spec, letter in (("cutmix", "a"), ("transmix", "b")):
         runs.append(write_run(tmp_path / spec, [run_row(spec, 0)]))
-        file = RunDirectory(runs[-1]).seed(spec, 0).correct
-        write_correct(file, np.arange(200) < 150, [f"val/{letter}/{i}.png" for i in range(200)])
+        names = [f"val/{letter}/{i}.png" for i in range(200)]
+        file = RunDirectory(runs[-1]).seed(spec, 0).images
+        write_images(file, image_results(np.arange(200) < 150, names))
     page = Page(report_runs(runs, tmp_path / "out").read_text())
     words = "Not paired, since the two were evaluated on different images: seed 0."
     assert words in page.text and words in RunDirectory(tmp_path / "out").markdown.read_text()
@@ -268,7 +367,10 @@ def test_a_picture_of_each_kind_is_where_its_caption_says(tmp_path):
         ("Top-1 of each strategy, with every seed", "Top-1 of each strategy. A"),
         ("Speed of each strategy as a ratio to CutMix", "Speed of a timed step as "),
         ("Top-1 against speed", "Mean top-1 with its 95 % "),
+        ("Accuracy against confidence, and the images in each bin", "Upper part: the share tha"),
+        ("Accuracy of single classes with each strategy", "Images of each class that"),
         ("top-1 (%) by epoch", "Top-1 on the validation i"),
+        ("validation loss by epoch", "Negative log-likelihood o"),
         ("training loss by epoch", "Mean training loss of eac"),
         ("A&#x27;s share in the label against its share by area", "A&#39;s share of the labe"),
     ]

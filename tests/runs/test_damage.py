@@ -15,7 +15,7 @@ from mixbench.runs.merge import merge, read_runs
 from mixbench.runs.rows import RunRow, read_table
 from mixbench.runs.samples import GalleryEntry, write_gallery
 from tests.support import kills
-from tests.support.rows import run_row, speed_row, write_run
+from tests.support.rows import run_row, speed_row, write_correct, write_run
 
 ROWS = [run_row("cutmix", 0, 70.123456), run_row("cutmix", 1, 71.0), run_row("transmix", 0, 72.0)]
 DEEP = b"[" * 5000 + b"]" * 5000
@@ -46,10 +46,11 @@ FILES = {
     "result.json": lambda places: places.seed("cutmix", 0).result,
     "log.csv": lambda places: places.seed("cutmix", 0).log,
     "lam.csv": lambda places: places.seed("cutmix", 0).lam,
-    "correct.npz": lambda places: places.seed("cutmix", 0).correct,
+    "images.npz": lambda places: places.seed("cutmix", 0).images,
+    "correct.npz": lambda places: places.seed("cutmix", 1).correct,
 }
 UNSEEN = {  # what is still a file of its kind, with other figures or fewer
-    *(("correct.npz", name) for name in ("words", "NUL within")),
+    *((file, name) for file in ("correct.npz", "images.npz") for name in ("words", "NUL within")),
     *(("lam.csv", name) for name in ("its last byte gone", "cut")),
     *((file, "its last byte gone") for file in ("environment.json", "result.json", "index.json")),
     ("environment.json", "words"),
@@ -57,9 +58,11 @@ UNSEEN = {  # what is still a file of its kind, with other figures or fewer
 
 
 def write_all(folder):
-    """A run's directory with every file that is read."""
+    """A run's directory with every file that is read; one seed is of an older mixbench."""
     write_run(folder, ROWS, [speed_row("cutmix"), speed_row("transmix")])
     places = RunDirectory(folder)
+    places.seed("cutmix", 1).images.unlink()
+    write_correct(places.seed("cutmix", 1).correct, [True] * 150 + [False] * 50)
     for row in ROWS:
         places.keep(row)
     pictures = ("image_a", "image_b", "mixed", "mask", "map")
@@ -133,6 +136,15 @@ def test_a_folder_in_a_files_place_is_named(file, places):
     assert file == "result.json" or any(str(path) in line for line in data.damaged)
     with pytest.raises(ValueError, match=r"is no file: move it away, or choose another --out"):
         mend(places, "abc")
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"n01440764\n", b"a\tb\na\tc\n"])
+def test_damaged_names_of_classes_are_left_out(content, places):
+    places.class_names.write_bytes(content)
+    data = read_runs([places.path])
+    assert data.class_names == {} and str(places.class_names) in data.damaged[0]
+    [line] = mend(places, "abc")
+    assert line.endswith("kept as class-names.txt.damaged, classes are called as their folders")
 
 
 def test_a_damaged_row_that_is_nowhere_else_is_unfinished(places):
@@ -221,6 +233,8 @@ def test_a_finished_run_is_resumed_past_its_damaged_files(name, finished, tmp_pa
     shutil.copytree(finished, tmp_path / "run")
     places, files = RunDirectory(tmp_path / "run"), []
     for file, path_of in FILES.items():
+        if file == "correct.npz":
+            continue  # which it does not have
         path = path_of(places) if "cutmix" not in str(path_of(places)) else None
         path = path or next(iter(places.path.glob(f"none-*/seed0/{file}")))
         if path.is_file() and file != "runs.csv":

@@ -1,5 +1,7 @@
 """What is kept of single images survives the disk, and takes little room."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,15 +9,60 @@ from mixbench.runs.samples import (
     GalleryEntry,
     read_correct,
     read_gallery,
+    read_images,
     read_lam,
-    write_correct,
     write_gallery,
+    write_images,
     write_lam,
 )
+from tests.support.rows import image_results, write_correct
 
 
 @pytest.mark.parametrize("count", [0, 1, 8, 1001])
-def test_bitmaps_survive_the_disk(tmp_path, count):
+def test_results_of_images_survive_the_disk(tmp_path, count):
+    rng = np.random.default_rng(0)
+    right, names = rng.random(count) < 0.5, [f"val/{i}.png" for i in range(count)]
+    made = image_results(right, names)
+    write_images(tmp_path / "a" / "images.npz", made)
+    read = read_images(tmp_path / "a" / "images.npz")
+    for name in ("label", "predicted"):
+        assert np.array_equal(getattr(read, name), getattr(made, name))
+    for name in ("confidence", "nll", "brier"):
+        np.testing.assert_array_equal(getattr(read, name), getattr(made, name).astype(np.float32))
+    assert np.array_equal(read.bitmap.right, right) and read.names == made.names
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"label": np.array([-1, 0])}, "a class is negative"),
+        ({"predicted": np.array([-2, 0])}, "a class is negative"),
+        ({"brier": np.zeros(3)}, "brier is not 2 values of float32"),
+        ({"names": b"a\0b\0c"}, "3 names are not those of 2 images"),
+    ],
+)
+def test_what_is_no_result_of_images_is_said(tmp_path, changes, words):
+    path = tmp_path / "images.npz"
+    write_images(path, replace(image_results([True, False]), **changes))
+    with pytest.raises(ValueError, match=f"images.npz does not hold results of images: .*{words}"):
+        read_images(path)
+
+
+def test_numbers_of_another_kind_are_no_results(tmp_path):
+    path, share = tmp_path / "images.npz", np.full(2, 0.5, np.float32)
+    np.savez(path, label=share, predicted=share, confidence=share, nll=share, brier=share)
+    with pytest.raises(ValueError, match="label is not 2 values of int32"):
+        read_images(path)
+
+
+def test_a_prediction_of_nothing_is_no_hit(tmp_path):
+    results = replace(image_results([True, True]), predicted=np.array([0, -1]))
+    write_images(tmp_path / "images.npz", results)
+    assert read_images(tmp_path / "images.npz").bitmap.right.tolist() == [True, False]
+
+
+@pytest.mark.parametrize("count", [0, 1, 8, 1001])
+def test_bitmaps_of_older_runs_are_read(tmp_path, count):
     flags = np.random.default_rng(0).random(count) < 0.5
     write_correct(tmp_path / "a" / "correct.npz", flags)
     assert np.array_equal(read_correct(tmp_path / "a" / "correct.npz").right, flags)
@@ -27,9 +74,10 @@ def test_bitmaps_survive_the_disk(tmp_path, count):
         read_correct(tmp_path / "names.npz")
 
 
-def test_bitmaps_are_an_eighth_of_a_byte_an_image(tmp_path):
-    write_correct(tmp_path / "c.npz", np.random.default_rng(0).random(50_000) < 0.5)
-    assert 50_000 / 8 <= (tmp_path / "c.npz").stat().st_size < 50_000 / 8 + 1000
+def test_results_take_little_room(tmp_path):
+    right = np.random.default_rng(0).random(50_000) < 0.5
+    write_images(tmp_path / "images.npz", image_results(right, map(str, range(50_000))))
+    assert (tmp_path / "images.npz").stat().st_size < 50_000 * 20
 
 
 def test_shares_survive_the_disk(tmp_path):

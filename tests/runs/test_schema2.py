@@ -9,8 +9,8 @@ from mixbench.report.page import report_runs
 from mixbench.runs import schema2
 from mixbench.runs.merge import read_runs, read_tables
 from mixbench.runs.rows import SCHEMA_VERSION, RunRow, SpeedRow
-from mixbench.runs.samples import write_correct, write_lam
-from tests.support.rows import LOG
+from mixbench.runs.samples import write_lam
+from tests.support.rows import OLDER_LOG, write_correct
 
 HEADER = (
     "schema_version,strategy,compose,status,dataset,train_images,num_classes,model,params_m,"
@@ -199,7 +199,7 @@ def test_the_folders_of_its_seeds_are_read(tmp_path):
     write_old(tmp_path, changed(ROWS[1], strategy=spec))
     seed = tmp_path / "transmix_attention_weight_1.0_base_mixup_" / "seed0"
     seed.mkdir(parents=True)
-    (seed / "log.csv").write_text(LOG + "0,0.1,nan,30,60,,5\n")
+    (seed / "log.csv").write_text(OLDER_LOG + "0,0.1,nan,30,60,,5\n")
     write_lam(seed / "lam.csv", np.array([0.5]), np.array([0.25]))
     write_correct(seed / "correct.npz", np.array([True, False]))
     data = read_runs([tmp_path])

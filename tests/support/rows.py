@@ -4,12 +4,15 @@ import json
 
 import numpy as np
 
+from mixbench.data.sources import DataIdentity
 from mixbench.runs.directory import RunDirectory
+from mixbench.runs.identity import Identity
 from mixbench.runs.merge import Tables, trained
 from mixbench.runs.rows import SCHEMA_VERSION, RunRow, SpeedRow, write_table
-from mixbench.runs.samples import write_correct, write_lam
+from mixbench.runs.samples import ImageResults, joined_names, write_images, write_lam
 
-LOG = "epoch,lr,train_loss,top1,top5,top1_ema,seconds\n"
+LOG = "epoch,lr,train_loss,top1,top5,top1_ema,val_nll,seconds\n"
+OLDER_LOG = "epoch,lr,train_loss,top1,top5,top1_ema,seconds\n"
 
 
 def run_row(strategy="cutmix", seed=0, top1=70.0, **changes):
@@ -29,6 +32,7 @@ def run_row(strategy="cutmix", seed=0, top1=70.0, **changes):
         "top5": 95.0,
         "nll": 0.9,
         "ece": 12.5,
+        "brier": 0.4,
         "train_seconds": 60.0 + seed,
         "device": "Abacus, 2 threads",
         "precision": "fp32",
@@ -83,8 +87,26 @@ def full_tables(seeds=3):
     return Tables(runs, [speed_row("cutmix"), speed_row("transmix"), slow])
 
 
-def write_run(folder, runs=(), speed=(), files=True):
-    """A run's directory with these rows, and what each seed leaves; the folder."""
+def image_results(right, names=None, classes=10):
+    """Results of images of so many classes in turn; what is wrong is taken for the next class."""
+    right = np.asarray(right, bool)
+    label = np.arange(len(right)) % classes
+    confidence = np.where(right, 0.85, 0.45)
+    return ImageResults(
+        label=label,
+        predicted=np.where(right, label, (label + 1) % classes),
+        confidence=confidence,
+        nll=-np.log(np.where(right, 0.85, 0.1)),
+        brier=2 * (1 - confidence) ** 2,
+        names=None if names is None else joined_names(names),
+    )
+
+
+def write_run(folder, runs=(), speed=(), files=True, older=False):
+    """A run's directory with these rows, and what each seed leaves; the folder.
+
+    older: as of a mixbench that wrote neither images.npz nor the validation loss.
+    """
     places = RunDirectory(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if runs:
@@ -97,7 +119,30 @@ def write_run(folder, runs=(), speed=(), files=True):
     for row in trained(runs) if files else ():
         seed = places.seed(row.strategy, row.seed)
         seed.path.mkdir(parents=True)
-        seed.log.write_text(LOG + "0,0.1,2.5,30,60,,5\n1,0.1,1.5,60,80,,10\n")
+        if older:
+            seed.log.write_text(OLDER_LOG + "0,0.1,2.5,30,60,,5\n1,0.1,1.5,60,80,,10\n")
+        else:
+            seed.log.write_text(LOG + "0,0.1,2.5,30,60,,2.1,5\n1,0.1,1.5,60,80,,1.9,10\n")
         write_lam(seed.lam, rng.random(50), rng.random(50))
-        write_correct(seed.correct, rng.random(200) < 0.7)
+        right = rng.random(200) < 0.7
+        if older:
+            write_correct(seed.correct, right)
+        else:
+            write_images(seed.images, image_results(right))
     return folder
+
+
+def write_data(folder, classes):
+    """What a run's directory says of its data."""
+    data = DataIdentity(tuple(classes), 100, 200, "train", "val")
+    RunDirectory(folder).data.write_text(Identity(None, data).data_text())
+
+
+def write_correct(path, right, names=None):
+    """A packed bitmap of which images were right, in place of which images.npz came."""
+    flags = np.asarray(right, bool)
+    arrays = {"bits": np.packbits(flags), "count": np.int64(len(flags))}
+    if names is not None:
+        arrays["names"] = np.frombuffer(joined_names(names), np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(path, **arrays)

@@ -52,7 +52,9 @@ def _first_gradients(rank, size, port, folder):
         "gradients": gradients,
         "log": [learner.log[0].train_loss for learner in learners],
         "rank": [learner.evaluation.rank for learner in learners],
+        "predicted": [learner.evaluation.predicted for learner in learners],
         "nll": [learner.evaluation.nll for learner in learners],
+        "brier": [learner.evaluation.brier for learner in learners],
         "failures": [learner.failure for learner in learners],
     }
     torch.save(content, f"{folder}/{size}-{rank}.pt")
@@ -160,13 +162,12 @@ def test_two_processes_equal_one_with_two_accumulation_steps(tmp_path):
             for a, b in zip(mine, theirs, strict=True):
                 assert torch.allclose(a, b, atol=1e-6), spec
         assert other["log"] == pytest.approx(alone["log"], abs=1e-6)
-        assert (
-            all(torch.equal(a, b) for a, b in zip(alone["rank"], other["rank"], strict=True))
-            and len(other["rank"][0]) == 37
-        )
-        assert all(
-            torch.allclose(a, b, atol=1e-4) for a, b in zip(alone["nll"], other["nll"], strict=True)
-        )
+        assert len(other["rank"][0]) == 37  # image by image in the data set's order
+        for name in ("rank", "predicted"):
+            assert all(torch.equal(a, b) for a, b in zip(alone[name], other[name], strict=True))
+        for name in ("nll", "brier"):
+            pairs = zip(alone[name], other[name], strict=True)
+            assert all(torch.allclose(a, b, atol=1e-4) for a, b in pairs)
     assert not torch.equal(alone["gradients"][0][0], alone["gradients"][1][0])
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mixbench.runtime import Failed, Runtime
-from mixbench.training.evaluate import calibration_error, evaluate
+from mixbench.training.evaluate import evaluate
 
 CPU = torch.device("cpu")
 
@@ -33,6 +33,17 @@ def test_ties_and_scores_that_are_not_finite_are_no_hits():
     loader = [(logits, torch.tensor([0, 1, 0]))]
     [evaluation] = evaluate([torch.nn.Identity()], loader, False, Runtime(device=CPU))
     assert evaluation.rank.tolist() == [0, 1, 2**20] and evaluation.top(5) == pytest.approx(200 / 3)
+    assert evaluation.predicted.tolist() == [0, 0, -1] and evaluation.confidence[2].isnan()
+    assert evaluation.correct.tolist() == [True, False, False] and not evaluation.finite
+
+
+def test_a_class_without_a_chance_is_no_prediction():
+    """A score of minus infinity leaves the likelihood finite, and the image counts as wrong."""
+    logits = torch.tensor([[1.0, float("-inf"), 0.0]])
+    loader = [(logits, torch.tensor([0]))]
+    [evaluation] = evaluate([torch.nn.Identity()], loader, False, Runtime(device=CPU))
+    assert evaluation.predicted.tolist() == [-1] and evaluation.correct.tolist() == [False]
+    assert evaluation.finite and evaluation.brier.isfinite().all()
 
 
 def test_a_model_that_cannot_be_evaluated_is_a_value_and_the_others_are_evaluated():
@@ -46,25 +57,31 @@ def test_a_model_that_cannot_be_evaluated_is_a_value_and_the_others_are_evaluate
     assert broken == Failed("failed: RuntimeError: no forward") and whole.top(1) == 100
 
 
-def test_calibration_equals_torchmetrics():
-    from torchmetrics.functional.classification import multiclass_calibration_error
+def test_likelihood_and_brier_score_equal_torchmetrics_and_scikit_learn():
+    from sklearn.metrics import brier_score_loss, log_loss
+    from torchmetrics.functional.classification import multiclass_accuracy
 
-    generator = torch.Generator().manual_seed(0)
-    logits, labels = (
-        3 * torch.randn(500, 7, generator=generator),
-        torch.randint(7, (500,), generator=generator),
+    rng = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(300, 7, generator=rng)
+    labels = torch.randint(6, (300,), generator=rng)  # of the last class there is no image
+    [evaluation] = evaluate([torch.nn.Identity()], [(logits, labels)], False, Runtime(device=CPU))
+    probability, classes = logits.double().softmax(1).numpy(), list(range(7))
+    assert evaluation.mean_nll == pytest.approx(
+        log_loss(labels.numpy(), probability, labels=classes), rel=1e-5
     )
-    confidence, predicted = logits.double().softmax(-1).max(-1)
-    expected = multiclass_calibration_error(
-        logits.double().softmax(-1), labels, num_classes=7, n_bins=15, norm="l1"
+    assert evaluation.brier.mean().item() == pytest.approx(
+        brier_score_loss(labels.numpy(), probability, labels=classes, scale_by_half=False), rel=1e-5
     )
-    assert calibration_error(confidence.numpy(), (predicted == labels).numpy()) == pytest.approx(
-        100 * expected.item(), rel=1e-6
+    one_hot = np.eye(7)[labels.numpy()]
+    np.testing.assert_allclose(
+        evaluation.brier.numpy(), ((probability - one_hot) ** 2).sum(1), atol=1e-5
     )
+    expected = multiclass_accuracy(logits, labels, num_classes=7, average="micro")
+    assert (evaluation.predicted == labels).float().mean().item() == pytest.approx(expected.item())
 
 
-def test_calibration_by_hand():
-    # two images at confidence 3/4, one right: |1/2 - 3/4|; two at 1, both right: 0
-    assert calibration_error(
-        np.array([0.75, 0.75, 1, 1]), np.array([True, False, True, True])
-    ) == pytest.approx(12.5)
+def test_the_brier_score_lies_between_0_and_2():
+    logits = torch.tensor([[100.0, 0.0, 0.0], [100.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    loader = [(logits, torch.tensor([0, 1, 2]))]
+    [evaluation] = evaluate([torch.nn.Identity()], loader, False, Runtime(device=CPU))
+    assert evaluation.brier.tolist() == pytest.approx([0, 2, 2 / 3])

@@ -475,12 +475,12 @@ def test_a_strategy_that_changes_itself_is_not_the_others(tiny):
     assert strategy.sizes == [] and learner.spec == "lists"
 
 
-def test_labels_errors_pictures_and_speeds_hold_it_too(tiny, tmp_path):
+def test_labels_errors_pictures_and_speeds_hold_it_too(tiny):
     from mixbench.data.normalisation import Normalisation
     from mixbench.data.scenes import draw_scene
     from mixbench.evaluations.label_error import label_error
     from mixbench.evaluations.speed import measure
-    from mixbench.report.gallery import Examples, Shown, mixed_grid
+    from mixbench.report.gallery import Examples, Shown, furthest_mixes
     from mixbench.rules import BrokenRule
     from mixbench.training.forward import Network
 
@@ -496,7 +496,7 @@ def test_labels_errors_pictures_and_speeds_hold_it_too(tiny, tmp_path):
     shown = Shown(spec="odd", strategy=strategy, network=Network(model))
     with pytest.raises(BrokenRule, match="in place"):
         examples = Examples(images=images, labels=labels, objects=torch.zeros(4, 1, 32, 32))
-        mixed_grid([shown], examples, "abcd", normalisation, tmp_path / "mixed.png")
+        furthest_mixes([shown], examples, "abcd", normalisation)
     assert torch.equal(images, before)
     recipe = replace(tiny[0], speed_model="test_vit", speed_image_size=160, speed_batch_size=2)
     rows = {row.strategy: row for row in measure([strategy], recipe, 1, Runtime(device=CPU))}

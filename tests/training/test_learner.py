@@ -19,7 +19,13 @@ def micro(step=0, part=0, parts=1, count=8):
 
 def evaluation(rank=(0, 0, 1, 2), nll=0.5):
     count = len(rank)
-    return Evaluation(torch.tensor(rank), torch.full((count,), nll), torch.full((count,), 0.9))
+    return Evaluation(
+        rank=torch.tensor(rank),
+        predicted=torch.tensor(rank),
+        nll=torch.full((count,), nll),
+        confidence=torch.full((count,), 0.9),
+        brier=torch.full((count,), 0.02),
+    )
 
 
 def weights(learner):
@@ -97,6 +103,7 @@ def test_an_epoch_ends_in_a_row(learner):
     assert trained.close([evaluation()], step=1, batches=2) and trained.failure is None
     [row] = trained.log
     assert (row.epoch, row.top1, row.top5, row.top1_ema) == (3, 50.0, 100.0, None)
+    assert (row.val_nll, row.val_nll_ema) == (0.5, None)
     assert row.train_loss == losses / 2 and row.seconds == trained.seconds > 0
     assert trained.evaluation.top(1) == 50.0
 
@@ -104,12 +111,13 @@ def test_an_epoch_ends_in_a_row(learner):
 def test_the_headline_is_the_averaged_weights_where_the_recipe_says_so(learner):
     averaged = learner("none", model_ema=True, headline="ema").begin(0)
     train_steps(averaged, [0])
-    raw, ema = evaluation((0, 1)), evaluation((0, 0))
+    raw, ema = evaluation((0, 1)), evaluation((0, 0), nll=0.25)
     assert averaged.models == [averaged.model, averaged.ema.module]
     assert averaged.headline is averaged.ema.module
     averaged.close([raw, ema], step=0, batches=1)
     assert averaged.evaluation is ema
     assert (averaged.log[0].top1, averaged.log[0].top1_ema) == (50.0, 100.0)
+    assert (averaged.log[0].val_nll, averaged.log[0].val_nll_ema) == (0.5, 0.25)
 
 
 def test_a_model_that_cannot_be_evaluated_ends_without_a_row(learner):
@@ -168,6 +176,18 @@ def test_a_state_that_is_loaded_goes_on_to_the_same_weights(learner, ema):
     if ema:
         pairs = zip(resumed.ema.module.parameters(), whole.ema.module.parameters(), strict=True)
         assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_a_state_without_the_validation_loss_is_loaded(learner):
+    """As an older mixbench kept it."""
+    older, resumed = learner("none").begin(0), learner("none")
+    train_steps(older, [0])
+    older.close([evaluation()], 0, 1)
+    state = older.state()
+    for name in ("val_nll", "val_nll_ema"):
+        del state["log"][0][name]
+    resumed.load(state)
+    assert resumed.log[0].val_nll is None and resumed.log[0].top1 == 50.0
 
 
 def test_the_state_of_one_that_failed_says_why(learner):
