@@ -49,6 +49,7 @@ class Subject:
     strategy: MixStrategy | None = None
     seed: int = 0
     headless: bool = False  # whether its classifier was never trained
+    class_names: Mapping[str, str] = field(default_factory=dict)  # what people call the classes
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

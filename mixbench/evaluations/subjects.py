@@ -93,6 +93,7 @@ def run_subject(run: RunDirectory, row: RunRow, device: torch.device) -> Subject
         classes=classes,
         strategy=create_strategy(row.strategy),
         seed=row.seed,
+        class_names=run.class_titles(classes),
     )
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -98,3 +99,15 @@ def test_mistakes(tmp_path, images, message):
     given = Given(own=lambda: 1 / 0, place=None, image_size=32)
     with pytest.raises(ValueError, match=message):
         Visualize(images=images.replace("FILE", str(file))).open(given)
+
+
+def test_classes_are_called_by_their_names():
+    """Those of the run first, then ImageNet's, then the folder's."""
+    data = scenes()
+    folders = ("n01440764", *data.classes[1:])
+    data = replace(data, classes=folders)
+    subject = replace(subject_of("cutmix", folders), class_names={folders[1]: "second"})
+    about = json.loads(Visualize(count=4).measure(subject, data, CPU).files[".pairs.json"])
+    named = {pair["a"]: pair["class_a"] for pair in about["pairs"]}
+    titles = ("tench", "second", *folders[2:])
+    assert named == {a: titles[data.source.labels[a]] for a in range(4)}
