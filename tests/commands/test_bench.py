@@ -343,7 +343,7 @@ def test_information_only(capsys, tmp_path):
     assert main(["list"]) == 0 and capsys.readouterr().out == listed
     assert main(["--print-recipe", "--warmup_epochs", "3"]) == 0
     assert "warmup_epochs: 3.0" in capsys.readouterr().out
-    assert main(["--dry-run", "--out", str(tmp_path / "x")]) == 0
+    assert main(["--dry-run", "--out", str(tmp_path / "x"), *TINY]) == 0
     text = capsys.readouterr().out
     assert "would run   cutmix, transmix" in text
     assert "seeds       1 seed and 1 comparison: no difference between strategies can" in text

@@ -92,7 +92,6 @@ def test_how_it_was_called(original, argv, words):
 @pytest.mark.parametrize(
     "command",
     [
-        ["bench.py", *COMPARED],
         ["bench.py", "train", *COMPARED],
         ["-m", "mixbench", "bench", *COMPARED, "--strategies", "mixup(alpha=0.5),none"],
     ],
