@@ -29,7 +29,7 @@ def indexed_folder(root: Path) -> Data:
     folder. A large folder is listed and its index written to ~/.cache/mixbench where there is none;
     what cannot be written there is done without.
     """
-    with suppress(OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError):
+    with suppress(Exception):  # it is not there, out of date, or damaged in whatever way
         return _read(root)
     splits = {str(root / split): _changed(root / split) for split in SPLITS}
     data, met = list_folder(root)

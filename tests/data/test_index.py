@@ -1,6 +1,7 @@
 """The index of a large folder: equal to the listing, out of date only where it says so."""
 
 import os
+import shutil
 
 import pytest
 
@@ -79,7 +80,7 @@ def test_a_folder_that_has_changed_is_listed_anew(root, change):
         later(root / "train/a/sub")
     else:
         for split in ("train", "val"):
-            (root / split / "b").rename(root / split / "c")
+            shutil.copytree(root / split / "b", root / split / "c")
             later(root / split)
     data = indexed_folder(root)
     assert not indexed(data) and content(data) == content(open_folder(root))
@@ -103,6 +104,7 @@ def test_a_damaged_index_is_made_anew(root, tmp_path):
     header = whole.partition(b"\n")[0]
     damaged = [whole[:end] for end in (0, 1, len(header), len(header) + 9, len(whole) - 1)]
     damaged += [b"[]\n", b"{}\n", b"\xff\n", whole.replace(b'"format": "1', b'"format": "0')]
+    damaged += [header + b"\n" + b"\xff" * 10**4]
     damaged += [whole.replace(b'"images": [[', b'"images": [[9'), whole.replace(b"[4, 4]", b"null")]
     for bytes_ in damaged:
         assert bytes_ != whole
