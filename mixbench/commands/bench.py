@@ -45,7 +45,7 @@ def bench(argv: list[str], typed: list[str] | None = None) -> int:
 
     if process_count() > 1 and not options.dry_run:
         return run(plan)  # they open their data together, and hear of each other's end
-    data = plan_data(plan)
+    data = plan_data(plan, rehearsed=options.dry_run)
     plan = fitted(plan, data)
     if options.dry_run:
         return rehearse(plan, data)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from mixbench.data.class_names import read_class_names
 from mixbench.data.datasets import open_data
-from mixbench.data.folders import check_splits
+from mixbench.data.folders import check_splits, open_folder
+from mixbench.data.index import indexed_folder
 from mixbench.data.sources import Data
 from mixbench.mix import MixStrategy
 from mixbench.recipe import Recipe, check_warmup, recipe_hash, recipe_values
@@ -151,8 +152,13 @@ def read_recipe(config: str | Path, overrides: Mapping[str, Any], *, scenes: boo
     return Recipe(**values)
 
 
-def plan_data(plan: Plan) -> Data:
-    """The data that a plan names; ValueError says what is wrong with them."""
+def plan_data(plan: Plan, *, rehearsed: bool = False) -> Data:
+    """The data that a plan names; ValueError says what is wrong with them.
+
+    To be `rehearsed` alone, a large folder may come from the index of an earlier rehearsal, unless
+    all of its images are read anyway.
+    """
+    reads = plan.check_data or plan.skip_unreadable
     data = open_data(
         data=plan.data,
         dataset=plan.dataset,
@@ -160,8 +166,9 @@ def plan_data(plan: Plan) -> Data:
         image_size=plan.recipe.image_size,
         limit_train=plan.limit_train,
         limit_val=plan.limit_val,
+        listing=indexed_folder if rehearsed and not reads else open_folder,
     )
-    if not (plan.check_data or plan.skip_unreadable):
+    if not reads:
         return data
     from mixbench.comparison.screen import Screen
     from mixbench.data.check import check_images

@@ -77,7 +77,7 @@ class FileBoxes(Boxed):
     def __init__(self, source: FolderSource, allow_missing: bool = False):
         super().__init__(source)
         folder, self.allow_missing = source.root / FILES, allow_missing
-        self.files = [folder / f"{path.stem}.xml" for path in source.paths]
+        self.files = [folder / f"{Path(name).stem}.xml" for name in source.names]
         there = [file for file in self.files if file.is_file()]
         missing = len(self.files) - len(there)
         if not there or (missing and not allow_missing):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -107,14 +107,15 @@ def open_data(
     image_size: int = 32,
     limit_train: int | None = None,
     limit_val: int | None = None,
+    listing: Callable[[Path], Data] = open_folder,
 ) -> Data:
     """The folder `data`, or the data set of that name, or the scenes at `image_size` pixels.
 
-    At most `limit_train` and `limit_val` of its images, balanced by class. ValueError names what
-    is wrong.
+    At most `limit_train` and `limit_val` of its images, balanced by class. `listing` opens a
+    folder. ValueError names what is wrong.
     """
     if data is not None:
-        opened = open_folder(data)
+        opened = listing(data)
     elif dataset is not None and dataset != "scenes":
         opened = _open_named(dataset, download)
     else:

@@ -7,12 +7,15 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from PIL import Image
 
 from mixbench.data.images import decoded_bytes, image_size, open_image
 from mixbench.data.masks import ENDING, FOLDER, read_mask
+from mixbench.data.names import Names
 from mixbench.data.sources import Data, Source, UnreadableImage
 from mixbench.files import trouble
 
@@ -25,48 +28,49 @@ EXTENSIONS = (
 SYSTEM = frozenset(
     {"@eaDir", "__MACOSX", "$RECYCLE.BIN", "System Volume Information", "Thumbs.db", "desktop.ini"}
 )
+HASHED = 10_000  # files whose lines are hashed at once
 
 
 class FolderSource(Source):
-    """Photographs listed from one split of an image folder."""
+    """Photographs below a folder, by class; `names` are their paths within it, with slashes."""
 
-    def __init__(self, samples: Sequence[tuple[Path, int]], root: Path):
-        self.paths = [path for path, _ in samples]
-        self.root = root
-        self.labels = [label for _, label in samples]
-        self.fingerprint = listing_hash(
-            (path.relative_to(root).as_posix(), path.stat().st_size) for path in self.paths
-        )
+    def __init__(self, root: Path, names: Names, labels: list[int], fingerprint: str):
+        self.root, self.names, self.labels = root, names, labels
+        self.fingerprint = fingerprint
+
+    def path(self, index: int) -> Path:
+        """Where the file of image `index` is."""
+        return self.root / self.names[index]
 
     def load(self, index: int) -> Image.Image:
-        return open_image(self.paths[index])
+        return open_image(self.path(index))
 
     def size(self, index: int) -> tuple[int, int]:
-        return image_size(self.paths[index])
+        return image_size(self.path(index))
 
     def content(self, index: int) -> bytes:
-        return decoded_bytes(self.paths[index])
+        return decoded_bytes(self.path(index))
 
     def image_name(self, index: int) -> str:
-        return self.paths[index].relative_to(self.root).as_posix()
+        return self.names[index]
 
     def has_mask(self, index: int) -> bool:
-        return self._mask_path(index).is_file()
+        return self._mask_path(self.names[index]).is_file()
 
     def mask(self, index: int) -> Image.Image | None:
-        path = self._mask_path(index)
+        path = self._mask_path(self.names[index])
         return read_mask(path) if path.is_file() else None
 
     def check_masks(self) -> None:
-        by_mask: dict[Path, Path] = {}
-        for index, path in enumerate(self.paths):
-            other = by_mask.setdefault(self._mask_path(index), path)
-            if other != path:
+        by_mask: dict[Path, str] = {}
+        for name in self.names:
+            other = by_mask.setdefault(self._mask_path(name), name)
+            if other != name:
                 raise ValueError(
-                    f"{other} and {path.name} would both have the mask "
-                    f"{self._mask_path(index)}: rename one of the images"
+                    f"{self.root / other} and {Path(name).name} would both have the mask "
+                    f"{self._mask_path(name)}: rename one of the images"
                 )
-        [split] = {path.relative_to(self.root).parts[0] for path in self.paths}
+        [split] = {name.partition("/")[0] for name in self.names}
         found = sorted((self.root / FOLDER / split).rglob(f"*{ENDING}"))
         lonely = [path for path in found if path not in by_mask]
         if lonely:
@@ -75,15 +79,18 @@ class FolderSource(Source):
                 "name each like its image, or remove it"
             )
 
-    def _mask_path(self, index: int) -> Path:
-        name = self.paths[index].relative_to(self.root).with_suffix(ENDING)
-        return self.root / FOLDER / name
+    def _mask_path(self, name: str) -> Path:
+        return self.root / FOLDER / Path(name).with_suffix(ENDING)
 
 
 def listing_hash(files: Iterable[tuple[str, int]]) -> str:
     """16 hexadecimal digits of the names and sizes of a split's files."""
-    listing = "\n".join(f"{name} {size}" for name, size in files)
-    return hashlib.sha256(listing.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    digest, between, left = hashlib.sha256(), "", iter(files)
+    while lines := [f"{name} {size}" for name, size in islice(left, HASHED)]:
+        text = between + "\n".join(lines)
+        digest.update(text.encode("utf-8", "surrogateescape"))
+        between = "\n"
+    return digest.hexdigest()[:16]
 
 
 def check_splits(root: Path) -> None:
@@ -162,15 +169,26 @@ def open_folder(root: Path) -> Data:
     Classes and images are sorted by their names as text, so 10 comes before 2, as torchvision has
     it. Differs: timm's reader sorts 2 before 10. Links are followed.
     """
+    return list_folder(root)[0]
+
+
+@dataclass
+class Met:
+    """What else is met where images are looked for."""
+
+    others: Counter[str] = field(default_factory=Counter)  # files that are no images, by ending
+    folders: dict[str, int] = field(default_factory=dict)  # when each changed, in ns since 1970
+
+
+def list_folder(root: Path) -> tuple[Data, Met]:
+    """As open_folder, and what else was met on the way."""
+    met = Met()
     classes = check_folder(root)
-    others: Counter[str] = Counter()
     with _reading(root):
-        train, val = (
-            FolderSource(_samples(root / split, classes, others), root) for split in SPLITS
-        )
+        train, val = (_source(root, root / split, classes, met) for split in SPLITS)
         name = root.resolve().name
-    remarks = () if not others else (left_out(others),)
-    return Data(name, train, val, classes, remarks=remarks)
+    remarks = () if not met.others else (left_out(met.others),)
+    return Data(name, train, val, classes, remarks=remarks), met
 
 
 def open_split(root: Path, split: str = "") -> tuple[FolderSource, tuple[str, ...]]:
@@ -201,7 +219,7 @@ def open_classes(root: Path, split: str, classes: Sequence[str]) -> FolderSource
     As open_split; other class folders are not read.
     """
     with _reading(root):
-        return FolderSource(_samples(root / split, classes, Counter()), root)
+        return _source(root, root / split, classes, Met())
 
 
 def left_out(others: Counter[str]) -> str:
@@ -212,39 +230,43 @@ def left_out(others: Counter[str]) -> str:
     return f"left out: {sum(others.values()):,} files that are no images by name ({endings}{more})"
 
 
-def _samples(split: Path, classes: Sequence[str], others: Counter[str]) -> list[tuple[Path, int]]:
-    """The images of a split with their labels, by class and then by path.
-
-    Other files are counted in `others` by their endings.
-    """
-    samples = []
+def _source(root: Path, split: Path, classes: Sequence[str], met: Met) -> FolderSource:
+    """The images of a split below `root`, by class and then by path."""
+    names, labels = Names(), list[int]()
     for label, name in enumerate(classes):
-        files = _files(split / name, others)
-        if not files:
-            raise ValueError(
-                f"class folder {split / name} holds no images ({', '.join(EXTENSIONS)})"
-            )
-        samples += [(path, label) for path in files]
-    return samples
+        folder = split / name
+        images = image_names(folder, met)
+        if not images:
+            raise ValueError(f"class folder {folder} holds no images ({', '.join(EXTENSIONS)})")
+        within = folder.relative_to(root).as_posix()
+        names.extend(f"{within}/{image}" for image in images)
+        labels += [label] * len(images)
+    return FolderSource(root, names, labels, listing_hash(_sizes(root, names)))
 
 
-def _files(folder: Path, others: Counter[str]) -> list[Path]:
-    """The images below a folder, sorted part by part of their paths.
+def _sizes(root: Path, names: Iterable[str]) -> Iterator[tuple[str, int]]:
+    """The names of files below `root` with their sizes in bytes."""
+    before = str(root / "_").removesuffix("_")
+    stat = os.stat
+    for name in names:
+        yield name, stat(before + name).st_size
+
+
+def image_names(folder: Path, met: Met) -> list[str]:
+    """The images below a folder, sorted part by part of their paths within it.
 
     UnreadableImage for one that is no regular file, such as a link that leads nowhere.
     """
     names: list[str] = []
-    _walk(str(folder), "", frozenset(), names, others)
-    names.sort(key=lambda name: name.split("/"))
-    return [folder / name for name in names]
+    _walk(str(folder), "", frozenset(), names, met)
+    names.sort()
+    if "/" in "".join(names):
+        names.sort(key=lambda name: name.split("/"))
+    return names
 
 
 def _walk(
-    folder: str,
-    prefix: str,
-    above: frozenset[tuple[int, int]],
-    names: list[str],
-    others: Counter[str],
+    folder: str, prefix: str, above: frozenset[tuple[int, int]], names: list[str], met: Met
 ) -> None:
     """Add the names of the images below `folder`; `above` are the folders that it lies in.
 
@@ -254,18 +276,23 @@ def _walk(
     identity = (place.st_dev, place.st_ino)
     if identity in above:
         return
+    met.folders[folder] = place.st_mtime_ns
     with os.scandir(folder) as entries:
         for entry in entries:
-            if not is_data(entry.name):
+            name = entry.name
+            if not is_data(name):
                 continue
-            if entry.is_dir():
-                _walk(entry.path, f"{prefix}{entry.name}/", above | {identity}, names, others)
-            elif not entry.name.lower().endswith(EXTENSIONS):
-                others[os.path.splitext(entry.name)[1].lower() or "without an ending"] += 1
-            elif entry.is_file():
-                names.append(prefix + entry.name)
-            else:
+            image = name.lower().endswith(EXTENSIONS)
+            if entry.is_file():  # first, since nearly all are
+                if image:
+                    names.append(prefix + name)
+                    continue
+            elif entry.is_dir():
+                _walk(entry.path, f"{prefix}{name}/", above | {identity}, names, met)
+                continue
+            elif image:
                 raise UnreadableImage(
                     f"cannot read image {entry.path}: it is no regular file, or a link that leads "
                     "nowhere; remove it"
                 )
+            met.others[os.path.splitext(name)[1].lower() or "without an ending"] += 1

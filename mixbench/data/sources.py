@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -66,7 +67,9 @@ class Subset(Source):
     """Some samples of another source."""
 
     def __init__(self, source: Source, indices: Sequence[int]):
-        self.source, self.indices = source, indices
+        # a list of a million numbers would take five times the memory
+        self.indices = indices if isinstance(indices, range) else array("q", indices)
+        self.source = source
         self.labels = [source.labels[index] for index in indices]
         self.fingerprint = f"{source.fingerprint}[{len(indices)}]"
 

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from mixbench.cli import main
-from mixbench.data import memory
+from mixbench.data import index, memory
+from mixbench.data.folders import open_folder
 from mixbench.runs.directory import RunDirectory
+from mixbench.runs.identity import read_data
 from mixbench.runs.rows import RunRow, read_table
 from tests.support.command import TINY
 
@@ -118,3 +120,27 @@ def test_a_dry_run_says_what_a_run_costs(folder, capsys):
         said,
     )
     assert "timing      deit_tiny_patch16_224 at 64 px, 2 rounds" in said
+
+
+def test_a_dry_run_says_that_it_reads_an_index_and_a_run_lists_anew(folder, capsys, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder / "home"))
+    monkeypatch.setattr(index, "LARGE", 20)
+    argv = [*PHOTOS, "--mode", "accuracy", "--strategies", "none", "--out", "run", *TINY]
+    sentence = re.compile(
+        r"^images are listed as in an index of \d{4}-\d\d-\d\d \d\d:\d\d UTC, which serves dry "
+        r"runs alone: a run lists them anew$",
+        re.MULTILINE,
+    )
+
+    def said(*more):
+        assert main([*argv, *more]) == 0
+        return bool(sentence.search(capsys.readouterr().out))
+
+    assert [said("--dry-run") for _ in range(3)] == [False, True, True]
+    with (folder / "photos/train/cat/0.jpg").open("ab") as file:
+        file.write(b"more")
+    assert not said("--dry-run", "--check-data")  # which reads every image anyway
+    assert said("--dry-run")
+    assert not said()
+    expected = open_folder(folder / "photos").identity
+    assert read_data(RunDirectory(folder / "run").data).data == expected

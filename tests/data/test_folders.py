@@ -62,7 +62,7 @@ def test_scenes_are_the_default():
 
 def test_looking_is_light():
     code = (
-        "import sys, mixbench.data.folders, mixbench.data.datasets\n"
+        "import sys, mixbench.data.folders, mixbench.data.datasets, mixbench.data.index\n"
         "print([name for name in ('torch', 'numpy', 'timm') if name in sys.modules])"
     )
     command = [sys.executable, "-c", code]

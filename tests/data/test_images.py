@@ -320,7 +320,8 @@ def test_every_image_is_read_once_and_counted(tmp_path, monkeypatch):
     monkeypatch.setattr(io, "open", counted)  # pathlib's
     monkeypatch.setattr("builtins.open", counted)  # Pillow's
     check_images(data, counting=lambda *_: nullcontext(lambda *count: ticks.append(count)))
-    assert sorted(opened) == sorted(map(str, [*data.train.paths, *data.val.paths]))
+    expected = [source.path(i) for source in (data.train, data.val) for i in range(4)]
+    assert sorted(opened) == sorted(map(str, expected))
     assert ticks == [(done, 8) for done in range(1, 9)]
 
 

@@ -1,7 +1,9 @@
 """Loaders: which images of which epoch come to which process, and what they say of a bad file."""
 
+import random
 from itertools import chain
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,7 +18,7 @@ from mixbench.data.loaders import (
     set_epoch,
     train_loader,
 )
-from mixbench.data.sources import UnreadableImage, balanced
+from mixbench.data.sources import Data, UnreadableImage, balanced
 from mixbench.data.transforms import train_transform
 from mixbench.distributed import World
 from mixbench.mix import hashed_seed
@@ -101,6 +103,65 @@ def test_augmentation_belongs_to_the_sample():
     assert not torch.equal(train_set[(1, 5, 0)][0], first) and not torch.equal(
         train_set[(0, 5, 1)][0], first
     )
+
+
+def states():
+    """Python's, numpy's and torch's generator, as values that can be compared."""
+    kind, numbers, *rest = np.random.get_state()
+    return random.getstate(), kind, numbers.tolist(), rest, torch.get_rng_state().tolist()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"aa": "rand-m9-mstd0.5-inc1", "reprob": 0.5, "recount": 2},
+        {"aa": "augmix-m5-w2-d2"},
+        {"aa": None, "color_jitter": 0.4},
+    ],
+)
+def test_a_sample_is_timms_transform_after_seeding(photographs, tmp_path, changes):
+    """Bit for bit what ToTensor and Normalize make of it, with workers and without."""
+    fields = {"image_size": 32, "batch_size": 4, "micro_batch": 4, **changes}
+    recipe = load_recipe("deit_small", fields)
+    source = open_data(data=photographs(tmp_path / "data", train=5)).train
+    transform = train_transform(recipe)
+    expected = []
+    for epoch in (0, 1):
+        order = torch.Generator().manual_seed(hashed_seed("order", 7, epoch))
+        for index in torch.randperm(10, generator=order).tolist()[:8]:
+            seed = hashed_seed("augment", 7, epoch, index, 0)
+            random.seed(seed)
+            np.random.seed(seed % 2**32)
+            torch.manual_seed(seed)
+            expected.append(transform(source.load(index)))
+    for workers in (0, 2):
+        loader = train_loader(Data("d", source, source, ("a", "b")), recipe, 7, 4, workers, CPU)
+        images = []
+        for epoch in (0, 1):
+            set_epoch(loader, epoch)
+            images += [batch for batch, _ in loader]
+        assert torch.equal(torch.cat(images), torch.stack(expected))
+
+
+def test_the_generators_are_left_as_they_were(photographs, tmp_path):
+    root = photographs(tmp_path / "data", train=4)
+    recipe = load_recipe("deit_small_deit", {"image_size": 32})
+    train_set = TrainSet(open_data(data=root).train, train_transform(recipe), 0)
+    np.random.standard_normal()  # of the next draw a half is kept
+    before = states()
+    train_set.__getitems__([(0, 0, 0), (0, 1, 0)])
+    assert states() == before
+    (root / "train/a/2.png").write_bytes(b"no picture")
+    with pytest.raises(UnreadableImage):
+        train_set.__getitems__([(0, 0, 0), (0, 2, 0)])
+    assert states() == before
+
+
+def test_the_order_of_a_million_images_is_eight_bytes_each():
+    sampler = EpochSampler(1_300_000, 0)
+    order = sampler.order()
+    assert isinstance(order, memoryview) and order.nbytes == 8 * 1_300_000
+    assert next(iter(sampler)) == (0, order[0], 0) and type(order[0]) is int
 
 
 def micro_batches(count, micro_batch, size, aug_repeats):
