@@ -97,11 +97,9 @@ def draw_classes(axis: Axes, found: ByClass, shown: Sequence[int], titles: Seque
             [accuracy[label] for label in shown],
             [row + shift for row in range(len(shown))],
             linestyle="",
-            marker=look.marker,
             markersize=6,
-            color=look.colour,
-            markerfacecolor=look.face,
             label=wrapped(spec, LEGEND),
+            **look.style,
         )
     axis.set_yticks(range(len(shown)), [fitted(titles[label], TITLE) for label in shown])
     axis.set_ylim(len(shown) - 0.5, -0.5)

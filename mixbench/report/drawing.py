@@ -153,11 +153,9 @@ def label_beside(axis: Axes, points: Mapping[str, tuple[float, float]], height: 
             [level],
             transform=axis.transAxes,
             clip_on=False,
-            marker=look.marker,
             markersize=5,
-            color=look.colour,
-            markerfacecolor=look.face,
             label=MARK,
+            **look.style,
         )
         axis.annotate(
             texts[name],

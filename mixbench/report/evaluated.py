@@ -218,11 +218,9 @@ def draw_levels(axis: Axes, curve: Curve, height: float) -> None:
         axis.plot(
             levels,
             means,
-            color=look.colour,
-            marker=look.marker,
-            markerfacecolor=look.face,
             markersize=5,
             label=spec,
+            **look.style,
         )
         ends[spec] = (levels[-1], means[-1])
         if all(each.low is not None and each.high is not None for _, each in known):

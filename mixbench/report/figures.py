@@ -168,12 +168,10 @@ def draw_cost(
         axis.plot(
             [value],
             [accuracy],
-            color=look.colour,
-            markerfacecolor=look.face,
-            marker=look.marker,
             markersize=7,
             linestyle="",
             label=summary.strategy,
+            **look.style,
         )
     axis.margins(0.08)
     axis.set(xlabel=label, ylabel="top-1 (%)")
@@ -232,13 +230,11 @@ def draw_curves(axis: Axes, runs: Mapping[str, Sequence[Curve]], label: str, hei
         axis.plot(
             epochs,
             means,
-            color=look.colour,
             linewidth=2,
-            marker=look.marker,
-            markerfacecolor=look.face,
             markersize=5,
             markevery=max(1, len(epochs) // 8),
             label=strategy,
+            **look.style,
         )
         ends[strategy] = (float(epochs[-1]), means[-1])
     axis.set(xlabel="epoch", ylabel=label)
@@ -297,11 +293,9 @@ def draw_ratios(axis: Axes, rows: Sequence[SpeedRow], band: tuple[float, float] 
         axis.plot(
             [row.ratio_to_cutmix],
             [place],
-            color=look.colour,
-            markerfacecolor=look.face,
-            marker=look.marker,
             markersize=7,
             linestyle="",
+            **look.style,
         )
     _label_rows(axis, [row.strategy for row in rows])
     axis.set_xlabel("speed, ratio to CutMix (right is faster)")

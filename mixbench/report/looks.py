@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 # Okabe and Ito's, yellow darkened; black is drawn as the page's ink
 COLOURS = (
@@ -32,6 +33,11 @@ class Look:
     def face(self) -> str:
         """The colour inside of the marker: `none` lets what is behind it be seen."""
         return self.colour if self.filled else "none"
+
+    @property
+    def style(self) -> dict[str, Any]:
+        """Colour and marker as matplotlib's `plot` takes them."""
+        return {"color": self.colour, "marker": self.marker, "markerfacecolor": self.face}
 
 
 FIXED = {  # those that are compared most have a colour and a marker of their own

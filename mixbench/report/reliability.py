@@ -53,11 +53,9 @@ def draw_reliability(axis: Axes, curves: Mapping[str, Curve], height: float) -> 
         axis.plot(
             confidence,
             accuracy,
-            color=look.colour,
-            marker=look.marker,
-            markerfacecolor=look.face,
             markersize=5,
             label=spec,
+            **look.style,
         )
         ends[spec] = (float(confidence[-1]), float(accuracy[-1]))
     axis.set(xlim=(0, 102), ylim=(0, 102), ylabel="images that are right (%)")
@@ -73,11 +71,9 @@ def draw_confidence(axis: Axes, curves: Mapping[str, Curve]) -> None:
         axis.plot(
             middles,
             bins.count / seeds,
-            color=look.colour,
-            marker=look.marker,
-            markerfacecolor=look.face,
             markersize=4,
             linewidth=1,
+            **look.style,
         )
     axis.set(xlim=(0, 102), xlabel="confidence (%)", ylabel="images")
     axis.set_ylim(bottom=0)
