@@ -38,7 +38,7 @@ RANDOM = "training starts from random weights: --init and --pretrained name othe
 
 
 def check_plan(plan: Plan) -> None:
-    """ValueError where the plan's recipe cannot run, on whatever machine."""
+    """ValueError where the plan's recipe cannot run on any machine, or what it names is missing."""
     recipe = plan.recipe
     if plan.trains:
         check_recipe_model(recipe)
@@ -48,6 +48,7 @@ def check_plan(plan: Plan) -> None:
         check_recipe_model(recipe.timed, "model" if recipe.timed == recipe else "speed_model")
     check_optimizer(recipe)
     evaluations_of(plan.evaluate)
+    check_loggers(plan)
 
 
 def check_machine(plan: Plan) -> None:
@@ -56,7 +57,6 @@ def check_machine(plan: Plan) -> None:
     How several processes share the batch is checked once they have joined.
     """
     device = choose_device(plan.device)
-    check_loggers(plan)
     if plan.trains and process_count() == 1:
         check_division(plan.strategies, plan.recipe, device)
 

@@ -58,6 +58,13 @@ def test_jobs_here_go_on_after_one_was_killed(tmp_path, monkeypatch, capfd):
     assert kills.figures(out) == kills.figures(tmp_path / "whole")
 
 
+def test_a_logger_that_is_none_is_refused_before_a_job_is_sent(tmp_path, capsys):
+    command = [*COMMAND, "--log", "tensorbord", "--out", str(tmp_path / "sweep")]
+    assert main(command) == 2
+    assert "--log must be one of tensorboard, wandb" in capsys.readouterr().err
+    assert not (tmp_path / "sweep").exists()
+
+
 @dataclass
 class Cluster:
     """sbatch keeps what it is given and counts; squeue says what a file says."""
