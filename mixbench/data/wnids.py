@@ -33,11 +33,17 @@ def wnid_names(folders: Iterable[str]) -> dict[str, str]:
     wnids = [folder for folder in folders if WNID.fullmatch(folder)]
     if not wnids:
         return {}
+    known = _descriptions()
+    return {wnid: known[wnid].partition(",")[0] for wnid in wnids if wnid in known}
+
+
+@cache
+def _descriptions() -> dict[str, str]:
+    """WordNet's synonyms of every wnid that timm knows."""
     from timm.data import ImageNetInfo
 
     # the smaller set has a wnid that the larger lacks
     infos = [ImageNetInfo(subset) for subset in ("imagenet-1k", "imagenet-22k")]
-    known = {
+    return {
         wnid: info.label_name_to_description(wnid) for info in infos for wnid in info.label_names()
     }
-    return {wnid: known[wnid].partition(",")[0] for wnid in wnids if wnid in known}
