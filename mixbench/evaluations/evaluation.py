@@ -49,7 +49,8 @@ class Subject:
     strategy: MixStrategy | None = None
     seed: int = 0
     headless: bool = False  # whether its classifier was never trained
-    class_names: Mapping[str, str] = field(default_factory=dict)  # what people call the classes
+    # what pictures call the classes, by folder; as the folders where it is empty
+    titles: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

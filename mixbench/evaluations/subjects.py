@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from mixbench.data.class_names import class_titles
 from mixbench.data.datasets import check_dataset, limited, open_data
 from mixbench.data.folders import open_split
 from mixbench.data.wnids import COUNT, imagenet_classes
@@ -93,7 +94,7 @@ def run_subject(run: RunDirectory, row: RunRow, device: torch.device) -> Subject
         classes=classes,
         strategy=create_strategy(row.strategy),
         seed=row.seed,
-        class_names=run.class_titles(classes),
+        titles=run.class_titles(classes),
     )
 
 
@@ -149,13 +150,15 @@ class CheckpointModel:
         headless = not model.num_classes
         if headless:
             model.reset_classifier(2)
+        classes = _classes(self.file, model.num_classes)
         return Subject(
             spec=self.name if strategy is None else strategy_spec(strategy),
             model=model.to(self.device).eval(),
             recipe=self.recipe,
-            classes=_classes(self.file, model.num_classes),
+            classes=classes,
             strategy=strategy,
             headless=headless,
+            titles=class_titles(classes, {}),
         )
 
     def images(self, data: Path | None, dataset: str | None) -> EvalImages:

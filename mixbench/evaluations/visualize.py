@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL import Image
 
-from mixbench.data.class_names import class_titles
 from mixbench.data.folders import listing_hash
 from mixbench.data.images import open_image
 from mixbench.data.normalisation import Normalisation
@@ -142,9 +141,10 @@ class Visualize(Evaluation):
         shown = Shown(subject.spec, strategy, Network(model, strategy.needs, part=part))
         result = mix_examples(shown, examples, normalisation, self.draw)
         maps, name = importance_of(shown, result)
-        titles = class_titles(classes, subject.class_names)
         names = [
-            f"image {number}" if subject.headless else titles[classes[label]]
+            f"image {number}"
+            if subject.headless
+            else subject.titles.get(classes[label], classes[label])
             for number, label in enumerate(examples.labels.tolist(), 1)
         ]
         clean = pictures_of(examples.images, normalisation)

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from mixbench import create_strategy
+from mixbench.data.class_names import class_titles
 from mixbench.data.datasets import open_data
 from mixbench.evaluations.evaluation import EvalImages, Given, Subject
 from mixbench.evaluations.visualize import Visualize
@@ -106,7 +107,9 @@ def test_classes_are_called_by_their_names():
     data = scenes()
     folders = ("n01440764", *data.classes[1:])
     data = replace(data, classes=folders)
-    subject = replace(subject_of("cutmix", folders), class_names={folders[1]: "second"})
+    subject = replace(
+        subject_of("cutmix", folders), titles=class_titles(folders, {folders[1]: "second"})
+    )
     about = json.loads(Visualize(count=4).measure(subject, data, CPU).files[".pairs.json"])
     named = {pair["a"]: pair["class_a"] for pair in about["pairs"]}
     titles = ("tench", "second", *folders[2:])
