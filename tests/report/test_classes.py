@@ -2,7 +2,6 @@
 
 from itertools import pairwise
 
-import matplotlib
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
@@ -50,17 +49,6 @@ def drawn_results(classes=6, count=300, seeds=2, strategies=("cutmix", "transmix
         for spec in strategies
         for seed in range(seeds)
     }
-
-
-@pytest.fixture
-def axis():
-    """Axes that nothing is drawn on yet."""
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axis = plt.subplots()
-    yield axis
-    plt.close(figure)
 
 
 # What is counted.

@@ -42,17 +42,6 @@ FIGURES = {
 }
 
 
-@pytest.fixture
-def axis():
-    """Axes that nothing is drawn on yet."""
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axis = plt.subplots()
-    yield axis
-    plt.close(figure)
-
-
 def points(line):
     """The points of a line, [(x, y), ...]."""
     return list(zip(*(np.asarray(values).tolist() for values in line.get_data()), strict=True))

@@ -1,6 +1,5 @@
 """The calibration curve, asked what it drew."""
 
-import matplotlib
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
@@ -28,16 +27,6 @@ def results(confidence, right):
         nll=1 - confidence,
         brier=1 - confidence,
     )
-
-
-@pytest.fixture
-def axis():
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axis = plt.subplots()
-    yield axis
-    plt.close(figure)
 
 
 @pytest.fixture
