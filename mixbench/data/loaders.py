@@ -234,17 +234,26 @@ def readable(loader: Iterable[B]) -> Iterator[B]:
         raise UnreadableImage(_last_words(error, UnreadableImage)) from None
     except MemoryError:
         raise MemoryError from None
-    except OSError as error:
-        if not str(error).startswith(CAUGHT):
+    except (OSError, EOFError) as error:
+        if isinstance(error, OSError) and str(error).startswith(CAUGHT):
+            raise OSError(_last_words(error, type(error))) from None
+        # a process that dies while it hands a batch over closes the connection
+        closed = isinstance(error, (ConnectionError, EOFError))
+        if not closed or str(error).startswith(CAUGHT) or not getattr(loader, "num_workers", 0):
             raise
-        raise OSError(_last_words(error, type(error))) from None
+        raise _died(error) from None
     except RuntimeError as error:
         if "DataLoader worker" not in str(error) or str(error).startswith(CAUGHT):
             raise
-        raise ChildProcessError(
-            f"a loader process died ({str(error).splitlines()[0]}): lower --workers, for it may "
-            "have lacked memory"
-        ) from None
+        raise _died(error) from None
+
+
+def _died(error: Exception) -> ChildProcessError:
+    """What is said of a loader process that ended on its own."""
+    return ChildProcessError(
+        f"a loader process died ({(str(error) or type(error).__name__).splitlines()[0]}): lower "
+        "--workers, for it may have lacked memory"
+    )
 
 
 def _last_words(error: Exception, kind: type[Exception]) -> str:

@@ -244,3 +244,39 @@ def test_a_workers_traceback_is_left_out():
         UnreadableImage, match=r"^cannot read image x\.png: no\n--check-data .* --skip"
     ):
         list(readable(loader()))
+
+
+class Dealt:
+    """A loader with so many processes, whose batches end with an error."""
+
+    def __init__(self, error, num_workers=1):
+        self.error, self.num_workers = error, num_workers
+
+    def __iter__(self):
+        yield "batch"
+        raise self.error
+
+
+DEATHS = (
+    RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."),
+    ConnectionResetError(104, "Connection reset by peer"),  # while it handed a batch over
+    EOFError(),
+)
+
+
+@pytest.mark.parametrize("error", DEATHS, ids=lambda error: type(error).__name__)
+def test_a_loader_process_that_dies_is_called_so(error):
+    batches = readable(Dealt(error))
+    assert next(batches) == "batch"
+    with pytest.raises(ChildProcessError, match=r"^a loader process died \(.+\): lower --workers"):
+        next(batches)
+
+
+@pytest.mark.parametrize("error", DEATHS[1:], ids=lambda error: type(error).__name__)
+def test_a_connection_of_this_process_or_of_a_data_set_is_not_a_loader_process(error):
+    with pytest.raises(type(error)):
+        list(readable(Dealt(error, num_workers=0)))
+    caught = type(error)(f"Caught {type(error).__name__} in DataLoader worker process 0.")
+    with pytest.raises((OSError, EOFError)) as raised:
+        list(readable(Dealt(caught)))
+    assert not isinstance(raised.value, ChildProcessError)
