@@ -128,13 +128,9 @@ def _transfer(recipe: SegmentationRecipe, options: argparse.Namespace) -> bool:
     from mixbench.report.evaluated import print_evaluated
     from mixbench.report.page import report_runs
     from mixbench.runtime import Runtime, choose_device
-    from mixbench.transfer.segmentation import (
-        Segmentation,
-        of_checkpoint,
-        of_run,
-        open_transfer_data,
-        transfer_all,
-    )
+    from mixbench.transfer.candidates import of_checkpoint, of_run
+    from mixbench.transfer.segmentation import Segmentation, open_transfer_data
+    from mixbench.transfer.transferring import transfer_all
 
     device = choose_device(options.device)
     runtime = Runtime(device=device, say=print_line, workers=options.workers)

@@ -5,6 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 SINGLE, MULTI = "single-scale", "multi-scale"  # settings of figures
+BOXES, MASKS = "boxes", "masks"
+TITLES = {  # of metrics, as the field writes them
+    "miou": "mIoU",
+    "macc": "mAcc",
+    "ap": "AP",
+    "ap50": "AP50",
+    "ap75": "AP75",
+}
 
 
 @dataclass(frozen=True)
@@ -13,8 +21,11 @@ class Task:
 
     name: str
     headline: tuple[str, str, bool]  # setting, metric, and whether higher is better
-    detail: str  # the metric that is shown by setting
+    details: tuple[str, ...]  # the metrics that are shown by setting
     section: str = "Transfer"
 
 
-TASKS = {"seg": Task("seg", (SINGLE, "miou", True), "miou")}
+TASKS = {
+    "seg": Task("seg", (SINGLE, "miou", True), ("miou", "macc")),
+    "det": Task("det", (BOXES, "ap", True), ("ap", "ap50", "ap75")),
+}
