@@ -85,6 +85,8 @@ class Evaluated:
     """One evaluation with its options, as a report shows it."""
 
     name: str
+    options: str
+    data_hash: str
     section: str
     title: str
     header: Sequence[str]  # of the headline, compared as top-1 is
@@ -154,6 +156,8 @@ def _tables(
     header = statistics_header(paired) if paired else []
     return Evaluated(
         name=evaluation.name,
+        options=rows[0].options,
+        data_hash=rows[0].data_hash,
         section=evaluation.section,
         title=named,
         header=[title.replace("mean top-1", words).replace("top-1", words) for title in header],

@@ -9,8 +9,9 @@ import numpy as np
 from PIL import Image
 
 from mixbench.data.label_maps import IGNORED
+from mixbench.transfer.tasks import GAP
 
-HEIGHT, GAP = 160, 4  # pixels
+HEIGHT = 160  # pixels of a row
 SHARE = 0.6  # of a class's colour over the photograph
 
 
@@ -36,15 +37,14 @@ def painted(image: Image.Image, labels: np.ndarray, colours: np.ndarray) -> Imag
 
 
 def side_by_side(rows: Sequence[Sequence[Image.Image]]) -> bytes:
-    """Pictures in rows of equal height, as a PNG file."""
+    """Pictures in rows of equal height and columns of equal width, GAP apart, as a PNG file."""
     rows = [[_at_height(each) for each in row] for row in rows]
-    width = max(sum(each.width + GAP for each in row) for row in rows)
-    sheet = Image.new("RGB", (width - GAP, len(rows) * (HEIGHT + GAP) - GAP), "white")
+    width = max(each.width for row in rows for each in row) + GAP
+    size = len(rows[0]) * width - GAP, len(rows) * (HEIGHT + GAP) - GAP
+    sheet = Image.new("RGB", size, "white")
     for number, row in enumerate(rows):
-        left = 0
-        for each in row:
-            sheet.paste(each, (left, number * (HEIGHT + GAP)))
-            left += each.width + GAP
+        for column, each in enumerate(row):
+            sheet.paste(each, (column * width, number * (HEIGHT + GAP)))
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")
     return buffer.getvalue()
