@@ -20,8 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mixbench.data.annotated import sizes
-from mixbench.data.folders import EXTENSIONS, listing_hash
+from mixbench.data.folders import EXTENSIONS, listing_hash, sizes
 from mixbench.data.images import image_size, open_image
 from mixbench.data.masks import ENDING, FOLDER
 from mixbench.data.sources import Source, UnreadableImage

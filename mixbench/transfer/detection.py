@@ -85,7 +85,8 @@ class Detection:
         The picture shows the first images with an object, the true ones beside those predicted.
         """
         network.eval()
-        found, drawn = [], []
+        found: list[Detections] = []
+        drawn: list[list[Image.Image]] = []
         for index in range(len(data.val.labels)):
             image = data.val.load(index)
             pixels = functional.to_dtype(functional.pil_to_tensor(image), torch.float32, scale=True)

@@ -124,7 +124,9 @@ def pixel_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return total / (labels != IGNORED).sum().clamp(min=1)
 
 
-def open_segmentation_data(root: Path, recipe: SegmentationRecipe, runtime: Runtime) -> LabelledData:
+def open_segmentation_data(
+    root: Path, recipe: SegmentationRecipe, runtime: Runtime
+) -> LabelledData:
     """The labelled images of a folder, with the recipe's classes; every label map is read.
 
     The runtime hears of classes that no image has. ValueError where something is missing or wrong.
