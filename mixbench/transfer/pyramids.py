@@ -139,7 +139,7 @@ def build_pyramid(start: Start, recipe: DetectionRecipe, seed: int) -> Pyramid:
 
     from mixbench.models.pvt import PyramidVisionTransformer
 
-    encoder = _build_encoder(start.model, recipe, seed)
+    encoder: Any = _build_encoder(start.model, recipe, seed)
     if start.weights is not None:
         fill(encoder, start.weights, start.use_ema, 0)
     torch.manual_seed(hashed_seed("neck", seed))
@@ -148,7 +148,8 @@ def build_pyramid(start: Start, recipe: DetectionRecipe, seed: int) -> Pyramid:
         channels = [encoder.get_parameter(f"pos_embed{stage}").shape[-1] for stage in range(1, 5)]
         return PVTPyramid(encoder, _fpn(channels, recipe), recipe.fpn_channels)
     if isinstance(encoder, ResNet):
-        channels = [each["num_chs"] for each in encoder.feature_info[1:]]
+        layers: Any = encoder.feature_info[1:]  # the stem comes first
+        channels = [each["num_chs"] for each in layers]
         if start.weights is not None:
             encoder = freeze_stem(encoder)
         return ResNetPyramid(encoder, _fpn(channels, recipe), recipe.fpn_channels)
@@ -211,7 +212,7 @@ def freeze_stem(encoder: Any) -> nn.Module:
 
     As torchvision and mmdet do it; random weights are trained as a whole, as by torchvision.
     """
-    from timm.utils import freeze_batch_norm_2d
+    from timm.utils.model import freeze_batch_norm_2d
 
     frozen: Any = freeze_batch_norm_2d(encoder)
     for part in (frozen.conv1, frozen.layer1):
