@@ -222,7 +222,9 @@ def test_classes_that_validation_lacks(root):
     write_annotations(root, "val2017", content)
     data = open_detection(root)
     assert data.val.counts.tolist() == [1, 1, 0]
-    with pytest.raises(ValueError, match=r"val2017.json has no usable object of bus: each of its 0"):
+    with pytest.raises(
+        ValueError, match=r"val2017.json has no usable object of bus: each of its 0"
+    ):
         with_most_instances(data, 1)
 
 
