@@ -115,6 +115,16 @@ def test_worked_by_hand(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_an_object_is_found_once(tmp_path, kind):
+    """Of two, the second guess is the first again: precision 1, 1/2, 2/3 at recall 1/2, 1/2, 1."""
+    first, second = (0, 0, 10, 10), (10, 15, 20, 30)
+    data = data_of(tmp_path, [annotation(21, 1, first), annotation(21, 1, second)])
+    guesses = [seen((1, 0.9, first), (1, 0.8, first), (1, 0.7, second)), seen(), seen()]
+    expected = 100 * (51 + 50 * 2 / 3) / 101
+    assert average_precision(data.val, guesses, kind).ap == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_what_lies_in_a_crowd_does_not_count_against(tmp_path, kind):
     there = annotation(21, 1, (0, 0, 8, 8))
     crowd = annotation(21, 1, (0, 15, 20, 30), packed, crowd=1)
