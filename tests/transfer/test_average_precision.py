@@ -60,7 +60,6 @@ def of_truth(source, rng=None, labels=None):
             shift = int(rng.integers(-1, 2))
             masks = np.roll(masks, shift, -1) * (rng.random(masks.shape) < 0.95)
             boxes += rng.normal(0, 0.5, boxes.shape).astype(np.float32)
-            boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1)
             which = np.where(rng.random(len(which)) < 0.8, which, rng.integers(1, 4, len(which)))
             scores = rng.random(len(boxes))
         if labels is not None:
@@ -133,6 +132,12 @@ def test_what_lies_in_a_crowd_does_not_count_against(tmp_path, kind):
     assert average_precision(with_crowd.val, guesses, kind).ap == pytest.approx(100)
     without = data_of(tmp_path / "b", [there])
     assert average_precision(without.val, guesses, kind).ap == pytest.approx(50)
+
+
+def test_a_box_that_is_inside_out_does_not_count_as_in_coco(tmp_path):
+    data = data_of(tmp_path, [annotation(21, 1, (0, 0, 10, 10))])
+    guesses = [seen((1, 0.5, (0, 0, 10, 10)), (1, 0.9, (5, 9, 15, 3))), seen(), seen()]
+    assert average_precision(data.val, guesses, "box").ap == pytest.approx(100)
 
 
 def test_boxes_and_masks_are_apart(tmp_path):
