@@ -13,7 +13,7 @@ from mixbench.report.numbers import cell, interval
 from mixbench.report.significance import Summary, compare
 from mixbench.report.tables import print_table, statistics_cells, statistics_header
 from mixbench.runs.rows import EvaluationRow
-from mixbench.transfer.tasks import TASKS, Task
+from mixbench.transfer.tasks import TASKS, TITLES, Task
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,6 +57,18 @@ PUBLISHED: dict[str, tuple[str, str, tuple[tuple[str, str], ...]]] = {
         "the paper's Table 2, Pascal Context",
         (("miou", "% mIoU"), ("miou_ms", "% multi-scale"), ("macc", "% mean accuracy")),
     ),
+    "det": (
+        "table3",
+        "the paper's Table 3, COCO",
+        (
+            ("ap_bb", "AP of boxes"),
+            ("ap_bb50", "AP50"),
+            ("ap_bb75", "AP75"),
+            ("ap_mk", "AP of masks"),
+            ("ap_mk50", "AP50"),
+            ("ap_mk75", "AP75"),
+        ),
+    ),
 }
 
 
@@ -73,13 +85,15 @@ class Evaluated:
     """One evaluation with its options, as a report shows it."""
 
     name: str
+    options: str
+    data_hash: str
     section: str
     title: str
     header: Sequence[str]  # of the headline, compared as top-1 is
     headline: Cells
     settings_header: Sequence[str]  # of one metric by setting: mean and interval
     settings: Cells
-    metric: str  # of the settings
+    metric: str  # of the settings, in words
     curves: Sequence[Curve]
     published: str  # a sentence; '' where nothing is
 
@@ -129,11 +143,12 @@ def _tables(
     setting, metric, higher = evaluation.headline
     figures = _figures(rows, setting, metric, order)
     paired = compare(figures) if figures else None
-    settings = list(dict.fromkeys(row.setting for row in rows if row.metric == evaluation.detail))
-    if settings == [setting] and evaluation.detail == metric:
-        settings = []  # the table would repeat the headline
-    detail = {each: _summaries(_figures(rows, each, evaluation.detail, order)) for each in settings}
-    words = metric.replace("_", " ")
+    details = evaluation.details if isinstance(evaluation, Task) else (evaluation.detail,)
+    shown = list(dict.fromkeys((row.setting, row.metric) for row in rows if row.metric in details))
+    if shown == [(setting, metric)]:
+        shown = []  # the table would repeat the headline
+    detail = {each: _summaries(_figures(rows, *each, order)) for each in shown}
+    words = _words(metric)
     better = "higher" if higher else "lower"
     named = f"{_what(rows[0])}: {words}, {better} is better"
     if paired and paired.comparisons:
@@ -141,20 +156,33 @@ def _tables(
     header = statistics_header(paired) if paired else []
     return Evaluated(
         name=evaluation.name,
+        options=rows[0].options,
+        data_hash=rows[0].data_hash,
         section=evaluation.section,
         title=named,
         header=[title.replace("mean top-1", words).replace("top-1", words) for title in header],
         headline=statistics_cells(paired) if paired else [],
-        settings_header=["strategy", *(each or "all" for each in settings)],
+        settings_header=[
+            "strategy",
+            *(
+                " ".join([name or "all", *([_words(metric)] if len(details) > 1 else [])])
+                for name, metric in shown
+            ),
+        ],
         settings=[
-            (spec, *(_interval(detail[each].get(spec)) for each in settings)) for spec in figures
+            (spec, *(_interval(detail[each].get(spec)) for each in shown)) for spec in figures
         ]
-        if settings
+        if shown
         else [],
-        metric=evaluation.detail,
-        curves=list(_curves(detail)),
+        metric=", ".join(_words(each) for each in details),
+        curves=list(_curves({name: found for (name, _), found in detail.items()})),
         published=published_words(evaluation.name),
     )
+
+
+def _words(metric: str) -> str:
+    """What people call a metric."""
+    return TITLES.get(metric, metric.replace("_", " "))
 
 
 def _what(row: EvaluationRow) -> str:
@@ -240,7 +268,7 @@ def levels_figure(each: Evaluated, name: str) -> str:
     with drawing as axes:
         for axis, curve in zip(axes, each.curves, strict=True):
             draw_levels(axis, curve, height)
-            axis.set_ylabel(f"{each.metric.replace('_', ' ')}, {curve.name}")
+            axis.set_ylabel(f"{each.metric}, {curve.name}")
         axes[-1].set_xlabel("level")
     return drawing.svg
 
@@ -260,7 +288,7 @@ def published_words(name: str) -> str:
 
 def _published_model(row: Mapping[str, str]) -> str:
     """What a row of a published table is of; with a decoder it may start from TransMix."""
-    if "model" in row:
-        return row["model"]
+    if "decoder" not in row:
+        return row.get("model") or row["backbone"]
     start = " from TransMix" if row["transmix_pretrained"] == "yes" else ""
     return f"{row['backbone']} with {row['decoder']}{start}"

@@ -40,6 +40,7 @@ from mixbench.report.page_tables import (
     scores_cells,
     table8,
 )
+from mixbench.report.predictions import predictions
 from mixbench.report.reference import reference_remarks
 from mixbench.report.reliability import FEWEST, reliability, reliability_figure
 from mixbench.report.significance import Paired, seeds_needed
@@ -311,6 +312,7 @@ def render_report(data: ReportData) -> str:
         number: Markup(levels_figure(each, f"levels-{number}"))
         for number, each in enumerate(tested)
     }
+    drawn_predictions = {each.title: predictions(each, data, strategies(tables)) for each in tested}
     longest = max((log[-1].epoch + 1 for log in data.logs.values() if log), default=0)
     return template("page.html.j2").render(
         strategies=strategies(tables),
@@ -321,6 +323,7 @@ def render_report(data: ReportData) -> str:
         comparison=comparison,
         reference=reference_remarks(comparison) if comparison else [],
         sections=by_section(tested),
+        predictions=drawn_predictions,
         levels={each.title: drawn[number] for number, each in enumerate(tested)},
         demonstration=DEMONSTRATION if any(row.of_scenes for row in rows) else "",
         failures=[*failures(tables), *data.damaged],

@@ -82,9 +82,20 @@ def result_file(
     run: RunDirectory, spec: str, seed: int, evaluation: Measurement, images: MeasuredOn
 ) -> Path:
     """Where the figures of an evaluation with its options lie, of one strategy and seed."""
-    text = f"{evaluation.text}, {data_hash(images)}"
-    digest = hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
-    return run.seed(spec, seed).path / f"eval-{evaluation.name}-{digest}.json"
+    return run.seed(spec, seed).path / _file_name(
+        evaluation.name, evaluation.text, data_hash(images)
+    )
+
+
+def picture_file(run: RunDirectory, row: EvaluationRow) -> Path:
+    """Where the picture of the evaluation lies that a row is of, if it drew one."""
+    name = _file_name(row.evaluation, row.options, row.data_hash)
+    return (run.seed(row.strategy, row.seed).path / name).with_suffix(".png")
+
+
+def _file_name(name: str, options: str, digits: str) -> str:
+    digest = hashlib.sha256(f"{options}, {digits}".encode()).hexdigest()[:DIGITS]
+    return f"eval-{name}-{digest}.json"
 
 
 def keep(

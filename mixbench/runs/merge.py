@@ -14,7 +14,7 @@ from mixbench.data.class_names import read_class_names
 from mixbench.files import read_json
 from mixbench.runs import schema2
 from mixbench.runs.directory import RunDirectory, SeedFolder
-from mixbench.runs.evaluated import read_rows
+from mixbench.runs.evaluated import picture_file, read_rows
 from mixbench.runs.identity import read_data, read_recipe_fields
 from mixbench.runs.rows import EpochRow, EvaluationRow, RunRow, SpeedRow, read_table
 from mixbench.runs.samples import (
@@ -59,6 +59,8 @@ class ReportData:
     # of runs that wrote images.npz
     images: dict[tuple[str, int], ImageResults] = field(default_factory=dict)
     evaluations: list[EvaluationRow] = field(default_factory=list)
+    # where an evaluation's picture lies, if it drew one, by picture_key
+    pictures: dict[tuple[str, ...], Path] = field(default_factory=dict)
     classes: list[str] = field(default_factory=list)  # folders, in the order of the labels
     class_names: dict[str, str] = field(default_factory=dict)  # what people call them, by folder
     # by the folder of the pictures
@@ -67,6 +69,11 @@ class ReportData:
     recipe: dict[str, Any] = field(default_factory=dict)
     # a sentence for each file that is left out
     damaged: list[str] = field(default_factory=list)
+
+
+def picture_key(row: EvaluationRow) -> tuple[str, ...]:
+    """What tells the picture of a row's evaluation from others."""
+    return row.evaluation, row.options, row.data_hash, row.strategy, str(row.seed)
 
 
 def trained(runs: Iterable[RunRow]) -> list[RunRow]:
@@ -228,7 +235,9 @@ def _read_parts(parts: Sequence[Part], *, mixed_machines: bool) -> ReportData:
         command = _read(read_command, places.environment, data.damaged)
         data.commands.extend([command] if command else [])
         data.gallery[places.gallery] = _read(read_gallery, places.gallery, data.damaged) or []
-        data.evaluations.extend(read_rows(places))
+        for each in read_rows(places):
+            data.evaluations.append(each)
+            data.pictures[picture_key(each)] = picture_file(places, each)
         stored = _read(read_data, places.data, data.damaged)
         if stored is not None:
             data.classes[:] = stored.data.classes

@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from mixbench.data.coco import CocoInstances, mask_tools
+from mixbench.transfer.tasks import BOXES, MASKS
 
 ABOVE = 0.5  # a mask's probability where the object is
-Kind = Literal["box", "mask"]
-KINDS: dict[Kind, str] = {"box": "bbox", "mask": "segm"}  # in COCO's words
+KINDS = {BOXES: "bbox", MASKS: "segm"}  # in COCO's words
 MOST = 100  # detections of a class that an image counts
 
 
@@ -65,7 +65,7 @@ class AveragePrecision:
 
 
 def exported(
-    source: CocoInstances, predictions: Sequence[Detections], kind: Kind
+    source: CocoInstances, predictions: Sequence[Detections], kind: str
 ) -> list[dict[str, Any]]:
     """Predictions of each image of a source, in the form of COCO's result files."""
     assert len(predictions) == len(source.labels)
@@ -77,7 +77,7 @@ def exported(
             "score": float(score),
             **(
                 {"bbox": [*box[:2].tolist(), *(box[2:] - box[:2]).tolist()]}
-                if kind == "box"
+                if kind == BOXES
                 else {"segmentation": {**code, "counts": code["counts"].decode()}}
             ),
         }
@@ -89,7 +89,7 @@ def exported(
 
 
 def average_precision(
-    source: CocoInstances, predictions: Sequence[Detections], kind: Kind
+    source: CocoInstances, predictions: Sequence[Detections], kind: str
 ) -> AveragePrecision:
     """The average precision of predictions for each image of a source, of boxes or masks.
 

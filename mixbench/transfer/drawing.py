@@ -12,10 +12,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mixbench.data.label_maps import IGNORED
 from mixbench.report.fonts import families
+from mixbench.transfer.tasks import GAP
 
-HEIGHT, GAP = 160, 4  # pixels
+HEIGHT = 160  # pixels of a row
 SHARE = 0.6  # of a class's colour over the photograph
-OBJECTS_HEIGHT = 400  # pixels, of a picture with names on it
+OBJECTS_HEIGHT = 240  # pixels, of a picture with names on it
 OBJECT_SHARE = 0.45  # of a class's colour over an object
 SHOWN = 0.5  # the score from which a predicted object is drawn
 LETTERS, EDGE, LINE = 13, 3, 2  # pixels: of a name its height and margin, and a box's line
@@ -129,15 +130,14 @@ def _font(text: str) -> ImageFont.FreeTypeFont:
 
 
 def side_by_side(rows: Sequence[Sequence[Image.Image]], height: int = HEIGHT) -> bytes:
-    """Pictures in rows, each `height` pixels high, as a PNG file."""
+    """Pictures in rows of this height and columns of equal width, GAP apart, as a PNG file."""
     rows = [[_at_height(each, height) for each in row] for row in rows]
-    width = max(sum(each.width + GAP for each in row) for row in rows)
-    sheet = Image.new("RGB", (width - GAP, len(rows) * (height + GAP) - GAP), "white")
+    width = max(each.width for row in rows for each in row) + GAP
+    size = len(rows[0]) * width - GAP, len(rows) * (height + GAP) - GAP
+    sheet = Image.new("RGB", size, "white")
     for number, row in enumerate(rows):
-        left = 0
-        for each in row:
-            sheet.paste(each, (left, number * (height + GAP)))
-            left += each.width + GAP
+        for column, each in enumerate(row):
+            sheet.paste(each, (column * width, number * (height + GAP)))
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")
     return buffer.getvalue()

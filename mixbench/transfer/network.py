@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,8 +9,9 @@ from torch import Tensor, nn
 
 from mixbench.mix import hashed_seed
 from mixbench.models.build import build_model
-from mixbench.models.checkpoints import Checkpoint, fill
+from mixbench.models.checkpoints import fill
 from mixbench.recipe import MODEL_PARTS, Recipe, check_multiple
+from mixbench.transfer.candidates import Start
 from mixbench.transfer.decoders import build_decoder
 from mixbench.transfer.recipe import SegmentationRecipe
 
@@ -31,15 +31,6 @@ class SegmentationNetwork(nn.Module):
         return nn.functional.interpolate(
             self.decoder(tokens), images.shape[-2:], mode="bilinear", align_corners=False
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Start:
-    """What the encoder of a transfer begins with."""
-
-    model: Recipe  # that the weights were trained by, or would be
-    weights: Checkpoint | None  # None: random ones
-    use_ema: bool | str = "auto"  # as of Checkpoint.choose_weights
 
 
 def segmentation_network(

@@ -1,50 +1,47 @@
-"""The transfer of trained models to segmentation: one recipe, the same crops, a row a figure."""
+"""The transfer to segmentation: the network, its training on crops, and what is measured of it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
-from mixbench.data.label_maps import LabelledData, open_labelled, pixels_by_class, with_most_pixels
+from mixbench.data.joint import JointAugmentation, crop_loader
+from mixbench.data.label_maps import (
+    IGNORED,
+    LabelledData,
+    open_labelled,
+    pixels_by_class,
+    with_most_pixels,
+)
 from mixbench.evaluations.evaluation import Figure, Result
-from mixbench.evaluations.subjects import CheckpointModel, run_recipe, run_rows
-from mixbench.models.checkpoints import read_checkpoint
 from mixbench.recipe import Recipe
-from mixbench.runs.directory import RunDirectory
-from mixbench.runs.evaluated import data_hash, is_measured, keep, result_file, write_evaluations
-from mixbench.runs.rows import EvaluationRow
-from mixbench.runtime import Runtime, explain
+from mixbench.runtime import Runtime
+from mixbench.transfer.candidates import Start, say_absent
 from mixbench.transfer.drawing import painted, palette, side_by_side
 from mixbench.transfer.inference import RATIOS, probabilities
-from mixbench.transfer.network import SegmentationNetwork, Start, segmentation_network
+from mixbench.transfer.network import SegmentationNetwork, segmentation_network
 from mixbench.transfer.recipe import SegmentationRecipe
 from mixbench.transfer.scores import Scores, confusion
 from mixbench.transfer.tasks import MULTI, SINGLE, TASKS
-from mixbench.transfer.training import augmentation_of, train_network
-from mixbench.values import did_you_mean, shown
+from mixbench.transfer.training import Training, build_optimizer
 
-CONTROL = "random weights"  # what rows call the control
 DRAWN = 4  # validation images of a picture
 
 
 @dataclass(frozen=True, kw_only=True)
 class Segmentation:
-    """How models are transferred and measured; what `runs.evaluated` asks of an evaluation."""
+    """How models are transferred to segmentation and measured; a `transferring.Transfer`."""
 
     recipe: SegmentationRecipe
     ms: bool = False  # also at several sizes, mirrored
     name: str = TASKS["seg"].name
-
-    @property
-    def training(self) -> Segmentation:
-        """The training alone: one serves every way to measure."""
-        return Segmentation(recipe=self.recipe)
 
     @property
     def text(self) -> str:
@@ -53,56 +50,83 @@ class Segmentation:
         text = f"decoder={recipe.decoder}, epochs={recipe.epochs}, recipe={recipe.digits}"
         return f"{text}, ms=True" if self.ms else text
 
+    @property
+    def of_training(self) -> Segmentation:
+        """The training alone: one serves every way to measure."""
+        return Segmentation(recipe=self.recipe)
 
-@dataclass(frozen=True)
-class Candidate:
-    """A model to transfer, not yet loaded; the seed is the transfer's too."""
+    def network(self, start: Start, data: LabelledData, seed: int) -> SegmentationNetwork:
+        """An encoder from the start's weights, and a decoder of the data's classes."""
+        return segmentation_network(start, self.recipe, len(data.classes), seed)
 
-    spec: str
-    seed: int
-    load: Callable[[], Start]
-
-
-def of_run(run: RunDirectory, specs: Sequence[str], control: bool) -> list[Candidate]:
-    """The finished strategies and seeds of a run, or `specs` of them, with the recipe's headline.
-
-    With `control` random weights for each seed come last. ValueError where there is none.
-    """
-    rows, recipe = run_rows(run), run_recipe(run)
-    known = dict.fromkeys(row.strategy for row in rows)
-    for spec in specs:
-        if spec not in known:
-            raise ValueError(f"{run.path} has no {shown(spec)}: {did_you_mean(spec, known)}")
-    rows = [row for row in rows if not specs or row.strategy in specs]
-
-    found = [
-        Candidate(
-            row.strategy,
-            row.seed,
-            partial(_trained, recipe, run.seed(row.strategy, row.seed).weights),
+    def training(
+        self,
+        network: SegmentationNetwork,
+        data: LabelledData,
+        model: Recipe,
+        seed: int,
+        runtime: Runtime,
+    ) -> Training:
+        """Crops of the training images, cross-entropy of their pixels, the poly rate."""
+        recipe = self.recipe
+        augmentation = augmentation_of(recipe, model)
+        loader = crop_loader(
+            data.train, augmentation, recipe.batch_size, seed, runtime.workers, runtime.device
         )
-        for row in rows
-    ]
-    seeds = sorted({row.seed for row in rows}) if control else []
-    return found + [_control(recipe, seed) for seed in seeds]
+        return Training(
+            loader=loader,
+            loss=crop_loss,
+            optimizer=build_optimizer(network, recipe.opt, recipe.lr, recipe.weight_decay),
+            rate=partial(poly_rate, recipe),
+            epochs=recipe.epochs,
+        )
+
+    def measure(
+        self, network: SegmentationNetwork, data: LabelledData, model: Recipe, runtime: Runtime
+    ) -> Result:
+        """The figures of the validation images."""
+        return measure(network, data, self, model, runtime)
 
 
-def _trained(recipe: Recipe, file: Path) -> Start:
-    return Start(model=recipe, weights=read_checkpoint(file), use_ema=recipe.headline == "ema")
+def augmentation_of(recipe: SegmentationRecipe, model: Recipe) -> JointAugmentation:
+    """The augmentation of a recipe with the normalisation of a model's."""
+    return JointAugmentation(
+        short_side=recipe.short_side,
+        crop_size=recipe.crop_size,
+        scale=recipe.scale,
+        cat_max_ratio=recipe.cat_max_ratio,
+        hflip=recipe.hflip,
+        photometric=recipe.photometric,
+        mean=model.mean,
+        std=model.std,
+    )
 
 
-def of_checkpoint(model: CheckpointModel, seed: int, control: bool) -> list[Candidate]:
-    """A file's model, with `control` its random weights too."""
-    start = Start(model=model.recipe, weights=model.file)
-    found = [Candidate(model.name, seed, lambda: start)]
-    return found + ([_control(model.recipe, seed)] if control else [])
+def poly_rate(recipe: SegmentationRecipe, step: int, steps: int) -> float:
+    """The learning rate of a step where `steps` make an epoch, from lr towards min_lr."""
+    left = (1 - step / (steps * recipe.epochs)) ** recipe.poly_power
+    return recipe.min_lr + (recipe.lr - recipe.min_lr) * left
 
 
-def _control(recipe: Recipe, seed: int) -> Candidate:
-    return Candidate(CONTROL, seed, lambda: Start(model=recipe, weights=None))
+def crop_loss(
+    network: SegmentationNetwork, batch: tuple[Tensor, Tensor], device: torch.device
+) -> Tensor:
+    """The loss of a batch of crops and their labels."""
+    images, labels = (each.to(device, non_blocking=True) for each in batch)
+    return pixel_loss(network(images), labels)
 
 
-def open_transfer_data(root: Path, recipe: SegmentationRecipe, runtime: Runtime) -> LabelledData:
+def pixel_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """The mean cross-entropy of the pixels that count; 0 where none does, never NaN."""
+    total = nn.functional.cross_entropy(
+        logits.float(), labels, ignore_index=IGNORED, reduction="sum"
+    )
+    return total / (labels != IGNORED).sum().clamp(min=1)
+
+
+def open_segmentation_data(
+    root: Path, recipe: SegmentationRecipe, runtime: Runtime
+) -> LabelledData:
     """The labelled images of a folder, with the recipe's classes; every label map is read.
 
     The runtime hears of classes that no image has. ValueError where something is missing or wrong.
@@ -117,51 +141,8 @@ def open_transfer_data(root: Path, recipe: SegmentationRecipe, runtime: Runtime)
     for split, counts in splits.items():
         if not counts.any():
             raise ValueError(f"no pixel of the {split} images of {root} has a class")
-        absent = [name for name, count in zip(data.classes, counts, strict=True) if not count]
-        if absent:
-            more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
-            runtime.say(f"no {split} image of {data.name} has {', '.join(absent[:5])}{more}")
+        say_absent(data.name, split, data.classes, counts, runtime)
     return data
-
-
-def transfer_all(
-    run: RunDirectory,
-    candidates: Sequence[Candidate],
-    task: Segmentation,
-    data: LabelledData,
-    runtime: Runtime,
-) -> tuple[list[EvaluationRow], bool]:
-    """Transfer what the directory does not hold; the rows of this task, and any failure.
-
-    evaluations.csv is written anew. What fails is named, and the others go on.
-    """
-    failed = False
-    for candidate in candidates:
-        spec, seed = candidate.spec, candidate.seed
-        file = result_file(run, spec, seed, task, data)
-        if is_measured(file):
-            continue
-        try:
-            start = candidate.load()
-            network = segmentation_network(start, task.recipe, len(data.classes), seed)
-            network.to(runtime.device)
-            weights = result_file(run, spec, seed, task.training, data).with_suffix(".pt")
-            augmentation = augmentation_of(task.recipe, start.model)
-            train_network(
-                network, data.train, augmentation, task.recipe, seed, weights, runtime, spec
-            )
-            result = measure(network, data, task, start.model, runtime)
-        except Exception as error:  # the others go on
-            failed = True
-            runtime.say(f"no {task.name} of {spec}, seed {seed}: {explain(error).reason}")
-            continue
-        keep(file, spec, seed, task, data, result)
-        miou = next(each.value for each in result.figures if each.metric == "miou")
-        runtime.say(f"measured {task.name} of {spec}, seed {seed}: mIoU {miou:.1f}")
-    order = list(dict.fromkeys(each.spec for each in candidates))
-    key = task.name, task.text, data_hash(data)
-    rows = write_evaluations(run, order)
-    return [row for row in rows if (row.evaluation, row.options, row.data_hash) == key], failed
 
 
 @torch.inference_mode()

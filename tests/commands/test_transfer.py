@@ -1,6 +1,7 @@
 """mixbench transfer seg: a run's strategies and seeds, the control, what is done once, mistakes."""
 
 import csv
+import re
 import shutil
 
 import pytest
@@ -35,6 +36,9 @@ def data(tmp_path_factory):
     return write_folder(tmp_path_factory.mktemp("labelled") / "blocks")
 
 
+SPECS = ("cutmix", "transmix")
+
+
 def seg(run, data, *options):
     return main(["transfer", "seg", str(run), "--data", str(data), *SEG, *options])
 
@@ -59,7 +63,7 @@ def test_every_strategy_and_seed_is_transferred_once(run, data, capsys):
     assert "the baseline" in out and "random weights" in out
     found = figures(run)
     assert {key[:2] for key in found} == {
-        (spec, seed) for spec in ("cutmix", "transmix", "random weights") for seed in "01"
+        (spec, seed) for spec in (*SPECS, "random weights") for seed in "01"
     }
     networks = [torch.load(file)["network"] for file in run.glob("*/seed*/eval-seg-*.pt")]
     for name in ("encoder.patch_embed.proj.weight", "decoder.head.weight"):
@@ -68,6 +72,8 @@ def test_every_strategy_and_seed_is_transferred_once(run, data, capsys):
     assert len(list(run.glob("*/seed*/eval-seg-*.png"))) == 6
     page = (run / "report.html").read_text()
     assert "Transfer" in page and "49.1 % mIoU" in page
+    columns = ("photograph", "truth", *(f"{spec}, seed 0" for spec in (*SPECS, "random weights")))
+    assert re.findall(r'src="data:image/jpeg[^"]*" alt="([^"]*)"', page) == list(columns)
     before = (run / "evaluations.csv").read_bytes()
     assert seg(run, data, "--decoder", "linear", "--control") == 0
     out = capsys.readouterr().out

@@ -6,8 +6,9 @@ import torch
 
 from mixbench.models.checkpoints import model_record, read_checkpoint
 from mixbench.recipe import Recipe
+from mixbench.transfer.candidates import Start
 from mixbench.transfer.decoders import LinearDecoder, MaskTransformer, build_decoder
-from mixbench.transfer.network import Start, build_encoder, segmentation_network
+from mixbench.transfer.network import build_encoder, segmentation_network
 from mixbench.transfer.recipe import SegmentationRecipe
 
 TINY = {"model": "vit_tiny_patch16_224", "embed_dim": 24, "depth": 2, "num_heads": 2}

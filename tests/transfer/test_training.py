@@ -10,9 +10,10 @@ from mixbench.data.label_maps import IGNORED, open_labelled
 from mixbench.recipe import Recipe
 from mixbench.runtime import Runtime
 from mixbench.transfer import training
-from mixbench.transfer.network import Start, segmentation_network
+from mixbench.transfer.candidates import Start
+from mixbench.transfer.network import segmentation_network
 from mixbench.transfer.recipe import SegmentationRecipe
-from mixbench.transfer.segmentation import Segmentation, measure
+from mixbench.transfer.segmentation import Segmentation, pixel_loss, poly_rate
 from tests.support.coloured import write_folder
 
 CPU = Runtime(device=torch.device("cpu"))
@@ -37,10 +38,14 @@ def data(tmp_path):
 
 
 def trained(data, file, runtime=CPU, recipe=RECIPE, seed=0):
-    network = segmentation_network(Start(model=MODEL, weights=None), recipe, 4, seed)
-    augmentation = training.augmentation_of(recipe, MODEL)
-    training.train_network(network, data.train, augmentation, recipe, seed, file, runtime, "vit")
-    return network.state_dict()
+    return transferred(data, file, runtime, Segmentation(recipe=recipe), MODEL, seed).state_dict()
+
+
+def transferred(data, file, runtime, task, model, seed):
+    network = task.network(Start(model=model, weights=None), data, seed)
+    steps = task.training(network, data, model, seed, runtime)
+    training.train_network(network, steps, seed, file, runtime, "vit")
+    return network
 
 
 def equal(one, two):
@@ -48,8 +53,8 @@ def equal(one, two):
 
 
 def test_the_rate_falls_by_the_power_of_what_is_left():
-    recipe = SegmentationRecipe()
-    rates = [training.poly_rate(recipe, step, 80) for step in range(81)]
+    recipe = SegmentationRecipe(epochs=4)
+    rates = [poly_rate(recipe, step, 20) for step in range(81)]
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=recipe.lr - recipe.min_lr)
     scheduler = torch.optim.lr_scheduler.PolynomialLR(optimizer, 80, 0.9)
     for rate in rates:
@@ -64,17 +69,16 @@ def test_the_loss_is_of_labelled_pixels_alone():
     labels = torch.randint(4, (2, 5, 6))
     labels[0, :2] = IGNORED
     each = -logits.log_softmax(1).gather(1, labels.clamp(max=3)[:, None])[:, 0]
-    assert torch.allclose(training.pixel_loss(logits, labels), each[labels != IGNORED].mean())
-    nothing = training.pixel_loss(logits, torch.full_like(labels, IGNORED))
+    assert torch.allclose(pixel_loss(logits, labels), each[labels != IGNORED].mean())
+    nothing = pixel_loss(logits, torch.full_like(labels, IGNORED))
     nothing.backward()
     assert nothing == 0 and not logits.grad.any()
 
 
 @pytest.mark.parametrize("opt", ["sgd", "adamw"])
 def test_norms_biases_and_embeddings_are_not_decayed(opt):
-    recipe = dataclasses.replace(RECIPE, opt=opt, weight_decay=0.1)
-    network = segmentation_network(Start(model=MODEL, weights=None), recipe, 4, 0)
-    optimizer = training.build_optimizer(network, recipe)
+    network = segmentation_network(Start(model=MODEL, weights=None), RECIPE, 4, 0)
+    optimizer = training.build_optimizer(network, opt, RECIPE.lr, 0.1)
     decayed = {
         id(parameter)
         for group in optimizer.param_groups
@@ -148,18 +152,9 @@ def test_four_classes_are_learned(decoder, data, tmp_path):
         decoder=decoder,
     )
     model = dataclasses.replace(MODEL, patch_size=4)
-    network = segmentation_network(Start(model=model, weights=None), recipe, 4, 0)
-    training.train_network(
-        network,
-        data.train,
-        training.augmentation_of(recipe, model),
-        recipe,
-        0,
-        tmp_path / "x.pt",
-        CPU,
-        "vit",
-    )
-    result = measure(network, data, Segmentation(recipe=recipe, ms=True), model, CPU)
+    task = Segmentation(recipe=recipe, ms=True)
+    network = transferred(data, tmp_path / "x.pt", CPU, task, model, 0)
+    result = task.measure(network, data, model, CPU)
     figures = {(each.setting, each.metric): each.value for each in result.figures}
     assert figures["single-scale", "miou"] > 90
     assert figures["multi-scale", "miou"] > 80
