@@ -7,6 +7,7 @@ image is asked for.
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -183,10 +184,9 @@ def _listed(file: Path, content: Any, name: str, read: Callable[[Any], Any]) -> 
 
 def _check_once(file: Path, what: str, values: Sequence[int | str]) -> None:
     """ValueError where one of `values` comes twice."""
-    if len(set(values)) < len(values):
-        seen: set[int | str] = set()
-        twice = next(each for each in values if each in seen or seen.add(each))  # type: ignore[func-returns-value]
-        raise ValueError(f"{file} lists the {what} {twice!r} twice: give each its own")
+    for value, times in Counter(values).most_common(1):
+        if times > 1:
+            raise ValueError(f"{file} lists the {what} {value!r} twice: give each its own")
 
 
 def _annotation(

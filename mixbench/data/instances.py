@@ -57,7 +57,7 @@ class DetectionAugmentation:
             )
         boxes, masks = boxes.as_subclass(Tensor), masks.as_subclass(Tensor)
         sides = (boxes[:, 2:] - boxes[:, :2]).amin(1)
-        kept = (sides >= LEAST) & masks.flatten(1).any(1)  # a reduced object may vanish
+        kept = (sides >= LEAST) & (masks.flatten(1).amax(1) > 0)  # a reduced object may vanish
         return functional.to_dtype(pixels.as_subclass(Tensor), torch.float32, scale=True), {
             "boxes": boxes[kept],
             "labels": torch.from_numpy(instances.labels)[kept],

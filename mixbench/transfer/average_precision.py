@@ -99,8 +99,7 @@ def average_precision(
     from pycocotools.cocoeval import COCOeval
 
     results = [
-        # COCO tells small objects from large ones by their area, which is not done here
-        {**result, "id": number + 1, "area": 1.0, "iscrowd": 0}
+        {**result, "id": number + 1, "area": _area(result), "iscrowd": 0}
         for number, result in enumerate(exported(source, predictions, kind))
     ]
     truth = source.truth()
@@ -124,6 +123,13 @@ def average_precision(
         ap75=_mean(at[0.75]),
         by_class=np.array([_mean(each) for each in np.moveaxis(precision, -1, 0)]),
     )
+
+
+def _area(result: Mapping[str, Any]) -> float:
+    """The area that COCO gives a result, in pixels; below 0 it does not count."""
+    if "bbox" in result:
+        return float(result["bbox"][2] * result["bbox"][3])
+    return float(mask_tools().area(result["segmentation"]))
 
 
 def _mean(precision: np.ndarray) -> float:

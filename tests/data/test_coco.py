@@ -81,6 +81,7 @@ def test_the_most_frequent_classes_are_kept(root):
     assert kept.classes == ("ant", "bus") and kept.train.counts.tolist() == [1, 3]
     assert [kept.train.instances(index).labels.tolist() for index in range(3)] == [[1, 2], [2], [2]]
     assert kept.fingerprint != data.fingerprint == open_detection(root).fingerprint
+    assert kept.val.fingerprint != data.val.fingerprint  # of the same files
     truth = kept.val.truth()
     ids = [each["category_id"] for each in truth["annotations"]]
     assert ids == [1, 1, 90] and len(truth["images"]) == len(kept.val.labels) == 3
