@@ -24,7 +24,7 @@ from tests.support.coco import (
 )
 
 pytest.importorskip("pycocotools")
-KINDS = (BOXES, MASKS)
+KINDS = {BOXES: "bbox", MASKS: "segm"}  # in the libraries' words
 
 
 def data_of(root, annotations):
@@ -206,9 +206,7 @@ def test_noisy_predictions_are_faster_coco_evals(tmp_path, kind, capsys):
         results = exported(data.val, predictions, kind)
         json.dumps(results)  # a file of results can be written
         truth = faster.COCO(str(tmp_path / str(seed) / "annotations/instances_val2017.json"))
-        evaluation = faster.COCOeval_faster(
-            truth, truth.loadRes(results), {BOXES: "bbox", MASKS: "segm"}[kind]
-        )
+        evaluation = faster.COCOeval_faster(truth, truth.loadRes(results), KINDS[kind])
         evaluation.run()
         result = average_precision(data.val, predictions, kind)
         assert [result.ap, result.ap50, result.ap75] == pytest.approx(
@@ -229,7 +227,7 @@ def test_noisy_predictions_are_torchmetrics(tmp_path, kind):
     predictions = of_truth(data.val, rng)
     metric = MeanAveragePrecision(
         box_format="xyxy",
-        iou_type={BOXES: "bbox", MASKS: "segm"}[kind],
+        iou_type=KINDS[kind],
         class_metrics=True,
         # as it has them they are rounded to float32
         iou_thresholds=np.linspace(0.5, 0.95, 10).tolist(),
