@@ -205,8 +205,8 @@ class Learner:
     def close(self, evaluations: Sequence[Evaluation | Failed], step: int, batches: int) -> bool:
         """Take in what was seen of `models` after an epoch that ended with `step`; a row is made.
 
-        Without evaluations the row has no figures of validation. batches is the epoch's number of micro-batches in this process. False where a model could
-        not be run, and there is no row.
+        batches is the epoch's number of micro-batches in this process. Without evaluations the row
+        has no figures of validation. False where a model could not be run, and there is no row.
         """
         self.network.forget()
         usable = []
