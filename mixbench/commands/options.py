@@ -212,6 +212,14 @@ def _add_measurement(parser: Parser) -> None:
         help="timed rounds of the speed part (default: %(default)s)",
     )
     add(
+        "--val-interval",
+        type=count,
+        default=1,
+        metavar="N",
+        help="evaluate the validation images after every N-th epoch, and after the last; changes "
+        "no figure of the last (default: %(default)s)",
+    )
+    add(
         "--profile",
         action="store_true",
         help="with the speed part: the dearest operators of each strategy, and a trace",
