@@ -5,7 +5,6 @@ import re
 import pytest
 
 from mixbench.cli import main
-from mixbench.recipe import config_dir
 from mixbench.transfer.recipe import DetectionRecipe, load_recipe
 from tests.commands.test_transfer import SPECS, TRAIN, figures
 from tests.support.coco import annotations_of, write_annotations, write_detection
