@@ -34,7 +34,7 @@ def test_figures_are_medians_and_ratios_of_rounds():
     assert f"| {CONTROL} | 10.0 | 1.00 | 8 | 3.00 [2.00, 4.00] |" in text
 
 
-@pytest.mark.slow
+@pytest.mark.fuzz  # a minute
 def test_every_part_is_measured(tmp_path, capsys):
     (tmp_path / "results").mkdir()
     transfer_steps.main(["--rounds", "1", "--batch", "1"], results=tmp_path / "results")
