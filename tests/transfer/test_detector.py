@@ -68,7 +68,7 @@ def test_the_defaults_are_torchvisions():
 
     assert shapes(ours) == shapes(theirs)
     assert repr(ours.roi_heads) == repr(theirs.roi_heads)
-    assert repr(ours.transform) == repr(theirs.transform)
+    assert vars(ours.transform) == vars(theirs.transform)
     assert ours.rpn.anchor_generator.sizes == theirs.rpn.anchor_generator.sizes
     assert ours.rpn.anchor_generator.aspect_ratios == theirs.rpn.anchor_generator.aspect_ratios
     for name in ("nms_thresh", "score_thresh", "min_size"):
@@ -121,6 +121,29 @@ def test_images_are_normalised_and_resized_by_the_model_and_the_recipe():
     expected = (0.7 - torch.tensor(model.mean)) / torch.tensor(model.std)
     assert torch.allclose(images.tensors[0, :, 5, 5], expected)
     assert not images.tensors[0, :, 64:].any() and not images.tensors[0, :, :, 80:].any()
+
+
+def test_photographs_are_reduced_as_training_images_are():
+    transform = small().transform
+    image = torch.zeros(3, 192, 360)
+    image[:, :, ::2] = 1  # stripes, which a reduction without antialiasing keeps or loses
+    target = {
+        "boxes": torch.tensor([[36.0, 48, 180, 96]]),
+        "labels": torch.tensor([1]),
+        "masks": torch.zeros(1, 192, 360, dtype=torch.uint8),
+    }
+    target["masks"][0, 48:96, 36:180] = 1
+    small_image, small_target = transform.resize(image, target)
+    assert small_image.shape == (3, 51, 96)  # the long side allows no more
+    assert (small_image[:, 5:-5, 5:-5] - 0.5).abs().max() < 0.1
+    ratios = torch.tensor([96 / 360, 51 / 192])
+    assert torch.allclose(small_target["boxes"], target["boxes"] * ratios.repeat(2))
+    rows, columns = small_target["masks"][0].nonzero(as_tuple=True)
+    box = torch.stack([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+    assert (small_target["boxes"][0] - box).abs().max() <= 1
+    assert target["masks"].shape == (1, 192, 360)  # the caller's is as it was
+    again, same = transform.resize(small_image, small_target)
+    assert again is small_image and same is small_target
 
 
 def test_the_same_seed_gives_every_start_the_same_heads(tmp_path):
