@@ -1,6 +1,7 @@
 """Mask R-CNN: its parameters, anchors and regions, loss and rate; pictures that it learns."""
 
 import contextlib
+import dataclasses
 import io
 
 import numpy as np
@@ -101,7 +102,7 @@ def test_anchors_lie_around_their_cells():
 
 
 def test_regions_are_cut_at_the_maps_strides():
-    network = small(Recipe(model=VIT.model, image_size=56, **{**PARTS, "patch_size": 14}))
+    network = small(dataclasses.replace(VIT, image_size=56, patch_size=14))
     pool = network.roi_heads.box_roi_pool
     maps = {str(level): torch.randn(1, 4, 48 // 2**level, 48 // 2**level) for level in range(4)}
     boxes = torch.tensor([[10.0, 20, 60, 50], [3, 5, 150, 160]])
@@ -113,7 +114,7 @@ def test_regions_are_cut_at_the_maps_strides():
 
 
 def test_images_are_normalised_and_resized_by_the_model_and_the_recipe():
-    model = Recipe(**{**vars(VIT), "mean": (0.1, 0.2, 0.3), "std": (0.5, 0.6, 0.7)})
+    model = dataclasses.replace(VIT, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
     network = small(model)
     images, _ = network.transform([torch.full((3, 32, 40), 0.7), torch.full((3, 90, 30), 0.7)])
     assert images.image_sizes == [(64, 80), (96, 32)]
@@ -152,6 +153,7 @@ def test_the_same_seed_gives_every_start_the_same_heads(tmp_path):
     record = model_record(VIT.model, img_size=64, **PARTS)
     torch.save({"state_dict": state, **record}, tmp_path / "x.pt")
     loaded, pvt = small(weights=read_checkpoint(tmp_path / "x.pt")), small(PVT)
+    deep = small(dataclasses.replace(VIT, depth=3))
     name = "blocks.0.mlp.fc1.weight"
     assert torch.equal(loaded.backbone.encoder.state_dict()[name], state[name])
     assert not torch.equal(one.backbone.encoder.state_dict()[name], state[name])
@@ -163,7 +165,8 @@ def test_the_same_seed_gives_every_start_the_same_heads(tmp_path):
         return all(torch.equal(one[name], two[name]) for name in names)
 
     assert equal(one, again, "")
-    assert equal(one, loaded, "backbone.neck", "rpn", "roi_heads")
+    for start in (loaded, deep):
+        assert equal(one, start, "backbone.neck", "rpn", "roi_heads")
     assert equal(one, pvt, "rpn", "roi_heads")
     for part in ("backbone.encoder.blocks", "backbone.neck", "rpn", "roi_heads"):
         assert not equal(one, other, part)
