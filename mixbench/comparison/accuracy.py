@@ -50,7 +50,10 @@ def train_seeds(
 ) -> Iterator[list[RunRow]]:
     """The rows of every strategy, seed by seed; what is finished is not trained again."""
     runtime = dataclasses.replace(
-        runtime, workers=workers(plan, data), logger=open_loggers(plan, runtime)
+        runtime,
+        workers=workers(plan, data),
+        val_interval=plan.val_interval,
+        logger=open_loggers(plan, runtime),
     )
     specs = [strategy_spec(strategy) for strategy in plan.strategies]
     ahead = [len(strategies) for strategies in missing(plan, recipe_hash)]

@@ -49,6 +49,7 @@ class Plan:
     rounds: int = 5
     device: str = "auto"
     workers: int | None = None  # None: by the data and the cores
+    val_interval: int = 1  # epochs from one evaluation of the validation images to the next
     cache: str | None = None
     csv: Path | None = None
     json: Path | None = None
@@ -68,9 +69,11 @@ class Plan:
             )
         if self.mode not in MODES:
             raise ValueError(f"mode must be one of {', '.join(MODES)}, not {shown(self.mode)}")
-        for name, least in (("rounds", 1), ("workers", 0), ("limit_train", 1), ("limit_val", 1)):
+        counts = {"rounds": 1, "workers": 0, "val_interval": 1, "limit_train": 1, "limit_val": 1}
+        for name, least in counts.items():
             value = getattr(self, name)
-            if value is not None and (type(value) is not int or value < least):
+            chosen = value is not None or getattr(Plan, name) is not None
+            if chosen and (type(value) is not int or value < least):
                 raise ValueError(
                     f"{name} must be a whole number of {least} or more, not {shown(value)}"
                 )

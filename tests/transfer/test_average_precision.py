@@ -13,6 +13,7 @@ from mixbench.transfer.average_precision import (
     detections_of,
     exported,
 )
+from mixbench.transfer.tasks import BOXES, MASKS
 from tests.support.coco import (
     annotation,
     annotations_of,
@@ -23,7 +24,7 @@ from tests.support.coco import (
 )
 
 pytest.importorskip("pycocotools")
-KINDS = ("box", "mask")
+KINDS = {BOXES: "bbox", MASKS: "segm"}  # in the libraries' words
 
 
 def data_of(root, annotations):
@@ -137,7 +138,7 @@ def test_what_lies_in_a_crowd_does_not_count_against(tmp_path, kind):
 def test_a_box_that_is_inside_out_does_not_count_as_in_coco(tmp_path):
     data = data_of(tmp_path, [annotation(21, 1, (0, 0, 10, 10))])
     guesses = [seen((1, 0.5, (0, 0, 10, 10)), (1, 0.9, (5, 9, 15, 3))), seen(), seen()]
-    assert average_precision(data.val, guesses, "box").ap == pytest.approx(100)
+    assert average_precision(data.val, guesses, BOXES).ap == pytest.approx(100)
 
 
 def test_boxes_and_masks_are_apart(tmp_path):
@@ -149,8 +150,8 @@ def test_boxes_and_masks_are_apart(tmp_path):
         "masks": torch.from_numpy(box(0, 0, 10, 4)[None, None] * 1.0),
     }
     predictions = [detections_of(output), seen(), seen()]
-    assert average_precision(data.val, predictions, "box").ap == pytest.approx(100)
-    assert average_precision(data.val, predictions, "mask").ap == 0
+    assert average_precision(data.val, predictions, BOXES).ap == pytest.approx(100)
+    assert average_precision(data.val, predictions, MASKS).ap == 0
 
 
 def test_a_mask_is_where_the_probability_is_above_a_half(tmp_path):
@@ -177,7 +178,7 @@ def test_nothing_predicted_is_0(tmp_path, kind):
 def test_a_class_that_is_not_there_is_no_part_of_the_mean(tmp_path):
     data = data_of(tmp_path, [annotation(21, 18, (0, 0, 10, 10))])
     guesses = [seen((2, 0.5, (0, 0, 10, 10)), (3, 0.9, (0, 0, 10, 10))), seen(), seen()]
-    result = average_precision(data.val, guesses, "box")
+    result = average_precision(data.val, guesses, BOXES)
     assert result.ap == result.by_class[1] == pytest.approx(100)
     assert math.isnan(result.by_class[0]) and math.isnan(result.by_class[2])
 
@@ -205,9 +206,7 @@ def test_noisy_predictions_are_faster_coco_evals(tmp_path, kind, capsys):
         results = exported(data.val, predictions, kind)
         json.dumps(results)  # a file of results can be written
         truth = faster.COCO(str(tmp_path / str(seed) / "annotations/instances_val2017.json"))
-        evaluation = faster.COCOeval_faster(
-            truth, truth.loadRes(results), {"box": "bbox", "mask": "segm"}[kind]
-        )
+        evaluation = faster.COCOeval_faster(truth, truth.loadRes(results), KINDS[kind])
         evaluation.run()
         result = average_precision(data.val, predictions, kind)
         assert [result.ap, result.ap50, result.ap75] == pytest.approx(
@@ -228,7 +227,7 @@ def test_noisy_predictions_are_torchmetrics(tmp_path, kind):
     predictions = of_truth(data.val, rng)
     metric = MeanAveragePrecision(
         box_format="xyxy",
-        iou_type={"box": "bbox", "mask": "segm"}[kind],
+        iou_type=KINDS[kind],
         class_metrics=True,
         # as it has them they are rounded to float32
         iou_thresholds=np.linspace(0.5, 0.95, 10).tolist(),

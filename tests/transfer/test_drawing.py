@@ -6,26 +6,32 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mixbench.transfer import drawing
 from mixbench.transfer.drawing import (
-    GAP,
     OBJECT_SHARE,
-    OBJECTS_HEIGHT,
     SHOWN,
     Place,
     outlined,
     palette,
     side_by_side,
 )
+from mixbench.transfer.tasks import GAP
 
 CLASSES = ("ant", "cow", "bus")
-WIDTH = 600
-BLANK = Image.new("RGB", (WIDTH, OBJECTS_HEIGHT), (100, 100, 100))
+WIDTH, HEIGHT = 600, 400
+BLANK = Image.new("RGB", (WIDTH, HEIGHT), (100, 100, 100))
+
+
+@pytest.fixture(autouse=True)
+def height(monkeypatch):
+    """Pictures as high as BLANK, so that a pixel of a box is one of the picture."""
+    monkeypatch.setattr(drawing, "OBJECTS_HEIGHT", HEIGHT)
 
 
 def drawn(*objects, scores=None, classes=CLASSES):
     """The picture (H, W, 3) of objects (label, (top, left, bottom, right)) on grey."""
     boxes = np.array([(left, top, right, bottom) for _, (top, left, bottom, right) in objects])
-    masks = np.zeros((len(objects), OBJECTS_HEIGHT, WIDTH), bool)
+    masks = np.zeros((len(objects), HEIGHT, WIDTH), bool)
     for mask, (_, (top, left, bottom, right)) in zip(masks, objects, strict=True):
         mask[top + 20 : bottom - 20, left + 20 : right - 20] = True
     labels = np.array([label for label, _ in objects], np.int64)
@@ -132,8 +138,11 @@ def test_letters_of_other_scripts_are_drawn():
     assert (drawn((1, (100, 200, 300, 400)), classes=("猫", "b", "c")) != 100).any()
 
 
-def test_rows_are_as_high_as_asked():
-    rows = [[BLANK, BLANK], [BLANK.resize((300, 400))]]
-    sheet = Image.open(io.BytesIO(side_by_side(rows, OBJECTS_HEIGHT)))
-    assert sheet.size == (2 * WIDTH + GAP, 2 * OBJECTS_HEIGHT + GAP)
-    assert Image.open(io.BytesIO(side_by_side(rows))).height == 2 * 160 + GAP
+def test_rows_are_as_high_as_asked_and_columns_as_wide_as_the_widest():
+    narrow = BLANK.resize((300, 400))
+    sheet = Image.open(io.BytesIO(side_by_side([[BLANK, narrow], [narrow, narrow]], HEIGHT)))
+    assert sheet.size == (2 * WIDTH + GAP, 2 * HEIGHT + GAP)
+    grey = np.asarray(sheet)[:, :, 0] == 100
+    assert grey[:HEIGHT, WIDTH + GAP : WIDTH + GAP + 300].all()
+    assert not grey[HEIGHT + GAP :, 300 : WIDTH + GAP].any()
+    assert Image.open(io.BytesIO(side_by_side([[BLANK], [BLANK]]))).height == 2 * 160 + GAP
