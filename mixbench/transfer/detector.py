@@ -12,9 +12,12 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.rpn import RPNHead
+from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.poolers import initLevelMapper
+from torchvision.transforms.v2 import InterpolationMode, functional
 
+from mixbench.data.joint import resized
 from mixbench.mix import hashed_seed
 from mixbench.transfer.candidates import Start
 from mixbench.transfer.pyramids import LEVELS, build_pyramid
@@ -49,6 +52,28 @@ class StridedAnchors(AnchorGenerator):
         return [anchors for _ in image_list.image_sizes]
 
 
+class AntialiasedTransform(GeneralizedRCNNTransform):
+    """Normalises, resizes and pads; images of the size that is wanted stay as they are.
+
+    torchvision's own resizes without antialiasing: a photograph that is reduced to a fifth looks
+    otherwise than the training images, which are resized when they are loaded.
+    """
+
+    def resize(
+        self, image: Tensor, target: dict[str, Tensor] | None = None
+    ) -> tuple[Tensor, dict[str, Tensor] | None]:
+        """An image (3, H, W) and its target at the size that `data.joint.resized` says."""
+        old = list(image.shape[-2:])
+        new = resized(old[0], old[1], self.min_size[0], long_side=self.max_size)
+        if old == new:
+            return image, target
+        image = functional.resize(image, new, antialias=True)
+        if target is not None:
+            masks = functional.resize(target["masks"], new, InterpolationMode.NEAREST)
+            target = {**target, "boxes": resize_boxes(target["boxes"], old, new), "masks": masks}
+        return image, target
+
+
 def detector(start: Start, recipe: DetectionRecipe, num_classes: int, seed: int) -> MaskRCNN:
     """The network as its training begins; label 0 is the background, 1 to num_classes the classes.
 
@@ -63,16 +88,9 @@ def detector(start: Start, recipe: DetectionRecipe, num_classes: int, seed: int)
     pyramid = build_pyramid(start, recipe, seed)
     torch.manual_seed(hashed_seed("heads", seed))
     channels, dim = recipe.fpn_channels, recipe.box_head_dim
-    anchors = StridedAnchors(recipe.anchor_size, pyramid.strides)
-    mask_head = MaskRCNNHeads(channels, (channels,) * recipe.mask_layers, 1)
-    return MaskRCNN(
+    network = MaskRCNN(
         pyramid,
-        min_size=recipe.short_side,
-        max_size=recipe.long_side,
-        image_mean=list(start.model.mean),
-        image_std=list(start.model.std),
-        size_divisible=pyramid.divisor,
-        rpn_anchor_generator=anchors,
+        rpn_anchor_generator=StridedAnchors(recipe.anchor_size, pyramid.strides),
         rpn_head=RPNHead(channels, len(RATIOS)),
         rpn_post_nms_top_n_train=recipe.rpn_post_nms_top_n_train,
         box_roi_pool=_region_pool(BOX_GRID, pyramid.strides),
@@ -80,9 +98,17 @@ def detector(start: Start, recipe: DetectionRecipe, num_classes: int, seed: int)
         box_predictor=FastRCNNPredictor(dim, num_classes + 1),
         box_batch_size_per_image=recipe.rois_per_image,
         mask_roi_pool=_region_pool(MASK_GRID, pyramid.strides),
-        mask_head=mask_head,
+        mask_head=MaskRCNNHeads(channels, (channels,) * recipe.mask_layers, 1),
         mask_predictor=MaskRCNNPredictor(channels, channels, num_classes + 1),
     )
+    network.transform = AntialiasedTransform(
+        recipe.short_side,
+        recipe.long_side,
+        list(start.model.mean),
+        list(start.model.std),
+        size_divisible=pyramid.divisor,
+    )
+    return network
 
 
 def _region_pool(side: int, strides: Sequence[float]) -> MultiScaleRoIAlign:

@@ -7,6 +7,10 @@ from functools import partial
 from typing import Any
 
 import torch
+from timm.layers import LayerNorm2d, PatchEmbed
+from timm.models.resnet import ResNet
+from timm.models.vision_transformer import VisionTransformer
+from timm.utils.model import freeze_batch_norm_2d
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
@@ -14,6 +18,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from mixbench.mix import hashed_seed
 from mixbench.models.build import build_model
 from mixbench.models.checkpoints import fill
+from mixbench.models.pvt import PyramidVisionTransformer
 from mixbench.recipe import MODEL_PARTS, Recipe
 from mixbench.transfer.candidates import Start
 from mixbench.transfer.recipe import DetectionRecipe
@@ -113,8 +118,6 @@ class SimplePyramid(nn.Module):
 
 def _level(dim: int, out_channels: int, doublings: int) -> nn.Sequential:
     """Layers that make a map 2 ** doublings times as large, of `out_channels`."""
-    from timm.layers import LayerNorm2d
-
     layers: list[nn.Module] = []
     for number in range(doublings):
         if number:
@@ -134,11 +137,6 @@ def build_pyramid(start: Start, recipe: DetectionRecipe, seed: int) -> Pyramid:
     The neck's initial weights, and random ones of the encoder, are the same for the same seed.
     ValueError where the model has no pyramid, or the weights do not fit it.
     """
-    from timm.models.resnet import ResNet
-    from timm.models.vision_transformer import VisionTransformer
-
-    from mixbench.models.pvt import PyramidVisionTransformer
-
     encoder: Any = _build_encoder(start.model, recipe, seed)
     if start.weights is not None:
         fill(encoder, start.weights, start.use_ema, 0)
@@ -166,11 +164,6 @@ def _fpn(channels: list[int], recipe: DetectionRecipe) -> nn.Module:
 
 def _build_encoder(model: Recipe, recipe: DetectionRecipe, seed: int) -> nn.Module:
     """The recipe's model at its own image size and without a classifier, for images of any size."""
-    from timm.models.resnet import ResNet
-    from timm.models.vision_transformer import VisionTransformer
-
-    from mixbench.models.pvt import PyramidVisionTransformer
-
     build = partial(
         build_model,
         model.model,
@@ -181,7 +174,7 @@ def _build_encoder(model: Recipe, recipe: DetectionRecipe, seed: int) -> nn.Modu
         **{name: getattr(model, name) for name in MODEL_PARTS},
     )
     encoder = build()
-    if isinstance(encoder, VisionTransformer) and hasattr(encoder.patch_embed, "patch_size"):
+    if isinstance(encoder, VisionTransformer) and isinstance(encoder.patch_embed, PatchEmbed):
         return build(dynamic_img_size=True)
     if not isinstance(encoder, (PyramidVisionTransformer, ResNet)):
         raise ValueError(
@@ -212,8 +205,6 @@ def freeze_stem(encoder: Any) -> nn.Module:
 
     As torchvision and mmdet do it; random weights are trained as a whole, as by torchvision.
     """
-    from timm.utils.model import freeze_batch_norm_2d
-
     frozen: Any = freeze_batch_norm_2d(encoder)
     for part in (frozen.conv1, frozen.layer1):
         part.requires_grad_(False)

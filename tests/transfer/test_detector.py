@@ -1,6 +1,7 @@
 """Mask R-CNN: its parameters, anchors and regions, loss and rate; pictures that it learns."""
 
 import contextlib
+import dataclasses
 import io
 
 import numpy as np
@@ -68,7 +69,7 @@ def test_the_defaults_are_torchvisions():
 
     assert shapes(ours) == shapes(theirs)
     assert repr(ours.roi_heads) == repr(theirs.roi_heads)
-    assert repr(ours.transform) == repr(theirs.transform)
+    assert vars(ours.transform) == vars(theirs.transform)
     assert ours.rpn.anchor_generator.sizes == theirs.rpn.anchor_generator.sizes
     assert ours.rpn.anchor_generator.aspect_ratios == theirs.rpn.anchor_generator.aspect_ratios
     for name in ("nms_thresh", "score_thresh", "min_size"):
@@ -101,7 +102,7 @@ def test_anchors_lie_around_their_cells():
 
 
 def test_regions_are_cut_at_the_maps_strides():
-    network = small(Recipe(model=VIT.model, image_size=56, **{**PARTS, "patch_size": 14}))
+    network = small(dataclasses.replace(VIT, image_size=56, patch_size=14))
     pool = network.roi_heads.box_roi_pool
     maps = {str(level): torch.randn(1, 4, 48 // 2**level, 48 // 2**level) for level in range(4)}
     boxes = torch.tensor([[10.0, 20, 60, 50], [3, 5, 150, 160]])
@@ -113,7 +114,7 @@ def test_regions_are_cut_at_the_maps_strides():
 
 
 def test_images_are_normalised_and_resized_by_the_model_and_the_recipe():
-    model = Recipe(**{**vars(VIT), "mean": (0.1, 0.2, 0.3), "std": (0.5, 0.6, 0.7)})
+    model = dataclasses.replace(VIT, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
     network = small(model)
     images, _ = network.transform([torch.full((3, 32, 40), 0.7), torch.full((3, 90, 30), 0.7)])
     assert images.image_sizes == [(64, 80), (96, 32)]
@@ -123,12 +124,36 @@ def test_images_are_normalised_and_resized_by_the_model_and_the_recipe():
     assert not images.tensors[0, :, 64:].any() and not images.tensors[0, :, :, 80:].any()
 
 
+def test_photographs_are_reduced_as_training_images_are():
+    transform = small().transform
+    image = torch.zeros(3, 192, 360)
+    image[:, :, ::2] = 1  # stripes, which a reduction without antialiasing keeps or loses
+    target = {
+        "boxes": torch.tensor([[36.0, 48, 180, 96]]),
+        "labels": torch.tensor([1]),
+        "masks": torch.zeros(1, 192, 360, dtype=torch.uint8),
+    }
+    target["masks"][0, 48:96, 36:180] = 1
+    small_image, small_target = transform.resize(image, target)
+    assert small_image.shape == (3, 51, 96)  # the long side allows no more
+    assert (small_image[:, 5:-5, 5:-5] - 0.5).abs().max() < 0.1
+    ratios = torch.tensor([96 / 360, 51 / 192])
+    assert torch.allclose(small_target["boxes"], target["boxes"] * ratios.repeat(2))
+    rows, columns = small_target["masks"][0].nonzero(as_tuple=True)
+    box = torch.stack([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+    assert (small_target["boxes"][0] - box).abs().max() <= 1
+    assert target["masks"].shape == (1, 192, 360)  # the caller's is as it was
+    again, same = transform.resize(small_image, small_target)
+    assert again is small_image and same is small_target
+
+
 def test_the_same_seed_gives_every_start_the_same_heads(tmp_path):
     one, again, other = small(), small(), small(seed=1)
     state = build_model(VIT.model, 5, 7, image_size=64, **PARTS).state_dict()
     record = model_record(VIT.model, img_size=64, **PARTS)
     torch.save({"state_dict": state, **record}, tmp_path / "x.pt")
     loaded, pvt = small(weights=read_checkpoint(tmp_path / "x.pt")), small(PVT)
+    deep = small(dataclasses.replace(VIT, depth=3))
     name = "blocks.0.mlp.fc1.weight"
     assert torch.equal(loaded.backbone.encoder.state_dict()[name], state[name])
     assert not torch.equal(one.backbone.encoder.state_dict()[name], state[name])
@@ -140,7 +165,8 @@ def test_the_same_seed_gives_every_start_the_same_heads(tmp_path):
         return all(torch.equal(one[name], two[name]) for name in names)
 
     assert equal(one, again, "")
-    assert equal(one, loaded, "backbone.neck", "rpn", "roi_heads")
+    for start in (loaded, deep):
+        assert equal(one, start, "backbone.neck", "rpn", "roi_heads")
     assert equal(one, pvt, "rpn", "roi_heads")
     for part in ("backbone.encoder.blocks", "backbone.neck", "rpn", "roi_heads"):
         assert not equal(one, other, part)

@@ -180,7 +180,13 @@ def test_every_parameter_has_a_gradient(model):
 
 @pytest.mark.parametrize(
     "name",
-    ["swin_tiny_patch4_window7_224", "xcit_nano_12_p16_224", "convnext_atto", "ca_swin_tiny"],
+    [
+        "swin_tiny_patch4_window7_224",
+        "xcit_nano_12_p16_224",
+        "convnext_atto",
+        "ca_swin_tiny",
+        "vit_tiny_r_s16_p8_224",
+    ],
 )
 def test_a_model_without_a_pyramid_is_refused(name):
     with pytest.raises(ValueError, match=f"det takes PVT, a plain ViT such .* and {name} is none"):
