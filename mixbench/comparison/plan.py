@@ -49,6 +49,7 @@ class Plan:
     rounds: int = 5
     device: str = "auto"
     workers: int | None = None  # None: by the data and the cores
+    side_by_side: int | None = None  # strategies that train at once; None: as many as fit
     cache: str | None = None
     csv: Path | None = None
     json: Path | None = None
@@ -68,7 +69,8 @@ class Plan:
             )
         if self.mode not in MODES:
             raise ValueError(f"mode must be one of {', '.join(MODES)}, not {shown(self.mode)}")
-        for name, least in (("rounds", 1), ("workers", 0), ("limit_train", 1), ("limit_val", 1)):
+        whole_numbers = {"rounds": 1, "side_by_side": 1, "workers": 0}
+        for name, least in (whole_numbers | {"limit_train": 1, "limit_val": 1}).items():
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < least):
                 raise ValueError(
