@@ -111,7 +111,7 @@ def _training_cost(plan: Plan, data: Data, recipe_hash: str, runtime: Runtime) -
     by_seed = [[trial for trial in trials if trial.spec in specs] for specs in seeds]
     image = image_bytes(trials, sizes, recipe, num_classes, runtime.device)
     room = room_of(trials, image, runtime.device)
-    fits = room.strategies(sizes.micro_batch)
+    fits = len(strategies) if room is None else room.strategies(sizes.micro_batch)
     at_once = plan.side_by_side or max(fits, 1)
     groups = [group for each in by_seed for group in in_groups(each, at_once)]
     return Cost(

@@ -150,19 +150,24 @@ class Room:
     def strategies(self, micro_batch: int) -> int:
         """How many strategies fit side by side with micro-batches so large."""
         left = int(ROOM * self.free) - micro_batch * self.image
-        return max(left // max(self.held, 1), 0)
+        return max(left // self.held, 0)
 
 
-def room_of(trials: Sequence[Trial], image: int, device: torch.device) -> Room:
-    """The room that strategies like those of the trials have now."""
+def room_of(trials: Sequence[Trial], image: int, device: torch.device) -> Room | None:
+    """The room that strategies like those of the trials have now.
+
+    None where no trial could run, and where the system does not say what is free, as Windows.
+    """
     gc.collect()  # what the trials left
-    return Room(
-        free=free_on(device), held=max((trial.held for trial in trials), default=0), image=image
-    )
+    held = max((trial.held for trial in trials), default=0)
+    try:
+        return Room(free=free_on(device), held=held, image=image) if held else None
+    except ValueError:
+        return None
 
 
 def free_on(device: torch.device) -> int:
-    """Bytes that this process may still use on its device."""
+    """Bytes that this process may still use on its device; ValueError where nobody knows."""
     if device.type == "cuda":
         # what torch keeps for later is as good as free
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from mixbench import create_strategies, create_strategy, register_strategy
+from mixbench.data import memory
 from mixbench.data.datasets import open_data
 from mixbench.recipe import load_recipe
 from mixbench.runtime import Failed, Runtime
@@ -221,10 +222,17 @@ def test_room_is_what_is_free(monkeypatch):
     room = room_of(BOTH, 10, torch.device("cpu"))
     assert room == Room(free=1000, held=50, image=10)
     assert [room.strategies(images) for images in (0, 40, 85, 86, 200)] == [18, 10, 1, 0, 0]
+    assert room_of([Trial(spec="cannot", failure=Failed("never"))], 0, CPU.device) is None
     figures = {"mem_get_info": (700, 9000), "memory_reserved": 500, "memory_allocated": 200}
     for name, value in figures.items():
         monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
     assert room_of(BOTH, 10, torch.device("cuda")).free == 700 + 500 - 200
+
+
+def test_a_system_that_does_not_say_what_is_free_gives_no_room(monkeypatch, tmp_path):
+    monkeypatch.setattr(memory, "Path", lambda path: tmp_path / "nothing")
+    monkeypatch.delattr("os.sysconf")
+    assert room_of(BOTH, 10, CPU.device) is None
 
 
 def test_what_a_step_takes_of_a_gpu_is_beside_what_stays(monkeypatch):
