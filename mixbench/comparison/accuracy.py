@@ -143,9 +143,9 @@ def _train_seed(
             rows += _rows(learners, plan, data, recipe_hash, runtime)
             if show and runtime.first:
                 mixes += _mixes(learners, plan.recipe, data, runtime)
+            del learners
+            gc.collect()  # they hold each other, and the next ones need their memory
             if number < len(groups):
-                del learners
-                gc.collect()  # they hold each other, and the next ones need their memory
                 clear_state([row.strategy for row in rows], runtime)
                 runtime.world.agree(None)  # the next ones find what is written
     finally:
@@ -158,17 +158,18 @@ def _train_seed(
 def _side_by_side(
     strategies: Sequence[MixStrategy], plan: Plan, data: Data, runtime: Runtime, room: Room | None
 ) -> tuple[Sizes | None, int]:
-    """How the batch is divided, where that is known by now, and how many strategies train at once.
+    """How the batch of several strategies is divided, in all groups, and how many train at once.
 
     That is what was asked for, else as many as fit in all processes.
     """
-    if plan.side_by_side is not None or room is None or len(strategies) == 1:
-        return None, plan.side_by_side or len(strategies)
-    recipe = plan.recipe
-    model = recipe_model(recipe, len(data.classes), runtime.seed)
-    sizes = agreed_sizes(model, recipe, runtime)
-    fits = torch.tensor(max(room.strategies(sizes.micro_batch), 1), device=runtime.device)
-    return sizes, int(runtime.world.lowest(fits))
+    if len(strategies) == 1:
+        return None, 1
+    model = recipe_model(plan.recipe, len(data.classes), runtime.seed)
+    sizes = agreed_sizes(model, plan.recipe, runtime)
+    if plan.side_by_side is not None:
+        return sizes, plan.side_by_side
+    fits = len(strategies) if room is None else max(room.strategies(sizes.micro_batch), 1)
+    return sizes, int(runtime.world.lowest(torch.tensor(fits, device=runtime.device)))
 
 
 def groups_of(

@@ -302,5 +302,6 @@ def test_what_fits_depends_on_the_micro_batch_that_is_taken(tmp_path, monkeypatc
 
     assert at_once(three, room) == (Sizes(micro_batch=16, mix_group=16), 2)
     assert at_once(three, replace(room, image=50))[1] == 1
-    assert at_once(replace(three, side_by_side=3), room) == (None, 3)
-    assert at_once(three, None) == (None, 3)
+    assert at_once(replace(three, side_by_side=3), room)[1] == 3
+    assert at_once(three, None)[1] == 3  # nobody knows
+    assert at_once(replace(three, strategies=create_strategies("none")), room) == (None, 1)
