@@ -24,6 +24,7 @@ from mixbench.training.estimate import (
     in_groups,
     resident_memory,
     room_of,
+    sizes_in,
     sizes_of,
     training_disk,
     training_memory,
@@ -111,16 +112,19 @@ def _training_cost(plan: Plan, data: Data, recipe_hash: str, runtime: Runtime) -
     by_seed = [[trial for trial in trials if trial.spec in specs] for specs in seeds]
     image = image_bytes(trials, sizes, recipe, num_classes, runtime.device)
     room = room_of(trials, image, runtime.device)
-    fits = len(strategies) if room is None else room.strategies(sizes.micro_batch)
+    micro_batch, fits = sizes.micro_batch, len(strategies)
+    if room is not None:
+        micro_batch = sizes_in(room, recipe, runtime).micro_batch
+        fits = room.strategies(micro_batch)
     at_once = plan.side_by_side or max(fits, 1)
     groups = [group for each in by_seed for group in in_groups(each, at_once)]
     return Cost(
         training=sum(training_seconds(group, loading, work) for group in groups)
         + first_seconds(loading, work),
-        memory=max(training_memory(group, sizes.micro_batch * image) for group in groups),
+        memory=max(training_memory(group, micro_batch * image) for group in groups),
         disk=training_disk(trials, recipe, len(plan.seeds)),
         room=room,
-        images=sizes.micro_batch * image,
+        images=micro_batch * image,
         fits=fits,
         groups=tuple(map(len, in_groups(strategies, at_once))),
         failures={trial.spec: trial.failure.reason for trial in trials if trial.failure},

@@ -166,6 +166,18 @@ def room_of(trials: Sequence[Trial], image: int, device: torch.device) -> Room |
         return None
 
 
+def sizes_in(room: Room, recipe: Recipe, runtime: Runtime) -> Sizes:
+    """How the batch is likely to be divided in a room; as of `sizes_of` where it is too small."""
+
+    def fits(size: int) -> bool:
+        return room.held + 5 * size * room.image // 4 <= room.free  # as `fits_in_memory` tries it
+
+    try:
+        return resolve_sizes(recipe, runtime.device, fits, runtime.world.size)
+    except ValueError:  # training will find out
+        return sizes_of(recipe, runtime)
+
+
 def free_on(device: torch.device) -> int:
     """Bytes that this process may still use on its device; ValueError where nobody knows."""
     if device.type == "cuda":

@@ -24,6 +24,7 @@ from mixbench.training.estimate import (
     kept_bytes,
     remark_on_memory,
     room_of,
+    sizes_in,
     training_disk,
     training_memory,
     training_seconds,
@@ -227,6 +228,18 @@ def test_room_is_what_is_free(monkeypatch):
     for name, value in figures.items():
         monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
     assert room_of(BOTH, 10, torch.device("cuda")).free == 700 + 500 - 200
+
+
+def test_the_likely_micro_batch_of_a_gpu_fits_with_a_quarter_more():
+    """Of 64 images: 5/4 x 32 x 10 + 50 is 450, which fits; with 16 in place of 10 it does not."""
+    recipe = replace(RECIPE, batch_size=64, micro_batch="auto", mix_group="auto")
+    gpu = Runtime(device=torch.device("cuda"))
+    room = Room(free=450, held=50, image=10)
+    assert sizes_in(room, recipe, gpu) == Sizes(micro_batch=32, mix_group=32)
+    assert sizes_in(replace(room, image=11), recipe, gpu).micro_batch == 16
+    none_fits = sizes_in(replace(room, free=1), replace(recipe, mix_group=32), gpu)
+    assert none_fits == Sizes(micro_batch=64, mix_group=32)  # as without a room
+    assert sizes_in(room, RECIPE, CPU) == Sizes(micro_batch=8, mix_group=8)
 
 
 def test_a_system_that_does_not_say_what_is_free_gives_no_room(monkeypatch, tmp_path):
