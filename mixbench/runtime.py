@@ -61,6 +61,7 @@ class Logger(Protocol):
     def log(self, strategy: str, seed: int, epoch: int, figures: Mapping[str, float]) -> None:
         """The row that log.csv gets of an epoch, from 0, without what it lacks.
 
+        After epochs that are not evaluated (`--val-interval`) that is accuracies and val_nll.
         strategy is a spec text. Of strategies that are trained side by side, each has its turn.
         """
 
@@ -86,6 +87,7 @@ class Runtime:
     world: World = World()
     seed: int = 0
     workers: int = 0  # loader processes
+    val_interval: int = 1  # epochs from one evaluation of the validation images to the next
     out: Path | None = None  # the run's directory; without one nothing is written
     resume: bool = False
     say: Callable[[str], None] = silent_line

@@ -24,7 +24,7 @@ COMMANDS = {  # name -> what it does
     "speed": "time strategies: bench --mode speed, every built-in one in 40 rounds",
     "report": "write report.html of one run, of several merged, or an overview of several models",
     "eval": "measure more of a run's models: label error, robustness, attention",
-    "transfer": "fine-tune a run's models for segmentation and compare them",
+    "transfer": "fine-tune a run's models for segmentation or detection and compare them",
     "sweep": "send every strategy and seed to Slurm as a job and collect the rows",
     "list": "list strategies, recipes, models, datasets or runs; --json for programs",
     "zoo": "list the paper's models beside the paper's figures: list models",
@@ -210,6 +210,14 @@ def _add_measurement(parser: Parser) -> None:
         default=ROUNDS,
         metavar="N",
         help="timed rounds of the speed part (default: %(default)s)",
+    )
+    add(
+        "--val-interval",
+        type=count,
+        default=1,
+        metavar="N",
+        help="evaluate the validation images after every N-th epoch, and after the last; changes "
+        "no figure of the last (default: %(default)s)",
     )
     add(
         "--profile",

@@ -64,7 +64,10 @@ def train_seeds(
     Where `room` does not hold the strategies of a seed side by side, they train in groups.
     """
     runtime = dataclasses.replace(
-        runtime, workers=workers(plan, data), logger=open_loggers(plan, runtime)
+        runtime,
+        workers=workers(plan, data),
+        val_interval=plan.val_interval,
+        logger=open_loggers(plan, runtime),
     )
     specs = [strategy_spec(strategy) for strategy in plan.strategies]
     ahead = [len(strategies) for strategies in missing(plan, recipe_hash)]

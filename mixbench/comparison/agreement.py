@@ -28,6 +28,7 @@ def facts(plan: Plan, data: Data) -> dict[str, str]:
         "the seeds": str(plan.seeds),
         "the part to measure": f"{plan.mode}, {plan.rounds} rounds",
         "--resume": str(plan.resume),
+        "--val-interval": str(plan.val_interval),
         "the versions": versions(),
         "the number of classes": str(len(identity.classes)),
         "the number of training images": str(identity.train_images),

@@ -86,6 +86,7 @@ def compare(
     out: str | Path | None = None,
     device: str = "auto",
     workers: int | None = None,
+    val_interval: int = 1,
     check_data: bool = False,
     skip_unreadable: bool = False,
     class_names: str | Path | None = None,
@@ -101,7 +102,8 @@ def compare(
     "cifar10" or "tar/DIR", two data sets of (image, label), or None for the drawn scenes. config
     names a recipe, and other keywords are its fields. class_names is a file with what people call
     the classes. Files go to `out`, by default runs/<recipe>-<digits>; `resume` goes on with what is
-    there. evaluate names what is measured of the trained models (docs/evaluations.md), log where
+    there. The validation images are evaluated after every `val_interval` epochs, and after the
+    last. evaluate names what is measured of the trained models (docs/evaluations.md), log where
     the figures of each epoch go too: "tensorboard", "wandb" or loggers of your own. ValueError for
     a mistake in any of it.
     """
@@ -136,6 +138,7 @@ def compare(
         limit_val=limit_val,
         device=device,
         workers=workers,
+        val_interval=val_interval,
         check_data=check_data,
         skip_unreadable=skip_unreadable,
         class_names=None if class_names is None else Path(class_names),

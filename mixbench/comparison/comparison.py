@@ -115,9 +115,11 @@ def description(plan: Plan, data: Data) -> list[str]:
         f"on          {plan.source}, {recipe.model} at {recipe.image_size} px",
     ]
     if plan.trains:
+        interval = plan.val_interval
+        sparse = f", evaluated every {interval} epochs and at the end" if interval > 1 else ""
         lines += [
             f"training    {recipe.total_epochs} epochs x {len(plan.strategies)} strategies x "
-            f"{len(plan.seeds)} seeds, batch {recipe.batch_size}",
+            f"{len(plan.seeds)} seeds, batch {recipe.batch_size}{sparse}",
             f"cost        {training_cost(plan, data)}",
         ]
     if plan.evaluate:

@@ -84,7 +84,9 @@ def expected_cost(plan: Plan, data: Data, recipe_hash: str, runtime: Runtime) ->
     if plan.times and runtime.first and not measured_before(plan, runtime):
         cost += _timing_cost(plan, data, runtime)
     if plan.trains:
-        runtime = dataclasses.replace(runtime, workers=workers(plan, data))
+        runtime = dataclasses.replace(
+            runtime, workers=workers(plan, data), val_interval=plan.val_interval
+        )
         cost += _training_cost(plan, data, recipe_hash, runtime)
     if cost.memory and runtime.device.type == "cpu":
         cost = dataclasses.replace(cost, memory=cost.memory + resident_memory())

@@ -50,6 +50,7 @@ class Plan:
     device: str = "auto"
     workers: int | None = None  # None: by the data and the cores
     side_by_side: int | None = None  # strategies that train at once; None: as many as fit
+    val_interval: int = 1  # epochs from one evaluation of the validation images to the next
     cache: str | None = None
     csv: Path | None = None
     json: Path | None = None
@@ -69,10 +70,11 @@ class Plan:
             )
         if self.mode not in MODES:
             raise ValueError(f"mode must be one of {', '.join(MODES)}, not {shown(self.mode)}")
-        whole_numbers = {"rounds": 1, "side_by_side": 1, "workers": 0}
-        for name, least in (whole_numbers | {"limit_train": 1, "limit_val": 1}).items():
+        counts = {"rounds": 1, "workers": 0, "val_interval": 1, "limit_train": 1, "limit_val": 1}
+        for name, least in (counts | {"side_by_side": 1}).items():
             value = getattr(self, name)
-            if value is not None and (type(value) is not int or value < least):
+            chosen = value is not None or getattr(Plan, name) is not None
+            if chosen and (type(value) is not int or value < least):
                 raise ValueError(
                     f"{name} must be a whole number of {least} or more, not {shown(value)}"
                 )

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import abstractmethod
 from collections.abc import Sequence
-from contextlib import redirect_stdout
-from io import StringIO
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from PIL import Image
 
-from mixbench.data.folders import listing_hash, open_split
+from mixbench.data.coco import VAL, read_annotations
+from mixbench.data.folders import listing_hash, open_split, sizes
 from mixbench.data.images import open_image
 from mixbench.data.masks import ENDING, FOLDER, UNKNOWN, check_objects, is_object, read_mask
 from mixbench.data.scenes import CLASSES, SceneSource
-from mixbench.data.sources import Source, Subset, UnreadableImage
+from mixbench.data.sources import Source, Subset
 from mixbench.mix import hashed_seed
 
 KINDS = ("scenes", "coco:DIR", "voc:DIR", "folder:DIR")
@@ -52,14 +50,6 @@ class Annotated(Source):
         """The masks (H, W) bool of the objects in image `index`, and where nobody knows."""
 
 
-def sizes(files: Sequence[Path]) -> list[tuple[str, int]]:
-    """The names of files with their sizes in bytes; UnreadableImage where one is not there."""
-    for file in files:
-        if not file.is_file():
-            raise UnreadableImage(f"cannot read {file}: it is listed, and there is no such file")
-    return [(file.name, file.stat().st_size) for file in files]
-
-
 def of_instances(instances: Sequence[np.ndarray], objects: str, unknown: np.ndarray) -> np.ndarray:
     """Instances (H, W) bool as a mask (H, W) uint8: 1 on their union or on the largest of them."""
     mask = np.where(unknown, UNKNOWN, 0).astype(np.uint8)
@@ -83,43 +73,20 @@ class Coco(Annotated):
     Images without an object are left out; crowds are where nobody knows.
     """
 
-    def __init__(self, root: Path, objects: str, split: str = "val2017"):
-        annotations = root / "annotations" / f"instances_{split}.json"
-        if not annotations.is_file():
-            raise ValueError(
-                f"{root} is not COCO: expected {annotations.relative_to(root)} and {split}/"
-            )
-        try:
-            from pycocotools.coco import COCO
-        except ImportError:
-            raise ValueError(
-                "COCO's masks need pycocotools: pip install 'mixbench[det]', or take other images"
-            ) from None
-        with redirect_stdout(StringIO()):  # it prints how long it took
-            self._coco: Any = COCO(str(annotations))
-        with_object = {
-            annotation["image_id"]
-            for annotation in self._coco.anns.values()
-            if not annotation.get("iscrowd", 0)
-        }
-        self._images = [self._coco.imgs[number] for number in sorted(with_object)]
-        if not self._images:
-            raise ValueError(f"{annotations} has no object that is no crowd")
-        digest = hashlib.sha256(annotations.read_bytes()).hexdigest()
-        files = [root / split / image["file_name"] for image in self._images]
-        super().__init__(files, objects, [(annotations.name, int(digest[:16], 16))])
+    def __init__(self, root: Path, objects: str, split: str = VAL):
+        self._annotations = read_annotations(root, split)
+        self._rows = np.unique(self._annotations.rows[~self._annotations.crowd])
+        file = self._annotations.file
+        if not len(self._rows):
+            raise ValueError(f"{file} has no object that is no crowd")
+        files = [self._annotations.images[row].file for row in self._rows]
+        super().__init__(files, objects, [(file.name, int(self._annotations.digest[:16], 16))])
 
     def instances(self, index: int) -> tuple[list[np.ndarray], np.ndarray]:
-        image = self._images[index]
-        unknown = np.zeros((image["height"], image["width"]), bool)
-        instances = []
-        for annotation in self._coco.imgToAnns[image["id"]]:
-            mask = self._coco.annToMask(annotation).astype(bool)
-            if annotation.get("iscrowd", 0):
-                unknown |= mask
-            else:
-                instances.append(mask)
-        return instances, unknown
+        row = int(self._rows[index])
+        chosen = self._annotations.of_image(row)
+        masks, crowd = self._annotations.masks(row, chosen), self._annotations.crowd[chosen]
+        return list(masks[~crowd]), masks[crowd].any(0)
 
 
 class Voc(Annotated):

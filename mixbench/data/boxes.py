@@ -17,9 +17,8 @@ from mixbench.data.annotated import (
     instances_of,
     kind_and_folder,
     open_annotated,
-    sizes,
 )
-from mixbench.data.folders import FolderSource, listing_hash, open_split
+from mixbench.data.folders import FolderSource, listing_hash, open_split, sizes
 from mixbench.data.sources import Source, Subset, UnreadableImage
 from mixbench.errors import reason
 

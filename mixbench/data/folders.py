@@ -93,6 +93,14 @@ def listing_hash(files: Iterable[tuple[str, int]]) -> str:
     return digest.hexdigest()[:16]
 
 
+def sizes(files: Sequence[Path]) -> list[tuple[str, int]]:
+    """The names of files with their sizes in bytes; UnreadableImage where one is not there."""
+    for file in files:
+        if not file.is_file():
+            raise UnreadableImage(f"cannot read {file}: it is listed, and there is no such file")
+    return [(file.name, file.stat().st_size) for file in files]
+
+
 def check_splits(root: Path) -> None:
     """ValueError where an image folder or one of its splits is missing or cannot be read."""
     with _reading(root):

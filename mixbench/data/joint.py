@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from PIL import Image
@@ -18,6 +19,7 @@ from mixbench.data.loaders import EpochSampler, Key, MicroBatches
 from mixbench.distributed import World
 from mixbench.mix import hashed_seed, uniform
 
+T = TypeVar("T")
 LONGEST = 8  # times the short side, that the long one may have (Segmenter's 8 * 520)
 TRIES = 10  # for a crop that is not nearly all of one class
 
@@ -83,13 +85,21 @@ def tensors(image: Image.Image, labels: Image.Image) -> tuple[Any, Any]:
     )
 
 
-def resized(height: int, width: int, short_side: int, factor: float = 1.0) -> list[int]:
+def resized(
+    height: int,
+    width: int,
+    short_side: int,
+    factor: float = 1.0,
+    long_side: int | None = None,
+) -> list[int]:
     """Height and width of an image whose short side becomes factor * short_side.
 
-    The proportions stay, and the long side is at most LONGEST times as long.
+    The proportions stay, and the long side is at most factor * long_side; LONGEST short ones
+    without a number.
     """
     short, long = sorted((height, width))
-    ratio = factor * min(short_side / short, LONGEST * short_side / long)
+    most = LONGEST * short_side if long_side is None else long_side
+    ratio = factor * min(short_side / short, most / long)
     return [max(round(height * ratio), 1), max(round(width * ratio), 1)]
 
 
@@ -135,16 +145,46 @@ def normalised(image: Any, mean: Iterable[float], std: Iterable[float]) -> Any:
     return functional.normalize(image, list(mean), list(std))
 
 
-class _Crops(Dataset[tuple[Tensor, Tensor]]):
-    """Training crops by key; draws are of (seed, epoch, image), whichever process makes them."""
+class DrawnSamples(Dataset[T]):
+    """Training samples by key, each of an image's number and a generator.
 
-    def __init__(self, maps: LabelMaps, augmentation: JointAugmentation, seed: int):
-        self.maps, self.augmentation, self.seed = maps, augmentation, seed
+    The generator is seeded from (stream, seed, epoch, image), whichever process draws.
+    """
 
-    def __getitem__(self, key: Key) -> tuple[Tensor, Tensor]:
+    def __init__(self, sample: Callable[[int, torch.Generator], T], stream: str, seed: int):
+        self.sample, self.stream, self.seed = sample, stream, seed
+
+    def __getitem__(self, key: Key) -> T:
         epoch, index, _ = key
-        rng = torch.Generator().manual_seed(hashed_seed("crop", self.seed, epoch, index))
-        return self.augmentation(self.maps.load(index), self.maps.mask(index), rng)
+        rng = torch.Generator().manual_seed(hashed_seed(self.stream, self.seed, epoch, index))
+        return self.sample(index, rng)
+
+
+def sample_loader(
+    samples: DrawnSamples[T],
+    count: int,
+    batch_size: int,
+    workers: int,
+    device: torch.device,
+    collate: Callable[[list[T]], Any] | None = None,
+) -> DataLoader[Any]:
+    """Batches of the samples of `count` images, of the epoch that `set_epoch` says.
+
+    What does not fill a batch is left out. ValueError where the images do not fill one.
+    """
+    if batch_size > count:
+        raise ValueError(
+            f"batch_size {batch_size} is larger than the {count} training images: "
+            "lower --batch-size"
+        )
+    return DataLoader(
+        samples,
+        batch_sampler=MicroBatches(EpochSampler(count, samples.seed), batch_size, World()),
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=device.type == "cuda",
+        collate_fn=collate,
+    )
 
 
 def crop_loader(
@@ -155,20 +195,12 @@ def crop_loader(
     workers: int,
     device: torch.device,
 ) -> DataLoader[tuple[Any, ...]]:
-    """Batches of crops (B, 3, S, S) and labels (B, S, S), of the epoch that `set_epoch` says.
+    """Batches of crops (B, 3, S, S) and labels (B, S, S), as `sample_loader` gives them."""
+    crops = DrawnSamples(partial(_crop_of, maps, augmentation), "crop", seed)
+    return sample_loader(crops, len(maps.labels), batch_size, workers, device)
 
-    What does not fill a batch is left out. ValueError where the images do not fill one.
-    """
-    count = len(maps.labels)
-    if batch_size > count:
-        raise ValueError(
-            f"batch_size {batch_size} is larger than the {count} training images: "
-            "lower --batch-size"
-        )
-    return DataLoader(
-        _Crops(maps, augmentation, seed),
-        batch_sampler=MicroBatches(EpochSampler(count, seed), batch_size, World()),
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=device.type == "cuda",
-    )
+
+def _crop_of(
+    maps: LabelMaps, augmentation: JointAugmentation, index: int, rng: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    return augmentation(maps.load(index), maps.mask(index), rng)

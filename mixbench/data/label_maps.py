@@ -20,8 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mixbench.data.annotated import sizes
-from mixbench.data.folders import EXTENSIONS, listing_hash
+from mixbench.data.folders import EXTENSIONS, listing_hash, sizes
 from mixbench.data.images import image_size, open_image
 from mixbench.data.masks import ENDING, FOLDER
 from mixbench.data.sources import Source, UnreadableImage
@@ -32,6 +31,7 @@ IGNORED = 255  # the label of a pixel that counts nowhere
 MOST_CLASSES = IGNORED
 NAMES = "classes.txt"
 PASCAL, SETS = Path("VOCdevkit/VOC2010"), Path("ImageSets/SegmentationContext")
+MAPS = "SegmentationClassContext"
 SEMANTIC = "semantic"
 LAYOUTS = (
     f"{PASCAL}/ (Pascal Context), {SEMANTIC}/categories.json (COCO), or train/, val/, "
@@ -145,10 +145,13 @@ def _pascal_context(root: Path) -> LabelledData:
     for split in ("train", "val"):
         listing = place / SETS / f"{split}.txt"
         if not listing.is_file():
-            raise ValueError(f"{root} is not Pascal Context: expected {PASCAL / SETS}/{split}.txt")
+            raise ValueError(
+                f"{root} is not Pascal Context: expected {PASCAL / SETS}/{split}.txt; where "
+                f"{split}.pth lies there, run python -m mixbench.data.pascal_context {root}"
+            )
         names = listing.read_text(encoding="utf-8").split()
         images = [place / "JPEGImages" / f"{name}.jpg" for name in names]
-        splits[split] = _maps(images, place / "SegmentationClassContext", place / "JPEGImages")
+        splits[split] = _maps(images, place / MAPS, place / "JPEGImages")
     numbers = _numbers({number: number for number in range(len(PASCAL_CONTEXT))})
     return _data("pascal-context", root, splits, PASCAL_CONTEXT, numbers)
 

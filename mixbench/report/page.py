@@ -364,6 +364,7 @@ def render_report(data: ReportData) -> str:
         dates=_distinct(tables, "date"),
         recipes=sorted({row.recipe_hash for row in rows if row.recipe_hash}),
         long_run=longest >= LONG_RUN,
+        sparse=any(row.top1 is None for log in data.logs.values() for row in log),
         comparisons=comparisons,
         needed=seeds_needed(max(1, comparisons)),
         validation_images=len(next(iter(data.correct.values())).right) if data.correct else None,

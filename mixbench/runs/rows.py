@@ -266,13 +266,16 @@ class ComparisonRow:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRow:
-    """One epoch of one strategy and seed: a row of its `log.csv`, to all digits."""
+    """One epoch of one strategy and seed: a row of its `log.csv`, to all digits.
+
+    An epoch without evaluation (`--val-interval`) has neither accuracies nor validation loss.
+    """
 
     epoch: int = required("the epoch, from 0")
     lr: float = required("learning rate of the epoch's last update")
     train_loss: float = required("mean loss of the epoch's batches, nats")
-    top1: float = required("top-1 accuracy of the raw weights, %")
-    top5: float = required("top-5 accuracy of the raw weights, %")
+    top1: float | None = column("top-1 accuracy of the raw weights", unit="%", digits=None)
+    top5: float | None = column("top-5 accuracy of the raw weights", unit="%", digits=None)
     top1_ema: float | None = column("top-1 accuracy of the averaged weights", unit="%", digits=None)
     top5_ema: float | None = column("top-5 accuracy of the averaged weights", unit="%", digits=None)
     val_nll: float | None = column(

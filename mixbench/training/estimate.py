@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -36,7 +37,8 @@ class Work:
     steps: int  # of an epoch: changes of the weights
     parts: int  # of a step: micro-batches
     micro_batch: int  # images
-    val: int  # images that are evaluated after an epoch
+    val: int  # images that are evaluated at once
+    evaluations: int  # epochs after which they are
     scenes: int = 0  # that a strategy's label error is measured on
     workers: int = 0  # loader processes
     cores: int = 1  # that loading and training share
@@ -52,6 +54,7 @@ class Work:
             parts=recipe.batch_size // (sizes.micro_batch * world.size),
             micro_batch=sizes.micro_batch,
             val=len(range(world.rank, len(data.val.labels), world.size)),
+            evaluations=math.ceil(recipe.total_epochs / runtime.val_interval),
             scenes=scenes,
             workers=runtime.workers,
             cores=cores(),
@@ -93,10 +96,10 @@ def training_seconds(trials: Sequence[Trial], loading: Loading, work: Work) -> f
     training = work.steps * sum(work.parts * trial.step + trial.update for trial in good)
     training += images * loading.augment
     evaluation = work.val * sum(trial.models * trial.evaluation for trial in good)
-    epoch = _together(images * loading.train, training, work)
-    epoch += _together(work.val * loading.val, evaluation, work)
+    seconds = work.epochs * _together(images * loading.train, training, work)
+    seconds += work.evaluations * _together(work.val * loading.val, evaluation, work)
     label_error = work.scenes * sum(trial.evaluation for trial in good)
-    return work.epochs * epoch + label_error if good else 0.0
+    return seconds + label_error if good else 0.0
 
 
 def first_seconds(loading: Loading, work: Work) -> float:

@@ -61,6 +61,14 @@ class _Scores:
     trouble: Failed | None = None
 
 
+def is_evaluated(epoch: int, epochs: int, interval: int) -> bool:
+    """Whether the validation images are evaluated after an epoch, from 0, of so many.
+
+    That is after every interval-th one and after the last. The same in every process.
+    """
+    return (epoch + 1) % interval == 0 or epoch + 1 == epochs
+
+
 @torch.no_grad()
 def evaluate(
     models: Sequence[nn.Module],

@@ -205,8 +205,8 @@ class Learner:
     def close(self, evaluations: Sequence[Evaluation | Failed], step: int, batches: int) -> bool:
         """Take in what was seen of `models` after an epoch that ended with `step`; a row is made.
 
-        batches is the epoch's number of micro-batches in this process. False where a model could
-        not be run, and there is no row.
+        batches is the epoch's number of micro-batches in this process. Without evaluations the row
+        has no figures of validation. False where a model could not be run, and there is no row.
         """
         self.network.forget()
         usable = []
@@ -215,13 +215,12 @@ class Learner:
                 self.failure = result
                 return False
             usable.append(result)
-        raw, ema = usable[0], usable[1] if len(usable) > 1 else None
+        raw = usable[0] if usable else None
+        ema = usable[1] if len(usable) > 1 else None
         self.evaluation = ema if self._recipe.headline == "ema" else raw
         self.seconds += self.epoch.seconds()
         world = self._runtime.world
-        bad_step = int(world.lowest(self.epoch.bad_step))
-        if bad_step == NEVER and not (raw.finite and (ema is None or ema.finite)):
-            bad_step = step  # the last update, which no loss has seen
+        bad_step = self._bad_step(usable, step)
         if bad_step != NEVER:
             self.failure = Failed(f"diverged at step {bad_step}")
         self.log.append(
@@ -229,16 +228,32 @@ class Learner:
                 epoch=self.epoch.number,
                 lr=max(group["lr"] for group in self.optimizer.param_groups),  # the classifier's
                 train_loss=float(world.total(self.epoch.loss)) / max(batches * world.size, 1),
-                top1=raw.top(1),
-                top5=raw.top(5),
+                top1=None if raw is None else raw.top(1),
+                top5=None if raw is None else raw.top(5),
                 top1_ema=None if ema is None else ema.top(1),
                 top5_ema=None if ema is None else ema.top(5),
-                val_nll=raw.mean_nll,
+                val_nll=None if raw is None else raw.mean_nll,
                 val_nll_ema=None if ema is None else ema.mean_nll,
                 seconds=self.seconds,
             )
         )
         return True
+
+    def _bad_step(self, evaluations: Sequence[Evaluation], step: int) -> int:
+        """The first step of an epoch, which ended with `step`, that was not finite; or NEVER.
+
+        No loss has seen the last update: the likelihoods say whether it was or, where nothing was
+        evaluated, the weights, so that a state never holds weights that are not finite.
+        """
+        bad_step = self.epoch.bad_step
+        if not evaluations:
+            parameters = list(self.model.parameters())
+            finite = torch.stack([each.isfinite().all() for each in parameters]).all()
+            bad_step = torch.minimum(bad_step, torch.where(finite, NEVER, step))
+        first = int(self._runtime.world.lowest(bad_step))
+        if first == NEVER and not all(each.finite for each in evaluations):
+            return step
+        return first
 
     # What is kept on disk.
 

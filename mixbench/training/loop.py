@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from itertools import islice
 
 from torch import Tensor
 
@@ -17,7 +18,7 @@ from mixbench.recipe import Recipe
 from mixbench.runtime import Failed, Runtime
 from mixbench.training import state
 from mixbench.training.batches import Batches, Sizes, agreed_sizes, check_groups
-from mixbench.training.evaluate import evaluate
+from mixbench.training.evaluate import evaluate, is_evaluated
 from mixbench.training.learner import Learner, alive, due, in_turn, prepare
 
 
@@ -100,20 +101,26 @@ def evaluate_epoch(
     epoch: int,
     runtime: Runtime,
 ) -> None:
-    """Evaluate every learner that is alive, write its log and say how it did."""
+    """Evaluate every learner that is alive, where it is time to, write its log and say how it did.
+
+    Evaluation changes nothing that training goes on from.
+    """
     running = [learner for learner in due(learners, epoch) if runtime.agree(learner)]
     models = [model for learner in running for model in learner.models]
-    results = iter(evaluate(models, val, recipe.amp, runtime))
+    evaluated = is_evaluated(epoch, recipe.total_epochs, runtime.val_interval)
+    results = iter(evaluate(models, val, recipe.amp, runtime) if evaluated else [])
     last_step = (epoch + 1) * batches.steps - 1
     for learner in running:
-        evaluations = [next(results) for _ in learner.models]
+        evaluations = list(islice(results, len(learner.models)))
         sentence = ""
         if learner.close(evaluations, last_step, batches.steps * batches.parts):
             row = learner.log[-1]
             state.write_log(learner, runtime)
             figures = {name: value for name, value in asdict(row).items() if value is not None}
             runtime.logger.log(learner.spec, runtime.seed, row.epoch, figures)
-            sentence = f"loss {row.train_loss:.3f}  top-1 {row.top1:.1f}"
+            sentence = f"loss {row.train_loss:.3f}"
+            if row.top1 is not None:
+                sentence += f"  top-1 {row.top1:.1f}"
         if learner.failure:
             sentence = learner.failure.reason
         runtime.say(

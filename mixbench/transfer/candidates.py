@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ from mixbench.evaluations.subjects import CheckpointModel, run_recipe, run_rows
 from mixbench.models.checkpoints import Checkpoint, read_checkpoint
 from mixbench.recipe import Recipe
 from mixbench.runs.directory import RunDirectory
+from mixbench.runtime import Runtime
 from mixbench.values import did_you_mean, shown
 
 CONTROL = "random weights"  # what rows call the control
@@ -71,3 +72,13 @@ def of_checkpoint(model: CheckpointModel, seed: int, control: bool) -> list[Cand
 
 def _control(recipe: Recipe, seed: int) -> Candidate:
     return Candidate(CONTROL, seed, lambda: Start(model=recipe, weights=None))
+
+
+def say_absent(
+    data: str, split: str, classes: Sequence[str], counts: Iterable[int], runtime: Runtime
+) -> None:
+    """Say which classes no image of a split has; counts are of each class."""
+    absent = [name for name, count in zip(classes, counts, strict=True) if not count]
+    if absent:
+        more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
+        runtime.say(f"no {split} image of {data} has {', '.join(absent[:5])}{more}")

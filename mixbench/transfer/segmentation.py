@@ -23,7 +23,7 @@ from mixbench.data.label_maps import (
 from mixbench.evaluations.evaluation import Figure, Result
 from mixbench.recipe import Recipe
 from mixbench.runtime import Runtime
-from mixbench.transfer.candidates import Start
+from mixbench.transfer.candidates import Start, say_absent
 from mixbench.transfer.drawing import painted, palette, side_by_side
 from mixbench.transfer.inference import RATIOS, probabilities
 from mixbench.transfer.network import SegmentationNetwork, segmentation_network
@@ -124,7 +124,9 @@ def pixel_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return total / (labels != IGNORED).sum().clamp(min=1)
 
 
-def open_transfer_data(root: Path, recipe: SegmentationRecipe, runtime: Runtime) -> LabelledData:
+def open_segmentation_data(
+    root: Path, recipe: SegmentationRecipe, runtime: Runtime
+) -> LabelledData:
     """The labelled images of a folder, with the recipe's classes; every label map is read.
 
     The runtime hears of classes that no image has. ValueError where something is missing or wrong.
@@ -139,10 +141,7 @@ def open_transfer_data(root: Path, recipe: SegmentationRecipe, runtime: Runtime)
     for split, counts in splits.items():
         if not counts.any():
             raise ValueError(f"no pixel of the {split} images of {root} has a class")
-        absent = [name for name, count in zip(data.classes, counts, strict=True) if not count]
-        if absent:
-            more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
-            runtime.say(f"no {split} image of {data.name} has {', '.join(absent[:5])}{more}")
+        say_absent(data.name, split, data.classes, counts, runtime)
     return data
 
 

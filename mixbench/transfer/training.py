@@ -22,7 +22,7 @@ from mixbench.runtime import Runtime
 
 MOMENTUM = 0.9  # of sgd
 KEEP_EVERY = 60.0  # seconds, after which the state is written at an epoch's end
-UNDECAYED = ("pos_embed", "cls_token", "reg_token", "dist_token", "class_tokens")
+UNDECAYED = ("cls_token", "reg_token", "dist_token", "class_tokens")  # and position embeddings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,9 @@ def build_optimizer(
     groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
-            decayed = parameter.ndim > 1 and name.rpartition(".")[2] not in UNDECAYED
+            last = name.rpartition(".")[2]
+            embeds = last in UNDECAYED or last.startswith("pos_embed")  # PVT has four
+            decayed = parameter.ndim > 1 and not embeds
             groups[decayed].append(parameter)
     params = [
         {"params": parameters, "weight_decay": weight_decay if decayed else 0.0}

@@ -228,6 +228,8 @@ def test_the_time_is_told_before_training_and_a_long_run_is_warned_of(
         (["--profile", "--mode", "accuracy"], "belong to the speed part"),
         (["--workers", "-1"], "workers: must be a whole number of 0 or more"),
         (["--workers", "10000000"], "workers: must be .* at most 1024"),
+        (["--val-interval", "0"], "--val-interval: must be a whole number above 0, .* not '0'"),
+        (["--val-interval", "-1"], "--val-interval: must be a whole number above 0, .* not '-1'"),
         (["--rounds", "\u00b2"], "--rounds: must be a whole number above 0"),
         (["--limit-train", "1e3"], "--limit-train: must be a whole number above 0"),
         (["--limit-val", "9" * 5000], "--limit-val: must be a whole number"),

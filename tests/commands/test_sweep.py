@@ -111,6 +111,7 @@ def test_what_slurm_is_asked_for(cluster):
     options = [
         *("--no-wait", "--partition", "gpu", "--account", "us", "--gpus", "2", "--cpus", "4"),
         *("--hours", "1.5", "--parallel", "1", "--sbatch", "qos=high", "--sbatch", "mem=64G"),
+        *("--val-interval", "3"),
     ]
     assert cluster.run(*options) == 0
     script = (cluster.folder / "sent12").read_text()
@@ -135,7 +136,7 @@ def test_what_slurm_is_asked_for(cluster):
     )
     assert (options.strategies, options.seeds) == ("transmix", "0")
     assert (options.mode, options.device) == ("accuracy", "cuda")
-    assert "--resume" in argv
+    assert "--resume" in argv and argv[argv.index("--val-interval") + 1] == "3"
     assert options.out == str(cluster.out / "jobs" / TRANSMIX)
     assert not {"--partition", "--no-wait", "--sbatch"} & set(argv)
     assert len([part for part in argv if part in ("--strategies", "--seeds", "--mode")]) == 3

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from mixbench.cli import main
-from mixbench.recipe import config_dir
 from mixbench.transfer.recipe import SegmentationRecipe, load_segmentation_recipe
 from tests.support.coloured import write_folder
 
@@ -190,10 +189,5 @@ def test_classes_that_no_image_has_are_said_and_have_no_figure(run, tmp_path, ca
     assert accuracies["cutmix", "0", "unicorn"] == "" and accuracies["cutmix", "0", "red"] != ""
 
 
-def test_the_shipped_recipe_is_the_defaults_in_full():
-    recipe = load_segmentation_recipe("pascal_context", {})
-    assert recipe == SegmentationRecipe()
-    for file in (config_dir() / "transfer").glob("*.yaml"):
-        fields = [line.partition(":")[0] for line in file.read_text().splitlines()]
-        assert [each for each in fields if each[0] != "#"] == list(SegmentationRecipe.options())
-        load_segmentation_recipe(file.stem, {})
+def test_the_shipped_recipe_is_the_defaults():
+    assert load_segmentation_recipe("pascal_context", {}) == SegmentationRecipe()

@@ -145,6 +145,7 @@ def test_a_mistake_before_the_processes_meet_ends_both(wrong, tmp_path):
     [
         (["--seeds", "1"], "rank 1 differs from rank 0 in the seeds: (1,), not (0,)"),
         (["--lr", "0.5"], "the recipe's lr: 0.5, not 0.001"),
+        (["--val-interval", "2"], "rank 1 differs from rank 0 in --val-interval: 2, not 1"),
         (["--strategies", "mixup"], "the strategies: mixup, not cutmix"),
         (["--limit-train", "80"], "the number of training images: 80, not 96"),
     ],

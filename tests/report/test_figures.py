@@ -213,6 +213,22 @@ def test_curves_hold_the_finite_figures_of_a_column():
     assert curves_figure(logs, "top1_ema", "top-1 (%)", ["cutmix"]) == ""
 
 
+def test_curves_pass_through_the_epochs_that_were_evaluated(axis):
+    first = [epoch_row(0, None), epoch_row(1, 40.0), epoch_row(2, None), epoch_row(3, 50.0)]
+    second = [epoch_row(0, None), epoch_row(1, None), epoch_row(2, 45.0), epoch_row(3, 60.0)]
+    logs = {("cutmix", 0): first, ("cutmix", 1): second, ("mixup", 0): [epoch_row(0, None)]}
+    runs = curves(logs, "top1")
+    assert runs == {"cutmix": [{2: 40.0, 4: 50.0}, {3: 45.0, 4: 60.0}]}
+    assert [list(run) for run in curves(logs, "train_loss")["cutmix"]] == [[1, 2, 3, 4]] * 2
+    draw_curves(axis, runs, "top-1 (%)", 2.6)
+    lines = [line for line in axis.lines if line.get_label() != MARK]
+    assert [points(line) for line in lines] == [
+        [(2, 40.0), (4, 50.0)],
+        [(3, 45.0), (4, 60.0)],
+        [(4, 55.0)],  # the mean where both were evaluated
+    ]
+
+
 def test_a_thin_line_for_each_run_and_a_thick_one_for_their_mean(axis):
     runs = {
         "mixup": [{1: 10.0, 2: 20.0, 3: 25.0}],

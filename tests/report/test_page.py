@@ -199,6 +199,16 @@ def test_nothing_finished(tmp_path):
     assert not re.search(NO_FIGURE, page.text)
 
 
+def test_losses_are_drawn_where_nothing_was_evaluated(tmp_path):
+    """It diverged before the first epoch after which there would have been figures."""
+    failed = run_row("cutmix", 0, None, status="diverged at step 9", nll=None, ece=None, top5=None)
+    places = RunDirectory(write_run(tmp_path, [failed]))
+    places.seed("cutmix", 0).log.write_text(LOG + "0,0.1,2.5,,,,,5\n1,0.1,2.0,,,,,9\n")
+    page = page_of(tmp_path)
+    assert "Mean training loss of each epoch" in page.text and "Top-1 on the" not in page.text
+    assert "No validation loss" not in page.text and not re.search(NO_FIGURE, page.text)
+
+
 def test_one_seed_is_tested_over_its_images(tmp_path):
     write_run(tmp_path, [run_row("cutmix", 0), run_row("transmix", 0)])
     data = read_runs([tmp_path])

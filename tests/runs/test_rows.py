@@ -49,6 +49,17 @@ def test_figures_are_rounded_but_for_the_log(tmp_path):
     assert math.isnan(again.train_loss)  # a loss that is no number is told, not left out
 
 
+def test_an_epoch_without_evaluation_has_empty_cells(tmp_path):
+    rows = [
+        EpochRow(epoch=0, lr=0.1, train_loss=2.0, seconds=1.5),
+        EpochRow(epoch=1, lr=0.1, train_loss=1.0, top1=40.0, top5=80.0, val_nll=1.5, seconds=3.0),
+    ]
+    write_table(tmp_path / "log.csv", EpochRow, rows)
+    first, second = (tmp_path / "log.csv").read_text().splitlines()[1:]
+    assert first == "0,0.1,2.0,,,,,,,1.5" and second == "1,0.1,1.0,40.0,80.0,,,1.5,,3.0"
+    assert read_table(tmp_path / "log.csv", EpochRow) == rows
+
+
 def test_every_column_has_a_meaning():
     for kind in (RunRow, SpeedRow, ComparisonRow, EpochRow):
         for field in dataclasses.fields(kind):

@@ -3,7 +3,7 @@
 import os
 import socket
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -127,6 +127,23 @@ def _slow_on_one_rank(rank, size, port, folder):
     distributed.leave(runtime.world)
 
 
+def _evaluating_now_and_then(rank, size, port, folder):
+    """Train three epochs, evaluated after each, then after the second and the last; save both."""
+    runtime = join(rank, size, port)
+    recipe = load_recipe("quick", SMALL | {"epochs": 3, "warmup_epochs": 0.0})
+    data = open_data(image_size=32, limit_train=16, limit_val=11)
+    content = {}
+    for interval in (1, 2):
+        each = replace(runtime, val_interval=interval)
+        learners = train(create_strategies("cutmix,transmix"), recipe, data, each)
+        content[interval] = [
+            ([row.top1 for row in learner.log], learner.log[-1].train_loss, learner.evaluation.nll)
+            for learner in learners
+        ]
+    torch.save(content, f"{folder}/{rank}.pt")
+    distributed.leave(runtime.world)
+
+
 def _train_and_save(specs, recipe, runtime, folder):
     data = open_data(image_size=32, limit_train=32, limit_val=10)
     learners = train(create_strategies(specs), recipe, data, runtime)
@@ -190,6 +207,15 @@ def test_an_update_that_fails_on_one_rank_ends_that_strategy_on_all(tmp_path):
     for rank in range(2):
         failed = "failed: RuntimeError: no last update (rank 1)"
         assert torch.load(tmp_path / f"{rank}.pt") == [None, failed]
+
+
+def test_all_ranks_evaluate_after_the_same_epochs(tmp_path):
+    together(_evaluating_now_and_then, 2, tmp_path)
+    for rank in (0, 1):
+        content = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        for every, sparse in zip(content[1], content[2], strict=True):
+            assert None not in every[0] and sparse[0] == [None, *every[0][1:]]
+            assert sparse[1] == every[1] and torch.equal(sparse[2], every[2])
 
 
 def test_waiting_for_a_slow_process_is_part_of_the_training_time(tmp_path):

@@ -1,6 +1,7 @@
 """The estimated time, memory and disk, by hand from measured parts."""
 
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from mixbench.training.estimate import (
     training_memory,
     training_seconds,
 )
+from mixbench.training.evaluate import is_evaluated
 from mixbench.training.learner import Learner
 from mixbench.training.loop import train
 from mixbench.training.objective import compose
@@ -39,8 +41,8 @@ RECIPE = load_recipe(
     {"embed_dim": 24, "depth": 1, "epochs": 3, "batch_size": 16, "micro_batch": 8},
 )
 CPU = Runtime(device=torch.device("cpu"))
-# 3 epochs of 5 steps of 2 micro-batches of 8 images; 40 are evaluated
-WORK = Work(epochs=3, steps=5, parts=2, micro_batch=8, val=40)
+# 3 epochs of 5 steps of 2 micro-batches of 8 images; 40 are evaluated after each
+WORK = Work(epochs=3, steps=5, parts=2, micro_batch=8, val=40, evaluations=3)
 NONE = Trial(spec="none", step=2.0, update=0.5, evaluation=0.1, weights=10, held=40)
 BOTH = [NONE, replace(NONE, spec="transmix", step=3.0, models=2, held=50)]
 LOADING = Loading(train=0.25, val=0.05, first_train=0.25, first_val=0.05)
@@ -59,6 +61,14 @@ def test_steps_updates_and_evaluations_are_counted():
     assert with_scenes == pytest.approx(3 * epoch + 500 * 2 * 0.1)
     augmented = training_seconds(BOTH, replace(LOADING, augment=0.125), WORK)
     assert augmented == pytest.approx(3 * (epoch + 80 * 0.125))
+
+
+def test_epochs_without_evaluation_take_the_time_of_their_steps():
+    training = 80 * 0.25 + 10 * 2.0 + 5 * 0.5
+    evaluation = 40 * 0.05 + 40 * 0.1
+    sparse = replace(WORK, epochs=7, evaluations=3)
+    seconds = training_seconds([NONE], LOADING, sparse)
+    assert seconds == pytest.approx(7 * training + 3 * evaluation)
 
 
 @pytest.mark.parametrize(
@@ -107,6 +117,16 @@ def test_memory_and_disk_are_added_up():
 def test_the_work_is_of_the_recipe_and_the_data(data):
     work = Work.of(RECIPE, data, Sizes(micro_batch=8, mix_group=8), 500, CPU)
     assert (work.epochs, work.steps, work.parts, work.val, work.scenes) == (3, 3, 2, 10, 500)
+    assert work.evaluations == 3
+
+
+def test_as_many_evaluations_as_the_loop_makes(data):
+    for epochs, interval in product(range(1, 8), range(1, 9)):
+        recipe = replace(RECIPE, epochs=epochs, warmup_epochs=0.0)
+        runtime = replace(CPU, val_interval=interval)
+        work = Work.of(recipe, data, Sizes(micro_batch=8, mix_group=8), 0, runtime)
+        made = sum(is_evaluated(epoch, epochs, interval) for epoch in range(epochs))
+        assert work.evaluations == made, (epochs, interval)
 
 
 def test_turns_have_their_shares_of_the_batches():

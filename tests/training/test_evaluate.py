@@ -5,9 +5,25 @@ import pytest
 import torch
 
 from mixbench.runtime import Failed, Runtime
-from mixbench.training.evaluate import evaluate
+from mixbench.training.evaluate import evaluate, is_evaluated
 
 CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("epochs", "interval", "evaluated"),
+    [
+        (4, 1, [1, 2, 3, 4]),
+        (4, 2, [2, 4]),
+        (4, 3, [3, 4]),
+        (5, 2, [2, 4, 5]),
+        (3, 9, [3]),
+        (1, 1, [1]),
+    ],
+)
+def test_every_so_many_epochs_are_evaluated_and_the_last(epochs, interval, evaluated):
+    found = [epoch + 1 for epoch in range(epochs) if is_evaluated(epoch, epochs, interval)]
+    assert found == evaluated
 
 
 def test_evaluate_counts_like_torchmetrics_would():

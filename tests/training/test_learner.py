@@ -127,14 +127,15 @@ def test_a_model_that_cannot_be_evaluated_ends_without_a_row(learner):
     assert broken.failure == Failed("no forward") and broken.log == []
 
 
-def test_the_first_step_that_is_not_finite_is_named(learner):
+@pytest.mark.parametrize("seen", [[evaluation()], []], ids=["evaluated", "not evaluated"])
+def test_the_first_step_that_is_not_finite_is_named(learner, seen):
     bad = learner("none").begin(0)
     train_steps(bad, [0])
     assert int(bad.epoch.bad_step) == NEVER
     with torch.no_grad():
         next(bad.model.parameters()).fill_(float("inf"))
     train_steps(bad, [1, 2])
-    bad.close([evaluation()], step=2, batches=3)
+    bad.close(seen, step=2, batches=3)
     assert bad.failure == Failed("diverged at step 1") and len(bad.log) == 1
 
 
@@ -143,6 +144,29 @@ def test_a_likelihood_that_is_not_finite_is_the_last_steps(learner):
     train_steps(bad, [0])
     bad.close([evaluation(nll=float("nan"))], step=0, batches=1)
     assert bad.failure == Failed("diverged at step 0")
+
+
+def test_an_epoch_without_evaluation_has_its_loss_alone(learner):
+    trained = learner("none", model_ema=True, headline="ema").begin(0)
+    train_steps(trained, [0, 1])
+    losses = float(trained.epoch.loss)
+    assert trained.close([], step=1, batches=2) and trained.failure is None
+    [row] = trained.log
+    assert (row.epoch, row.train_loss) == (0, losses / 2) and row.seconds > 0
+    assert {row.top1, row.top5, row.top1_ema, row.top5_ema, row.val_nll, row.val_nll_ema} == {None}
+    assert trained.evaluation is None
+    resumed = learner("none", model_ema=True, headline="ema")
+    resumed.load(trained.state())
+    assert resumed.log == trained.log
+
+
+def test_weights_that_no_loss_has_seen_are_looked_at_where_nothing_is_evaluated(learner):
+    bad = learner("none").begin(0)
+    train_steps(bad, [0, 1])
+    with torch.no_grad():
+        list(bad.model.parameters())[-1][-1] = float("inf")
+    assert bad.close([], step=1, batches=2)
+    assert bad.failure == Failed("diverged at step 1") and bad.log[0].top1 is None
 
 
 def test_a_sample_of_the_shares_is_kept(learner):

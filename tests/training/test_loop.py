@@ -178,13 +178,16 @@ def test_compose_is_the_recipe_of_deit():
     assert (half.first, half.switch_prob) == (cutmix, 0.25)
 
 
-def test_weights_that_the_last_step_ruins_are_not_ok(tiny, tmp_path):
+@pytest.mark.parametrize("val_interval", [1, 2])
+def test_weights_that_the_last_step_ruins_are_not_ok(tiny, tmp_path, val_interval):
+    """A step an epoch: with an interval of 2 the first epoch is not evaluated."""
     recipe, data = tiny
     recipe = replace(
-        recipe, epochs=1, lr=1e30, min_lr=1e30, warmup_epochs=0.0, batch_size=32, micro_batch=32
+        recipe, epochs=2, lr=1e38, min_lr=1e38, warmup_epochs=0.0, batch_size=32, micro_batch=32
     )
-    [learner] = train(create_strategies("none"), recipe, data, Runtime(device=CPU, out=tmp_path))
-    assert learner.failure == Failed("diverged at step 0")
+    runtime = Runtime(device=CPU, out=tmp_path, val_interval=val_interval)
+    [learner] = train(create_strategies("none"), recipe, data, runtime)
+    assert learner.failure == Failed("diverged at step 0") and learner.epochs == 1
     assert not RunDirectory(tmp_path).seed("none", 0).weights.exists()
 
 
@@ -209,6 +212,22 @@ def test_validation_images_are_loaded_once_for_all(tiny, monkeypatch):
     )
     run(tiny, "none,cutmix,transmix", epochs=1, model_ema=True)
     assert len(loaded) == 48 + 20
+
+
+def test_validation_images_are_loaded_where_they_are_evaluated(tiny, monkeypatch):
+    import mixbench.data.scenes as data_module
+
+    loaded = []
+    load = data_module.SceneSource.load
+    monkeypatch.setattr(
+        data_module.SceneSource,
+        "load",
+        lambda self, index: loaded.append(index) or load(self, index),
+    )
+    recipe, data = tiny
+    runtime = Runtime(device=CPU, val_interval=2)
+    train(create_strategies("none"), replace(recipe, epochs=5), data, runtime)
+    assert len(loaded) == 5 * 48 + 3 * 20
 
 
 def test_throughput_with_the_loader_counts_this_process_alone(tiny, tmp_path, monkeypatch):

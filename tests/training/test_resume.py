@@ -14,7 +14,7 @@ from mixbench.cli import main
 from mixbench.comparison import timing
 from mixbench.evaluations.speed import measure as measured
 from mixbench.runs.directory import RunDirectory
-from mixbench.runs.rows import ComparisonRow, SpeedRow, read_table, write_table
+from mixbench.runs.rows import ComparisonRow, EpochRow, SpeedRow, read_table, write_table
 from tests.support import kills
 from tests.support.faults import DEAD_WORKER, FULL_DISK, KILLERS, PLUGIN
 
@@ -46,6 +46,19 @@ def test_killed_and_resumed(where, tmp_path, whole):
     assert not list(out.glob("state*"))
     assert kills.figures(out) == whole
     assert not list(out.glob("*.pt")) and not list(out.rglob("*.partial"))
+
+
+def test_killed_after_an_epoch_that_was_not_evaluated(tmp_path, whole):
+    """Resumed with another interval: seed 0 stopped in its third epoch, seed 1 begins anew."""
+    out = tmp_path / "run"
+    killed(out, KILLERS["in a step"], "--val-interval", "3")
+    assert kills.run(out, SPECS, "0,1", "--val-interval", "2")
+    assert "resuming after epoch 2" in said(out) and kills.figures(out) == whole
+    for spec, evaluated in ((spec, {0: "3", 1: "13"}) for spec in SPECS.split(",")):
+        for seed in (0, 1):
+            log = read_table(RunDirectory(out).seed(spec, seed).log, EpochRow)
+            found = "".join(str(row.epoch) for row in log if row.top1 is not None)
+            assert len(log) == 4 and found == evaluated[seed]
 
 
 def test_a_killed_fine_tuning_goes_on_from_its_weights(tmp_path):
