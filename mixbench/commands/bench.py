@@ -19,7 +19,8 @@ from mixbench.watch import process_count
 PLAN_OPTIONS = (
     *("data", "dataset", "download", "limit_train", "limit_val", "workers", "cache"),
     *("check_data", "skip_unreadable", "class_names"),
-    *("mode", "rounds", "val_interval", "profile", "peers", "device", "csv", "json", "resume"),
+    *("mode", "rounds", "val_interval", "side_by_side", "profile", "peers", "device"),
+    *("csv", "json", "resume"),
 )
 
 

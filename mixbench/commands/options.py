@@ -236,6 +236,13 @@ def _add_measurement(parser: Parser) -> None:
         metavar="NAME,NAME",
         help="after training measure what mixbench eval does: label-error, occlusion, shuffle, ...",
     )
+    add(
+        "--side-by-side",
+        type=count,
+        metavar="N",
+        help="strategies of a seed that train at once on one loader; changes no figure (default: "
+        "as many as fit in memory)",
+    )
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: %(default)s)")
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cache
 
 import numpy as np
@@ -20,9 +21,11 @@ from mixbench.data.sources import Data
 from mixbench.evaluations.label_error import label_error
 from mixbench.files import WriteError
 from mixbench.mix import MixStrategy, hashed_seed
+from mixbench.models.build import recipe_model
 from mixbench.models.start import weights_name
 from mixbench.recipe import Recipe
 from mixbench.report.gallery import (
+    Example,
     Shown,
     draw_gallery,
     furthest_mixes,
@@ -35,20 +38,31 @@ from mixbench.runs.rows import RunRow
 from mixbench.runs.samples import ImageResults, joined_names, write_images, write_lam
 from mixbench.runtime import Runtime, explain
 from mixbench.spec import strategy_spec
-from mixbench.training.estimate import cores
+from mixbench.training.batches import Sizes, agreed_sizes
+from mixbench.training.estimate import Room, cores, in_groups
 from mixbench.training.evaluate import Evaluation
 from mixbench.training.learner import LAMS, Learner, extra_params_m
 from mixbench.training.loop import train
 from mixbench.training.parts import parameter_count
+from mixbench.training.state import begun as begun_before
 from mixbench.training.state import clear as clear_state
 
+NO_PICTURE = "no picture of the mixed images"
 MOST_WORKERS = 8  # loader processes, unless more are asked for
 
 
 def train_seeds(
-    plan: Plan, data: Data, recipe_hash: str, runtime: Runtime, screen: Screen
+    plan: Plan,
+    data: Data,
+    recipe_hash: str,
+    runtime: Runtime,
+    screen: Screen,
+    room: Room | None = None,
 ) -> Iterator[list[RunRow]]:
-    """The rows of every strategy, seed by seed; what is finished is not trained again."""
+    """The rows of every strategy, seed by seed; what is finished is not trained again.
+
+    Where `room` does not hold the strategies of a seed side by side, they train in groups.
+    """
     runtime = dataclasses.replace(
         runtime,
         workers=workers(plan, data),
@@ -66,9 +80,10 @@ def train_seeds(
             show = seed == plan.seeds[0] and not rows
             # a seed's steps take the longer the more strategies they train
             later = sum(ahead[number + 1 :]) / len(left)
-            for row in _train_seed(
-                left, plan, data, recipe_hash, seeded, screen, show=show, later=later
-            ):
+            trained = _train_seed(
+                left, plan, data, recipe_hash, seeded, screen, room, show=show, later=later
+            )
+            for row in trained:
                 rows[row.strategy] = row
         clear_state(specs, seeded)
         yield [rows[spec] for spec in specs]
@@ -100,6 +115,7 @@ def _train_seed(
     recipe_hash: str,
     runtime: Runtime,
     screen: Screen,
+    room: Room | None,
     *,
     show: bool,
     later: float,
@@ -108,21 +124,83 @@ def _train_seed(
 
     later: the work of the seeds to come, as a multiple of this seed's.
     """
-    seed, directory = runtime.seed, RunDirectory(plan.out)
-    title, unit = f"training, seed {seed}, steps", f"seed {seed}  step"
-    with screen.counting(title, unit, later) as tick:
-        runtime = dataclasses.replace(runtime, tick=tick)
-        try:
-            learners = train(strategies, plan.recipe, data, runtime)
-        finally:
-            runtime.logger.close()
+    begun = begun_before([strategy_spec(each) for each in strategies], runtime)
+    sizes, at_once = _side_by_side(strategies, plan, data, runtime, room)
+    groups = groups_of(strategies, at_once, begun)
+    if len(groups) > 1:
+        runtime.say(f"seed {runtime.seed}  {groups_sentence(list(map(len, groups)))}")
+    rows: list[RunRow] = []
+    mixes: list[Example] = []
+    left = (1 + later) * len(strategies)  # strategies that are still to be trained
+    try:
+        for number, group in enumerate(groups, 1):
+            left -= len(group)
+            name = f"seed {runtime.seed}"
+            if len(groups) > 1:
+                name += f", group {number} of {len(groups)}"
+            # a group's steps take the longer the more strategies they train
+            later = left / len(group)
+            with screen.counting(f"training, {name}, steps", f"{name}  step", later) as tick:
+                ticking = dataclasses.replace(runtime, tick=tick)
+                learners = train(group, plan.recipe, data, ticking, sizes)
+            rows += _rows(learners, plan, data, recipe_hash, runtime)
+            if show and runtime.first:
+                mixes += _mixes(learners, plan.recipe, data, runtime)
+            del learners
+            gc.collect()  # they hold each other, and the next ones need their memory
+            if number < len(groups):
+                clear_state([row.strategy for row in rows], runtime)
+                runtime.world.agree(None)  # the next ones find what is written
+    finally:
+        runtime.logger.close()
+    if show and runtime.first and any(row.status == "ok" for row in rows):
+        _draw(mixes, data, RunDirectory(plan.out), runtime)
+    return rows
+
+
+def _side_by_side(
+    strategies: Sequence[MixStrategy], plan: Plan, data: Data, runtime: Runtime, room: Room | None
+) -> tuple[Sizes | None, int]:
+    """How the batch of several strategies is divided, in all groups, and how many train at once.
+
+    That is what was asked for, else as many as fit in all processes.
+    """
+    if len(strategies) == 1:
+        return None, 1
+    model = recipe_model(plan.recipe, len(data.classes), runtime.seed)
+    sizes = agreed_sizes(model, plan.recipe, runtime)
+    if plan.side_by_side is not None:
+        return sizes, plan.side_by_side
+    fits = len(strategies) if room is None else max(room.strategies(sizes.micro_batch), 1)
+    return sizes, int(runtime.world.lowest(torch.tensor(fits, device=runtime.device)))
+
+
+def groups_of(
+    strategies: Sequence[MixStrategy], at_once: int, begun: Collection[str] = ()
+) -> list[Sequence[MixStrategy]]:
+    """The strategies in groups that train one after another, those that have begun first."""
+    first = [each for each in strategies if strategy_spec(each) in begun]
+    others = [each for each in strategies if strategy_spec(each) not in begun]
+    return in_groups(first, at_once) + in_groups(others, at_once)
+
+
+def groups_sentence(sizes: Sequence[int]) -> str:
+    """That strategies train in groups of such sizes, one after another."""
+    return (
+        f"{sum(sizes)} strategies train in {len(sizes)} groups ({', '.join(map(str, sizes))}), one "
+        "after another: each reads the images anew, and figures are the same"
+    )
+
+
+def _rows(
+    learners: Sequence[Learner], plan: Plan, data: Data, recipe_hash: str, runtime: Runtime
+) -> list[RunRow]:
+    """The learners' rows, of which those that finished are kept."""
     rows = [_row(learner, plan.recipe, data, recipe_hash, runtime) for learner in learners]
     if runtime.first:
         for learner, row in zip(learners, rows, strict=True):
             if learner.failure is None:
-                directory.keep(row)
-        if show:
-            _draw(learners, plan.recipe, data, directory, runtime)
+                RunDirectory(plan.out).keep(row)
     return rows
 
 
@@ -225,31 +303,32 @@ def _label_error(learner: Learner, recipe: Recipe, runtime: Runtime) -> float | 
         return None
 
 
-def _draw(
-    learners: Sequence[Learner],
-    recipe: Recipe,
-    data: Data,
-    directory: RunDirectory,
-    runtime: Runtime,
-) -> None:
-    """Pictures of what the strategies make of some images; a failure costs no figure."""
+def _mixes(
+    learners: Sequence[Learner], recipe: Recipe, data: Data, runtime: Runtime
+) -> list[Example]:
+    """What the strategies make of some images, as pictures show it; a failure costs no figure."""
+    shown = [
+        Shown(spec=learner.spec, strategy=learner.strategy, network=learner.network_alone())
+        for learner in learners
+        if learner.failure is None
+    ]
+    if not shown:
+        return []
     try:
-        shown = [
-            Shown(
-                spec=learner.spec,
-                strategy=learner.strategy,
-                network=learner.network_alone(),
-            )
-            for learner in learners
-            if learner.failure is None
-        ]
-        if shown:
-            examples = varied_examples(data.val, recipe, runtime.device)
-            normalisation = Normalisation.of(recipe.mean, recipe.std, runtime.device)
-            mixes = furthest_mixes(shown, examples, data.classes, normalisation)
-            mixed_picture(mixes, directory.class_titles(data.classes), directory.mixed)
-            draw_gallery(mixes, directory.gallery)
+        examples = varied_examples(data.val, recipe, runtime.device)
+        normalisation = Normalisation.of(recipe.mean, recipe.std, runtime.device)
+        return furthest_mixes(shown, examples, data.classes, normalisation)
+    except Exception as error:  # a plug-in may raise anything
+        runtime.say(f"{NO_PICTURE}: {explain(error).reason}")
+        return []
+
+
+def _draw(mixes: Sequence[Example], data: Data, directory: RunDirectory, runtime: Runtime) -> None:
+    """Write the pictures of mixed images; a failure costs no figure."""
+    try:
+        mixed_picture(mixes, directory.class_titles(data.classes), directory.mixed)
+        draw_gallery(mixes, directory.gallery)
     except WriteError:
         raise
-    except Exception as error:  # a plug-in may raise anything
-        runtime.say(f"no picture of the mixed images: {explain(error).reason}")
+    except Exception as error:
+        runtime.say(f"{NO_PICTURE}: {explain(error).reason}")

@@ -14,7 +14,7 @@ from mixbench import distributed
 from mixbench.comparison.accuracy import train_seeds
 from mixbench.comparison.agreement import facts
 from mixbench.comparison.checks import prepare
-from mixbench.comparison.cost import expected_cost, sentences, training_cost
+from mixbench.comparison.cost import expected_cost, room_sentence, sentences, training_cost
 from mixbench.comparison.evaluating import evaluate_run
 from mixbench.comparison.plan import Plan, fitted, plan_data
 from mixbench.comparison.results import Results
@@ -27,6 +27,7 @@ from mixbench.recipe import Recipe
 from mixbench.runs.directory import RunDirectory
 from mixbench.runtime import Runtime, choose_device
 from mixbench.spec import strategy_spec
+from mixbench.training.estimate import Room
 from mixbench.visible import visible
 from mixbench.watch import process_count
 
@@ -69,7 +70,7 @@ def compare(plan: Plan, data: Data, runtime: Runtime, screen: Screen) -> int:
         cost = expected_cost(plan, data, digits, runtime)
         for line in sentences(cost, plan, runtime.device):
             runtime.say(line)
-        measure(plan, data, digits, results, runtime, screen)
+        measure(plan, data, digits, results, runtime, screen, cost.room)
         good = results.good
         if runtime.first and plan.evaluate and results.runs:
             good = evaluate_run(plan, data, runtime, screen) and good
@@ -94,9 +95,11 @@ def rehearse(plan: Plan, data: Data) -> int:
     digits = plan.recipe_hash(data)
     hopeless = seed_remark(plan, RunDirectory(plan.out).results(digits))
     cost = expected_cost(plan, data, digits, runtime)
+    fitting = room_sentence(cost, device)
     failures = [f"{spec} {reason}" for spec, reason in cost.failures.items()]
     said += [f"seeds       {hopeless}"] if hopeless else []
-    lines = [*description(plan, data), *said, *sentences(cost, plan, device), *failures]
+    said += sentences(cost, plan, device) + ([fitting] if fitting else [])
+    lines = [*description(plan, data), *said, *failures]
     if os.environ.get("RANK", "0") == "0":
         print("\n".join(map(visible, lines)))
         if failures:
@@ -127,7 +130,13 @@ def description(plan: Plan, data: Data) -> list[str]:
 
 
 def measure(
-    plan: Plan, data: Data, digits: str, results: Results, runtime: Runtime, screen: Screen
+    plan: Plan,
+    data: Data,
+    digits: str,
+    results: Results,
+    runtime: Runtime,
+    screen: Screen,
+    room: Room | None = None,
 ) -> None:
     """Fill the results: speed, then training; they are written as they come."""
     try:
@@ -138,7 +147,7 @@ def measure(
                 look_closer(plan, results.speed, runtime, screen, len(data.classes))
             runtime.world.agree(None)  # the others wait for the machine to be free
         if plan.trains:
-            for rows in train_seeds(plan, data, digits, runtime, screen):
+            for rows in train_seeds(plan, data, digits, runtime, screen, room):
                 results.runs += rows
                 if runtime.first:
                     results.write()

@@ -6,7 +6,7 @@ import dataclasses
 
 import torch
 
-from mixbench.comparison.accuracy import SCENES, missing, workers
+from mixbench.comparison.accuracy import SCENES, groups_sentence, missing, workers
 from mixbench.comparison.plan import Plan
 from mixbench.comparison.screen import duration
 from mixbench.comparison.timing import measured_before
@@ -17,10 +17,14 @@ from mixbench.models.counts import count
 from mixbench.runtime import Runtime
 from mixbench.spec import strategy_spec
 from mixbench.training.estimate import (
+    Room,
     Work,
-    activation_bytes,
     first_seconds,
+    image_bytes,
+    in_groups,
     resident_memory,
+    room_of,
+    sizes_in,
     sizes_of,
     training_disk,
     training_memory,
@@ -54,6 +58,10 @@ class Cost:
     timing: float = 0.0  # seconds
     memory: int = 0  # bytes of this process, or of its GPU
     disk: int = 0  # bytes
+    room: Room | None = None  # that training has, where it is in the plan
+    images: int = 0  # bytes of a micro-batch on its way
+    fits: int = 0  # strategies that the room holds side by side
+    groups: tuple[int, ...] = ()  # strategies that train at once, one group after another
     failures: dict[str, str]  # by spec text, why a strategy cannot run
 
     def __add__(self, other: Cost) -> Cost:
@@ -62,6 +70,10 @@ class Cost:
             timing=self.timing + other.timing,
             memory=max(self.memory, other.memory),  # one part after the other
             disk=self.disk + other.disk,
+            room=self.room or other.room,
+            images=self.images or other.images,
+            fits=self.fits or other.fits,
+            groups=self.groups or other.groups,
             failures=self.failures | other.failures,
         )
 
@@ -100,14 +112,23 @@ def _training_cost(plan: Plan, data: Data, recipe_hash: str, runtime: Runtime) -
     loading = try_loading(data, recipe, sizes.micro_batch, runtime)
     work = Work.of(recipe, data, sizes, SCENES if data.drawn else 0, runtime)
     by_seed = [[trial for trial in trials if trial.spec in specs] for specs in seeds]
-    activations = 0
-    if runtime.device.type == "cpu":
-        activations = activation_bytes(recipe, num_classes, sizes.micro_batch)
+    image = image_bytes(trials, sizes, recipe, num_classes, runtime.device)
+    room = room_of(trials, image, runtime.device)
+    micro_batch, fits = sizes.micro_batch, len(strategies)
+    if room is not None:
+        micro_batch = sizes_in(room, recipe, runtime).micro_batch
+        fits = room.strategies(micro_batch)
+    at_once = plan.side_by_side or max(fits, 1)
+    groups = [group for each in by_seed for group in in_groups(each, at_once)]
     return Cost(
-        training=sum(training_seconds(each, loading, work) for each in by_seed)
+        training=sum(training_seconds(group, loading, work) for group in groups)
         + first_seconds(loading, work),
-        memory=max(training_memory(each, activations) for each in by_seed),
+        memory=max(training_memory(group, micro_batch * image) for group in groups),
         disk=training_disk(trials, recipe, len(plan.seeds)),
+        room=room,
+        images=micro_batch * image,
+        fits=fits,
+        groups=tuple(map(len, in_groups(strategies, at_once))),
         failures={trial.spec: trial.failure.reason for trial in trials if trial.failure},
     )
 
@@ -130,6 +151,22 @@ def sentences(cost: Cost, plan: Plan, device: torch.device) -> list[str]:
     said = [f"{' and '.join(parts)}{both} on this machine, with {needs}"]
     if whole > LONG:
         said.append(_advice(plan))
+    return said
+
+
+def room_sentence(cost: Cost, device: torch.device) -> str | None:
+    """How many strategies the memory holds side by side, and their groups where that is few."""
+    if cost.room is None:
+        return None
+    place = "memory" if device.type == "cpu" else "memory of the device"
+    fit = {0: "not even one strategy fits", 1: "one strategy fits"}.get(
+        cost.fits, f"about {cost.fits:,} strategies fit side by side"
+    )
+    said = f"{amount(cost.room.free)} of {place} are free: {fit}, at {amount(cost.room.held)} each"
+    if cost.images:
+        said += f" and {amount(cost.images)} for a micro-batch"
+    if len(cost.groups) > 1:
+        said += f"; {groups_sentence(cost.groups)}"
     return said
 
 

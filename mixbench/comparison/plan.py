@@ -49,6 +49,7 @@ class Plan:
     rounds: int = 5
     device: str = "auto"
     workers: int | None = None  # None: by the data and the cores
+    side_by_side: int | None = None  # strategies that train at once; None: as many as fit
     val_interval: int = 1  # epochs from one evaluation of the validation images to the next
     cache: str | None = None
     csv: Path | None = None
@@ -70,7 +71,7 @@ class Plan:
         if self.mode not in MODES:
             raise ValueError(f"mode must be one of {', '.join(MODES)}, not {shown(self.mode)}")
         counts = {"rounds": 1, "workers": 0, "val_interval": 1, "limit_train": 1, "limit_val": 1}
-        for name, least in counts.items():
+        for name, least in (counts | {"side_by_side": 1}).items():
             value = getattr(self, name)
             chosen = value is not None or getattr(Plan, name) is not None
             if chosen and (type(value) is not int or value < least):

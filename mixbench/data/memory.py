@@ -15,7 +15,13 @@ from PIL import Image
 
 from mixbench.data.sources import Data, Source
 
-CGROUP = Path("/sys/fs/cgroup")
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_GROUPS = Path("/proc/self/cgroup")
+# a control group's limit and use, of the kernel's second and first interface
+LIMITS = (
+    ("memory.max", "memory.current"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+)
 
 
 class MemorySource(Source):
@@ -59,12 +65,46 @@ class MemorySource(Source):
 
 
 def free_memory() -> int:
-    """Bytes that may still be used: the least of what the machine and its container have."""
-    free = [_machine_memory()]
-    limit, used = CGROUP / "memory.max", CGROUP / "memory.current"
-    if limit.is_file() and used.is_file() and limit.read_text().strip() != "max":
-        free.append(int(limit.read_text()) - int(used.read_text()))
-    return min(free)
+    """Bytes that may still be used: the least of what the machine and each control group have.
+
+    A container is such a group, and so is a job of Slurm.
+    """
+    free = [left for folder in _groups() for left in _left_in(folder)]
+    return max(min([_machine_memory(), *free]), 0)
+
+
+def _groups() -> list[Path]:
+    """The folders of the control groups of this process, those around them too."""
+    lines = OWN_GROUPS.read_text().splitlines() if OWN_GROUPS.is_file() else []
+    folders = {CGROUPS}  # in a container its own group, whatever the path says
+    for _, controllers, path in (line.split(":", 2) for line in lines):
+        if controllers == "" or "memory" in controllers.split(","):
+            root = CGROUPS / "memory" if controllers else CGROUPS
+            folder = root / path.lstrip("/")
+            folders |= {root, *(each for each in (folder, *folder.parents) if root in each.parents)}
+    return sorted(folders)
+
+
+def _left_in(folder: Path) -> list[int]:
+    """Bytes that a control group may still use; none where it has no limit.
+
+    What it keeps of files that were read counts as free: it goes when memory is short.
+    """
+    left = []
+    for limit, used in ((folder / limit, folder / used) for limit, used in LIMITS):
+        if limit.is_file() and used.is_file() and limit.read_text().strip() != "max":
+            left.append(int(limit.read_text()) - int(used.read_text()) + _read_files(folder))
+    return left
+
+
+def _read_files(folder: Path) -> int:
+    """Bytes of files that a control group keeps."""
+    stat = folder / "memory.stat"
+    if not stat.is_file():
+        return 0
+    values = dict(line.split() for line in stat.read_text().splitlines())
+    names = ("inactive_file", "active_file")  # in the first interface total_ has groups within too
+    return sum(int(values.get(f"total_{name}", values.get(name, 0))) for name in names)
 
 
 def free_shared_memory() -> int:

@@ -274,10 +274,11 @@ def agreed_sizes(model: nn.Module, recipe: Recipe, runtime: Runtime) -> Sizes:
 def fits_in_memory(model: nn.Module, recipe: Recipe, size: int, device: torch.device) -> bool:
     """Whether a forward and backward pass of a quarter more than `size` images fits on the device.
 
-    The model stays as it is.
+    The model stays as it is, wherever it is.
     """
     trial = copy.deepcopy(model).train()
     try:
+        trial.to(device)
         side = recipe.image_size
         images = torch.zeros(-(-5 * size // 4), 3, side, side, device=device)
         with torch.autocast(device.type, torch.bfloat16, enabled=recipe.amp):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +22,10 @@ from mixbench.runtime import Runtime
 from mixbench.training.batches import Sizes, nearest_group, resolve_sizes
 from mixbench.training.trial import Loading, Trial, try_loading, try_strategies
 
+T = TypeVar("T")
 GPU_MICRO_BATCH = 128  # images, where finding the largest that fits would take too long
 STATES = 3  # files of a state at once: this epoch's, the one before it, one that is being written
+ROOM = 0.9  # of the memory that is free; allocators leave gaps, and others take some
 PICTURES = 2**20  # bytes of a seed's pictures, tables and page, about
 
 
@@ -117,16 +121,78 @@ def _together(loading: float, computing: float, work: Work) -> float:
     return max(loading / work.workers, computing, shared)
 
 
-def training_memory(trials: Sequence[Trial], activations: int) -> int:
-    """Bytes of all strategies' networks side by side, and of one micro-batch on its way.
+def training_memory(trials: Sequence[Trial], step: int) -> int:
+    """Bytes of strategies that train side by side, and `step` bytes of one micro-batch on its way.
 
-    activations: bytes of that micro-batch, where no trial measured it.
+    The strategies take turns: each has its weights, gradients, optimizer's state and average for
+    good, and one at a time has activations.
     """
     good = [trial for trial in trials if trial.failure is None]
-    if not good:
-        return 0
-    step = max(max(trial.peak - trial.held, 0) if trial.peak else activations for trial in good)
-    return max(trial.weights for trial in good) + sum(trial.held for trial in good) + step
+    return sum(trial.held for trial in good) + step if good else 0
+
+
+def image_bytes(
+    trials: Sequence[Trial], sizes: Sizes, recipe: Recipe, num_classes: int, device: torch.device
+) -> int:
+    """Bytes that an image of a micro-batch takes on its way, in the dearest strategy."""
+    measured = max((trial.on_way for trial in trials), default=0)
+    if device.type == "cuda":
+        return -(-measured // sizes.micro_batch)
+    passes = max((trial.passes for trial in trials), default=1)
+    return passes * activation_bytes(recipe, num_classes, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    """The memory that training has, and what it takes of it."""
+
+    free: int  # bytes that this process may still use on its device
+    held: int  # bytes of a strategy for good, the dearest
+    image: int  # bytes of an image on its way
+
+    def strategies(self, micro_batch: int) -> int:
+        """How many strategies fit side by side with micro-batches so large."""
+        left = int(ROOM * self.free) - micro_batch * self.image
+        return max(left // self.held, 0)
+
+
+def room_of(trials: Sequence[Trial], image: int, device: torch.device) -> Room | None:
+    """The room that strategies like those of the trials have now.
+
+    None where no trial could run, and where the system does not say what is free, as Windows.
+    """
+    gc.collect()  # what the trials left
+    held = max((trial.held for trial in trials), default=0)
+    try:
+        return Room(free=free_on(device), held=held, image=image) if held else None
+    except ValueError:
+        return None
+
+
+def sizes_in(room: Room, recipe: Recipe, runtime: Runtime) -> Sizes:
+    """How the batch is likely to be divided in a room; as of `sizes_of` where it is too small."""
+
+    def fits(size: int) -> bool:
+        return room.held + 5 * size * room.image // 4 <= room.free  # as `fits_in_memory` tries it
+
+    try:
+        return resolve_sizes(recipe, runtime.device, fits, runtime.world.size)
+    except ValueError:  # training will find out
+        return sizes_of(recipe, runtime)
+
+
+def free_on(device: torch.device) -> int:
+    """Bytes that this process may still use on its device; ValueError where nobody knows."""
+    if device.type == "cuda":
+        # what torch keeps for later is as good as free
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
+    return free_memory() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def in_groups(things: Sequence[T], size: int) -> list[Sequence[T]]:
+    """Things in order, in groups of `size` of which the last may be smaller."""
+    return [things[first : first + size] for first in range(0, len(things), size)]
 
 
 def training_disk(trials: Sequence[Trial], recipe: Recipe, seeds: int) -> int:

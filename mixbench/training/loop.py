@@ -17,15 +17,21 @@ from mixbench.models.start import start_model
 from mixbench.recipe import Recipe
 from mixbench.runtime import Failed, Runtime
 from mixbench.training import state
-from mixbench.training.batches import Batches, agreed_sizes, check_groups
+from mixbench.training.batches import Batches, Sizes, agreed_sizes, check_groups
 from mixbench.training.evaluate import evaluate, is_evaluated
 from mixbench.training.learner import Learner, alive, due, in_turn, prepare
 
 
 def train(
-    strategies: Sequence[MixStrategy], recipe: Recipe, data: Data, runtime: Runtime
+    strategies: Sequence[MixStrategy],
+    recipe: Recipe,
+    data: Data,
+    runtime: Runtime,
+    sizes: Sizes | None = None,
 ) -> list[Learner]:
     """Train every strategy on the same augmented batches; the learners, some of which have failed.
+
+    Without sizes the batch is divided by what fits in memory, whatever the number of strategies.
 
     Where the runtime has a directory, each strategy's log.csv grows by a row an epoch, the state of
     all is kept after each epoch, and their weights are written at the end; with `resume` training
@@ -33,12 +39,15 @@ def train(
     """
     steps = len(data.train.labels) // recipe.batch_size
     initial = start_model(recipe, data.classes, runtime.seed)
+    # before the learners take memory: figures depend on sizes, and not on company
+    sizes = sizes or agreed_sizes(initial, recipe, runtime)
     learners = prepare(strategies, recipe, len(data.classes), runtime, max(steps, 1), initial)
+    del initial
     subject = state.Subject.of(recipe, data)
     start = state.restore(learners, recipe, subject, runtime)
     begun = min((learner.epochs for learner in alive(learners)), default=recipe.total_epochs)
     before = {learner.spec: (learner.epochs, learner.seconds) for learner in learners}
-    sizes = start.sizes or agreed_sizes(learners[0].model, recipe, runtime)
+    sizes = start.sizes or sizes
     check_groups(strategies, recipe, sizes)
     objects = any(learner.needs.objects for learner in learners)
     batches = Batches(data, recipe, sizes, runtime, objects)

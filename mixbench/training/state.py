@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, TypedDict
 
@@ -19,7 +19,7 @@ from mixbench.recipe import Recipe, recipe_hash
 from mixbench.runs.directory import RunDirectory
 from mixbench.runs.identity import digest
 from mixbench.runs.rows import EpochRow, write_table
-from mixbench.runtime import Runtime
+from mixbench.runtime import Runtime, silent_line
 from mixbench.training.batches import Sizes
 from mixbench.training.learner import Learner, State
 from mixbench.training.parts import without_part
@@ -122,11 +122,32 @@ def restore(
     if not any(learner.log or learner.failure for learner in learners):
         return Start()  # all that it holds is finished
     _tell(path, kept, learners, runtime)
-    names = {learner.spec for learner in learners}
-    others = {spec: kept["learners"][spec] for spec in _unfinished(kept, runtime) - names}
+    others: Mapping[str, State] = {}
+    left = _unfinished(kept, runtime) - {learner.spec for learner in learners}
+    if left:  # they stay in the file, not in memory
+        stored = _load(path, mmap=True)["learners"]
+        others = {spec: stored[spec] for spec in left}
     sizes = Sizes(**kept["sizes"])
     shared = recipe.batch_size % (sizes.micro_batch * runtime.world.size) == 0
     return Start(sizes if shared else None, others)
+
+
+def begun(specs: Sequence[str], runtime: Runtime) -> set[str]:
+    """The strategies that a resumed run is in the middle of training, which go on before others.
+
+    ValueError where it is in the middle of strategies that are not among `specs`, and some of them
+    are new to it.
+    """
+    if runtime.out is None or not runtime.resume:
+        return set()
+    path = _intact(RunDirectory(runtime.out), replace(runtime, say=silent_line))
+    if path is None:
+        return set()
+    kept = _load(path, mmap=True)
+    unfinished = _unfinished(kept, runtime)
+    if unfinished - set(specs):
+        _check_company(path, kept, specs, unfinished)
+    return unfinished
 
 
 def _intact(directory: RunDirectory, runtime: Runtime) -> Path | None:
@@ -157,12 +178,17 @@ def _check(
             f"{path} is of another recipe or other data than this run: put the run's own state "
             "back, or choose another --out"
         )
-    unfinished = sorted(_unfinished(kept, runtime))
-    new = [learner.spec for learner in learners if learner.spec not in kept["learners"]]
+    specs = [learner.spec for learner in learners]
+    _check_company(path, kept, specs, _unfinished(kept, runtime))
+
+
+def _check_company(path: Path, kept: Kept, specs: Sequence[str], unfinished: set[str]) -> None:
+    """ValueError where strategies that are new to a state would join others in the middle."""
+    new = [spec for spec in specs if spec not in kept["learners"]]
     if new and unfinished:
         raise ValueError(
-            f"{path} is in the middle of training {_some(unfinished)}, and {_some(new)} cannot "
-            "join: resume with the --strategies it has, then add others"
+            f"{path} is in the middle of training {_some(sorted(unfinished))}, and {_some(new)} "
+            "cannot join: resume with the --strategies it has, then add others"
         )
 
 

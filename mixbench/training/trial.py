@@ -47,7 +47,8 @@ class Trial:
     models: int = 1  # that are evaluated: the raw weights, and the averaged ones
     weights: int = 0  # bytes of the model
     held: int = 0  # bytes of weights, gradients, optimizer and average, which stay
-    peak: int = 0  # bytes of a CUDA device at most; 0 on another one
+    on_way: int = 0  # bytes of a micro-batch beside them, on a CUDA device; 0 on another one
+    passes: int = 1  # forward passes of a micro-batch that are kept at once
     failure: Failed | None = None  # nothing else is known then
 
 
@@ -94,13 +95,13 @@ def _try(
     seconds: dict[tuple[str, str | None], float],
 ) -> Trial:
     device, spec = runtime.device, strategy_spec(strategy)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
     try:
         [learner] = prepare([strategy], recipe, num_classes, runtime, 1)
         if learner.failure is not None:
             return Trial(spec=spec, failure=learner.failure)
         step, objective = 0.0, learner.objective
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
         with learner.network:
             for turn in turns(objective.strategy, learner.network.part):
                 key = strategy_spec(turn.strategy), learner.needs.attention
@@ -109,8 +110,8 @@ def _try(
                     learner.network.part = turn.part
                     seconds[key] = _step_seconds(learner, recipe, sizes, runtime)
                 step += turn.share * seconds[key]
+            on_way = _on_way(device)
             update = _update_seconds(learner, recipe, sizes, runtime)
-            peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
             evaluation = _evaluation_seconds(learner, recipe, runtime)
     except _Failure as failure:
         return Trial(spec=spec, failure=failure.failed)
@@ -122,8 +123,19 @@ def _try(
         models=len(learner.models),
         weights=weights_bytes(learner.model),
         held=held_bytes(learner.model, learner.optimizer, len(learner.models)),
-        peak=peak,
+        on_way=on_way,
+        passes=2 if objective.strategy.clean_weight else 1,
     )
+
+
+def _on_way(device: torch.device) -> int:
+    """Bytes that the steps took of a CUDA device, beside what stays after them; 0 on another one.
+
+    Only what they need for good, and their gradients, stays.
+    """
+    if device.type != "cuda":
+        return 0
+    return torch.cuda.max_memory_allocated(device) - torch.cuda.memory_allocated(device)
 
 
 class _Failure(Exception):

@@ -72,6 +72,45 @@ def test_memory_that_is_not_there_is_refused(folder, monkeypatch):
         keep_in_memory(data, print, processes=2)
 
 
+def write(folder, **files):
+    folder.mkdir(parents=True)
+    for name, text in files.items():
+        (folder / name.replace("__", ".")).write_text(f"{text}\n")
+
+
+def test_the_least_of_all_control_groups_counts(tmp_path, monkeypatch):
+    """A job of Slurm has a group around its own; files that were read can go."""
+    monkeypatch.setattr(memory, "CGROUPS", tmp_path)
+    monkeypatch.setattr(memory, "OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(memory, "_machine_memory", lambda: 10_000)
+    assert memory.free_memory() == 10_000
+    (tmp_path / "own").write_text("3:cpuset:/other\n0::/slurm/job_7/step_0\n")
+    job, stat = tmp_path / "slurm/job_7", "anon 500\ninactive_file 30\nactive_file 4"
+    write(job / "step_0", memory__max="max", memory__current=800)
+    assert memory.free_memory() == 10_000
+    write(tmp_path / "other", memory__max=1, memory__current=1)  # of no memory
+    for name, text in (("max", 2000), ("current", 900), ("stat", stat)):
+        (job / f"memory.{name}").write_text(f"{text}\n")
+    assert memory.free_memory() == 2000 - 900 + 34
+    (job / "memory.max").write_text("100\n")
+    assert memory.free_memory() == 0  # a limit that was lowered since
+    (job / "memory.max").write_text("max\n")
+    (tmp_path / "memory.max").write_text("700\n")  # of a container, which sees its own group alone
+    (tmp_path / "memory.current").write_text("600\n")
+    assert memory.free_memory() == 100
+
+
+def test_the_first_interface_of_control_groups_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "CGROUPS", tmp_path)
+    monkeypatch.setattr(memory, "OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(memory, "_machine_memory", lambda: 10_000)
+    (tmp_path / "own").write_text("4:cpu,memory:/docker/abc\n0::/\n")
+    limits = {"memory__limit_in_bytes": 3000, "memory__usage_in_bytes": 1000}
+    stat = "inactive_file 1\ntotal_inactive_file 20\ntotal_active_file 5"
+    write(tmp_path / "memory/docker/abc", memory__stat=stat, **limits)
+    assert memory.free_memory() == 2025
+
+
 def test_an_unreadable_image_is_named_before_training(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "data")
     victim = tmp_path / "data/train/a/3.jpg"

@@ -109,7 +109,8 @@ def _counts() -> list[Case]:
     ]  # fmt: skip
     right = {"1": 1, "2": 2, "010": 10, "0064": 64, "7": 7}
     cases = []
-    for name in ("rounds", "limit-train", "limit-val", "workers", "val-interval"):
+    names = ("rounds", "limit-train", "limit-val", "workers", "val-interval", "side-by-side")
+    for name in names:
         for text in wrong:
             expect = EITHER if (name, text) == ("workers", "0") else REFUSE
             cases.append(Case((*SHORT, f"--{name}={text}"), expect, (name,)))

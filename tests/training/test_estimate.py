@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from mixbench import create_strategies, create_strategy, register_strategy
+from mixbench.data import memory
 from mixbench.data.datasets import open_data
 from mixbench.recipe import load_recipe
 from mixbench.runtime import Failed, Runtime
@@ -16,16 +17,22 @@ from mixbench.strategies.cutmix import CutMix
 from mixbench.training import estimate, trial
 from mixbench.training.batches import Sizes
 from mixbench.training.estimate import (
+    Room,
     Work,
     estimate_seconds,
     first_seconds,
+    image_bytes,
     kept_bytes,
     remark_on_memory,
+    room_of,
+    sizes_in,
     training_disk,
     training_memory,
     training_seconds,
 )
 from mixbench.training.evaluate import is_evaluated
+from mixbench.training.learner import Learner
+from mixbench.training.loop import train
 from mixbench.training.objective import compose
 from mixbench.training.trial import Loading, Trial, try_loading, try_strategies, turns
 
@@ -100,9 +107,7 @@ def test_a_strategy_that_cannot_run_counts_nothing():
 
 
 def test_memory_and_disk_are_added_up():
-    assert training_memory(BOTH, 1000) == 10 + 40 + 50 + 1000  # the initial model too
-    measured = [replace(each, peak=each.held + 300) for each in BOTH]
-    assert training_memory(measured, 0) == 10 + 40 + 50 + 300
+    assert training_memory(BOTH, 1000) == 40 + 50 + 1000
     weights, state = 2 * (10 + 10), 30 + 40
     assert training_disk(BOTH, RECIPE, 2) == weights + 2 * estimate.PICTURES + 3 * state
     both = replace(RECIPE, model_ema=True, headline="ema")
@@ -188,6 +193,86 @@ def test_what_stays_is_counted_by_hand():
     weights = 4 * sum(tensor.numel() for tensor in tensors)
     assert tried.weights == weights and tried.models == 2
     assert tried.held == 5 * weights + 4 * len(tensors)
+
+
+def test_training_holds_what_was_estimated(data, monkeypatch):
+    """Tensors alive after the last part of a step, before its update, counted one by one.
+
+    The strategies keep their gradients until then, where a step has several parts.
+    """
+    recipe = replace(RECIPE, model_ema=True, epochs=1, warmup_epochs=0.0)
+    strategies = create_strategies("none,cutmix,transmix")
+    trials = try_strategies(strategies, recipe, 10, Sizes(micro_batch=8, mix_group=8), CPU)
+    learners, counts, update = set(), [], Learner.update
+
+    def counting(learner, step):
+        learners.add(learner)
+        if len(learners) == 3 and step:
+            counts.append(sum(map(alive_bytes, learners)))
+        update(learner, step)
+
+    monkeypatch.setattr(Learner, "update", counting)
+    train(strategies, recipe, data, CPU)
+    assert training_memory(trials, 0) == max(counts)  # of whoever is first, others have theirs
+
+
+def alive_bytes(learner):
+    """Bytes of the storages of a learner's tensors, each counted once."""
+    state = [v for values in learner.optimizer.state.values() for v in values.values()]
+    gradients = [p.grad for p in learner.model.parameters() if p.grad is not None]
+    tensors = [*learner.model.parameters(), *learner.model.buffers(), *gradients, *state]
+    tensors += [*learner.ema.module.parameters(), *learner.ema.module.buffers()]
+    storages = {tensor.untyped_storage().data_ptr(): tensor for tensor in tensors}
+    return sum(tensor.untyped_storage().nbytes() for tensor in storages.values())
+
+
+def test_a_second_forward_pass_is_kept_too(monkeypatch):
+    sizes, none = Sizes(micro_batch=8, mix_group=8), create_strategy("none")
+    twice = create_strategy("puzzlemix(clean_lam=1.0)")
+    trials = try_strategies([none, twice], replace(RECIPE, mix_prob=1.0), 10, sizes, CPU)
+    assert [trial.passes for trial in trials] == [1, 2]
+    monkeypatch.setattr(estimate, "activation_bytes", lambda *_: 100)
+    assert image_bytes(trials[:1], sizes, RECIPE, 10, CPU.device) == 100
+    assert image_bytes(trials, sizes, RECIPE, 10, CPU.device) == 200
+    measured = [replace(trial, on_way=way) for trial, way in zip(trials, (0, 1601), strict=True)]
+    assert image_bytes(measured, sizes, RECIPE, 10, torch.device("cuda")) == 201
+
+
+def test_room_is_what_is_free(monkeypatch):
+    monkeypatch.setattr(estimate, "free_memory", lambda: 1000)
+    room = room_of(BOTH, 10, torch.device("cpu"))
+    assert room == Room(free=1000, held=50, image=10)
+    assert [room.strategies(images) for images in (0, 40, 85, 86, 200)] == [18, 10, 1, 0, 0]
+    assert room_of([Trial(spec="cannot", failure=Failed("never"))], 0, CPU.device) is None
+    figures = {"mem_get_info": (700, 9000), "memory_reserved": 500, "memory_allocated": 200}
+    for name, value in figures.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    assert room_of(BOTH, 10, torch.device("cuda")).free == 700 + 500 - 200
+
+
+def test_the_likely_micro_batch_of_a_gpu_fits_with_a_quarter_more():
+    """Of 64 images: 5/4 x 32 x 10 + 50 is 450, which fits; with 16 in place of 10 it does not."""
+    recipe = replace(RECIPE, batch_size=64, micro_batch="auto", mix_group="auto")
+    gpu = Runtime(device=torch.device("cuda"))
+    room = Room(free=450, held=50, image=10)
+    assert sizes_in(room, recipe, gpu) == Sizes(micro_batch=32, mix_group=32)
+    assert sizes_in(replace(room, image=11), recipe, gpu).micro_batch == 16
+    none_fits = sizes_in(replace(room, free=1), replace(recipe, mix_group=32), gpu)
+    assert none_fits == Sizes(micro_batch=64, mix_group=32)  # as without a room
+    assert sizes_in(room, RECIPE, CPU) == Sizes(micro_batch=8, mix_group=8)
+
+
+def test_a_system_that_does_not_say_what_is_free_gives_no_room(monkeypatch, tmp_path):
+    monkeypatch.setattr(memory, "Path", lambda path: tmp_path / "nothing")
+    monkeypatch.delattr("os.sysconf")
+    assert room_of(BOTH, 10, CPU.device) is None
+
+
+def test_what_a_step_takes_of_a_gpu_is_beside_what_stays(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 900)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 600)
+    assert trial._on_way(torch.device("cuda")) == 300
+    assert trial._on_way(torch.device("cpu")) == 0
 
 
 def test_a_strategy_that_raises_says_why():

@@ -108,10 +108,21 @@ def test_fewer_strategies_go_on_and_the_others_after_them(tmp_path, whole):
     killed(out, KILLERS["in a step"])
     assert kills.run(out, "cutmix", "0") and list(out.glob("state-seed0*.pt"))
     with pytest.raises(RuntimeError, match="in the middle of training transmix, and none cannot"):
-        kills.run(out, "none,transmix", "0")
+        kills.run(out, "none", "0")
     assert kills.run(out, SPECS, "0,1")
     assert said(out).count("resuming after epoch 2") == 2 and not list(out.glob("*.pt"))
     assert sorted(kills.figures(out), key=str) == sorted(whole, key=str)
+
+
+def test_a_new_strategy_follows_those_in_the_middle_of_training(tmp_path, whole):
+    out = tmp_path / "run"
+    killed(out, KILLERS["in a step"])
+    with pytest.raises(RuntimeError, match="in the middle of training cutmix, transmix, and none"):
+        kills.run(out, "none,transmix", "0")  # before it trains any
+    assert said(out).count("resuming") == 0
+    assert kills.run(out, f"none,{SPECS}", "0,1")
+    assert "3 strategies train in 2 groups (2, 1)" in said(out)
+    assert [row for row in kills.figures(out) if row["strategy"] != "none"] == whole
 
 
 def test_finished_seeds_are_extended(tmp_path, whole):
