@@ -71,7 +71,9 @@ class Detection:
         return Training(
             loader=loader,
             loss=batch_loss,
-            optimizer=build_optimizer(network, "adamw", recipe.lr, recipe.weight_decay),
+            optimizer=build_optimizer(
+                network, "adamw", recipe.lr, recipe.weight_decay, recipe.encoder_lr_scale
+            ),
             rate=partial(learning_rate, recipe),
             epochs=recipe.epochs,
         )

@@ -268,6 +268,13 @@ class DetectionRecipe(TransferRecipe):
     lr: float = option(
         2e-4, group="optimization", help="AdamW's learning rate after the warm-up", above=0
     )
+    encoder_lr_scale: float = option(
+        1.0,
+        group="optimization",
+        help="share of the rate that the encoder has; what is new has all of it",
+        at_least=0,
+        at_most=1,
+    )
     milestones: tuple[int, ...] = option(
         (8, 11),
         group="optimization",

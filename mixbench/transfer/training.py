@@ -37,19 +37,27 @@ class Training:
 
 
 def build_optimizer(
-    network: nn.Module, opt: str, lr: float, weight_decay: float
+    network: nn.Module, opt: str, lr: float, weight_decay: float, encoder_scale: float = 1.0
 ) -> torch.optim.Optimizer:
-    """AdamW or SGD of what is not frozen; biases, norms and embeddings have no weight decay."""
-    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    """AdamW or SGD of what is not frozen; biases, norms and embeddings have no weight decay.
+
+    The encoder's rate is `encoder_scale` of the others'; a group's `lr_scale` says so.
+    """
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
             last = name.rpartition(".")[2]
             embeds = last in UNDECAYED or last.startswith("pos_embed")  # PVT has four
             decayed = parameter.ndim > 1 and not embeds
-            groups[decayed].append(parameter)
+            of_encoder = "encoder" in name.split(".")
+            groups.setdefault((decayed, of_encoder), []).append(parameter)
     params = [
-        {"params": parameters, "weight_decay": weight_decay if decayed else 0.0}
-        for decayed, parameters in groups.items()
+        {
+            "params": parameters,
+            "weight_decay": weight_decay if decayed else 0.0,
+            "lr_scale": encoder_scale if of_encoder else 1.0,
+        }
+        for (decayed, of_encoder), parameters in groups.items()
     ]
     if opt == "adamw":
         return torch.optim.AdamW(params, lr=lr)
@@ -75,7 +83,7 @@ def train_network(
         for number, batch in enumerate(readable(loader)):
             step = epoch * steps + number
             for group in optimizer.param_groups:
-                group["lr"] = training.rate(step, steps)
+                group["lr"] = training.rate(step, steps) * group["lr_scale"]
             torch.manual_seed(hashed_seed("transfer", seed, step))  # drop path, dropout, samplers
             loss = training.loss(network, batch, runtime.device)
             optimizer.zero_grad()

@@ -48,6 +48,18 @@ def trained(data, file, say=lambda line: None, seed=0):
     return network
 
 
+def test_a_frozen_encoder_stays_and_the_rest_learns(root, tmp_path):
+    recipe = dataclasses.replace(RECIPE, encoder_lr_scale=0.0, weight_decay=0.0)
+    data, task = open_detection(root), Detection(recipe=recipe)
+    network = task.network(Start(model=MODEL, weights=None), data, 0)
+    before = {name: each.clone() for name, each in network.state_dict().items()}
+    steps = task.training(network, data, MODEL, 0, CPU)
+    training.train_network(network, steps, 0, tmp_path / "a.pt", CPU, "vit")
+    after = network.state_dict()
+    changed = {name for name, each in before.items() if not torch.equal(each, after[name])}
+    assert changed and not [name for name in changed if "encoder" in name]
+
+
 def equal(one, two):
     one, two = one.state_dict(), two.state_dict()
     return all(torch.equal(one[name], two[name]) for name in one)

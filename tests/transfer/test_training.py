@@ -133,6 +133,20 @@ def test_a_loss_that_is_not_finite_ends_it(data, tmp_path):
     assert not (tmp_path / "a.pt").exists()
 
 
+def test_the_encoder_has_its_share_of_the_rate():
+    network = segmentation_network(Start(model=MODEL, weights=None), RECIPE, 4, 0)
+    optimizer = training.build_optimizer(network, "adamw", 1e-3, 0.1, encoder_scale=0.25)
+    shares = {
+        id(parameter): group["lr_scale"]
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    by_part = {"encoder": set(), "decoder": set()}
+    for name, parameter in network.named_parameters():
+        by_part[name.partition(".")[0]].add(shares[id(parameter)])
+    assert by_part == {"encoder": {0.25}, "decoder": {1.0}}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("decoder", ["linear", "segmenter"])
 def test_four_classes_are_learned(decoder, data, tmp_path):
