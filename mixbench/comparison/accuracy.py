@@ -147,8 +147,8 @@ def _train_seed(
             if show and runtime.first:
                 mixes += _mixes(learners, plan.recipe, data, runtime)
             del learners
-            gc.collect()  # they hold each other, and the next ones need their memory
             if number < len(groups):
+                gc.collect()  # they hold each other, and the next ones need their memory
                 clear_state([row.strategy for row in rows], runtime)
                 runtime.world.agree(None)  # the next ones find what is written
     finally:
