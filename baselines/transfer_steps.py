@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from mixbench.data.joint import resized
@@ -130,7 +131,8 @@ def _forward(name: str, network: Any, images: Any, count: int) -> Part:
 
 
 def _counted(name: str, work: Callable[[], object], images: int) -> Part:
-    with FlopCounterMode(display=False) as counter:
+    # of fused attention's backward pass the counter knows nothing
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         work()
     return Part(name, work, images, counter.get_total_flops() / images / 1e9)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 EXACT_STATES = 1024  # dynamic programming while L^n is at most this
 
 # of the dual solver for each level of a label: fixed, since to stop early would wait for the device
-STEPS = 120
+STEPS = 60
 
 CACHE_IMAGES = 64  # as many as a CPU's cache holds at once
 
