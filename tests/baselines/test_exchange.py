@@ -1,5 +1,6 @@
 """The page on the exchange beside DistributedDataParallel: ratios by hand, two real processes."""
 
+import os
 import subprocess
 import sys
 
@@ -22,8 +23,9 @@ def test_two_processes_time_every_exchange(tmp_path):
     code += "main(['--rounds', '1', '--batch', '1', '--image-size', '32'], Path('.'))"
     (tmp_path / "run.py").write_text(code)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    command += ["--master-port", "0", str(tmp_path / "run.py")]
-    subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT), "PATH": ""}, check=True)
+    command += ["--standalone", str(tmp_path / "run.py")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=300)
     [file] = tmp_path.glob("exchange-cpu-*.md")
     names = [line.split("|")[1].strip() for line in file.read_text().splitlines() if "|" in line]
     assert names[2:] == [THEIRS, OURS, CONTROL, ALONE]
