@@ -71,7 +71,7 @@ def test_the_page_has_a_section_where_something_was_measured(tmp_path, measured)
     page = report_runs([tmp_path]).read_text()
     assert ("<h2>Robustness</h2>" in page) == measured
     assert ("shuffle (draw=0): mean drop, lower is better" in page) == measured
-    assert ("Drop by setting, mean with its 95 % interval (t)" in page) == measured
+    assert ("By setting, mean with its 95 % interval (t) over the seeds, drop:" in page) == measured
 
 
 def test_levels_are_curves_with_intervals():
