@@ -122,7 +122,7 @@ def _level(dim: int, out_channels: int, doublings: int) -> nn.Sequential:
     for number in range(doublings):
         if number:
             layers += [LayerNorm2d(dim), nn.GELU()]
-        layers.append(_enlarging(dim, dim // 2))
+        layers.append(enlarging(dim, dim // 2))
         dim //= 2
     if doublings < 0:
         layers.append(nn.MaxPool2d(2**-doublings))
@@ -131,7 +131,7 @@ def _level(dim: int, out_channels: int, doublings: int) -> nn.Sequential:
     return nn.Sequential(*layers, LayerNorm2d(out_channels))
 
 
-def _enlarging(dim: int, out_channels: int) -> nn.ConvTranspose2d:
+def enlarging(dim: int, out_channels: int) -> nn.ConvTranspose2d:
     """A layer that makes a map twice as large, at first by repeating each cell.
 
     Differs: in ViTDet the four cells that one becomes begin with weights of their own. What
