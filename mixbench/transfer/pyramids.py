@@ -122,25 +122,13 @@ def _level(dim: int, out_channels: int, doublings: int) -> nn.Sequential:
     for number in range(doublings):
         if number:
             layers += [LayerNorm2d(dim), nn.GELU()]
-        layers.append(enlarging(dim, dim // 2))
+        layers.append(nn.ConvTranspose2d(dim, dim // 2, 2, 2))
         dim //= 2
     if doublings < 0:
         layers.append(nn.MaxPool2d(2**-doublings))
     layers += [nn.Conv2d(dim, out_channels, 1, bias=False), LayerNorm2d(out_channels)]
     layers.append(nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False))
     return nn.Sequential(*layers, LayerNorm2d(out_channels))
-
-
-def enlarging(dim: int, out_channels: int) -> nn.ConvTranspose2d:
-    """A layer that makes a map twice as large, at first by repeating each cell.
-
-    Differs: in ViTDet the four cells that one becomes begin with weights of their own. What
-    follows has to learn to read them alike, which takes longer than a short training has.
-    """
-    layer = nn.ConvTranspose2d(dim, out_channels, 2, 2)
-    with torch.no_grad():
-        layer.weight.copy_(layer.weight[..., :1, :1].expand_as(layer.weight).clone())
-    return layer
 
 
 def build_pyramid(start: Start, recipe: DetectionRecipe, seed: int) -> Pyramid:

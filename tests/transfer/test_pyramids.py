@@ -8,7 +8,7 @@ from mixbench.models.build import build_model
 from mixbench.models.checkpoints import model_record, read_checkpoint
 from mixbench.recipe import Recipe
 from mixbench.transfer.candidates import Start
-from mixbench.transfer.pyramids import SimplePyramid, build_pyramid, doublings_of, enlarging
+from mixbench.transfer.pyramids import SimplePyramid, build_pyramid, doublings_of
 from mixbench.transfer.recipe import DetectionRecipe
 
 RECIPE = DetectionRecipe(fpn_channels=16, drop_path=0.0)
@@ -198,12 +198,3 @@ def test_weights_of_another_model_are_refused(tmp_path):
     torch.save(state, tmp_path / "x.pth")
     with pytest.raises(ValueError, match=r"checkpoint .*x\.pth does not fit pvt_tiny"):
         pyramid(PVT, read_checkpoint(tmp_path / "x.pth"))
-
-
-def test_a_map_is_enlarged_by_repeating_its_cells_at_first():
-    layer, cells = enlarging(6, 4), torch.randn(2, 6, 3, 5)
-    once = torch.einsum("bihw,io->bohw", cells, layer.weight[:, :, 0, 0])
-    repeated = (once + layer.bias[:, None, None]).repeat_interleave(2, 2).repeat_interleave(2, 3)
-    assert torch.allclose(layer(cells), repeated, atol=1e-5)
-    layer(cells)[:, :, ::2].square().sum().backward()  # and each learns for itself
-    assert layer.weight.grad[..., 0, :].any() and not layer.weight.grad[..., 1, :].any()
