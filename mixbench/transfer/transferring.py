@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from torch import nn
@@ -71,12 +72,8 @@ def transfer_all(
         if is_measured(file):
             continue
         try:
-            start = candidate.load()
-            network = transfer.network(start, data, seed).to(runtime.device)
-            training = transfer.training(network, data, start.model, seed, runtime)
             weights = result_file(run, spec, seed, transfer.of_training, data).with_suffix(".pt")
-            train_network(network, training, seed, weights, runtime, spec)
-            result = transfer.measure(network, data, start.model, runtime)
+            result = _transferred(candidate, transfer, data, weights, runtime)
         except Exception as error:  # the others go on
             failed = True
             runtime.say(f"no {transfer.name} of {spec}, seed {seed}: {explain(error).reason}")
@@ -89,6 +86,17 @@ def transfer_all(
     key = transfer.name, transfer.text, data_hash(data)
     rows = write_evaluations(run, order)
     return [row for row in rows if (row.evaluation, row.options, row.data_hash) == key], failed
+
+
+def _transferred(
+    candidate: Candidate, transfer: Transfer, data: MeasuredOn, weights: Path, runtime: Runtime
+) -> Result:
+    """What is measured of a candidate's network once it is trained, and `weights` written."""
+    start, seed = candidate.load(), candidate.seed
+    network = transfer.network(start, data, seed).to(runtime.device)
+    training = transfer.training(network, data, start.model, seed, runtime)
+    train_network(network, training, seed, weights, runtime, candidate.spec)
+    return transfer.measure(network, data, start.model, runtime)
 
 
 def _headline(result: Result, transfer: Transfer) -> str:
