@@ -19,10 +19,11 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from baselines.rounds import footer, in_turns, ratios, spread
 from mixbench.distributed import World, join, leave
 from mixbench.files import replace_file
 from mixbench.models.build import build_model
-from mixbench.runs.environment import device_name, versions
+from mixbench.runs.environment import device_name
 
 RESULTS = Path(__file__).parents[1] / "results"
 MODEL, CLASSES, SIDE = "deit_small_patch16_224", 1000, 224
@@ -81,15 +82,14 @@ def measure(world: World, rounds: int, batch: int, side: int) -> list[Timed]:
     """Each in turn and then in the other order; all processes begin a step together."""
     every = steps(world, batch, side)
     milliseconds: dict[str, list[float]] = {name: [] for name in every}
-    for number in range(-2, rounds):
-        for name in list(every)[:: -1 if number % 2 else 1]:
-            dist.barrier()
-            started = time.perf_counter()
-            every[name]()
-            taken = torch.tensor(1000 * (time.perf_counter() - started))
-            dist.all_reduce(taken, dist.ReduceOp.MAX)
-            if number >= 0:
-                milliseconds[name].append(float(taken))
+    for name, counts in in_turns(every, rounds, warm_ups=2):
+        dist.barrier()
+        started = time.perf_counter()
+        every[name]()
+        taken = torch.tensor(1000 * (time.perf_counter() - started))
+        dist.all_reduce(taken, dist.ReduceOp.MAX)
+        if counts:
+            milliseconds[name].append(float(taken))
     return [Timed(name, values) for name, values in milliseconds.items()]
 
 
@@ -108,13 +108,11 @@ def page(timed: Sequence[Timed], world_size: int, batch: int, command: str, date
         "| --- | --- | --- |",
     ]
     for each in timed:
-        ratios = [a / b for a, b in zip(each.milliseconds, first.milliseconds, strict=True)]
         lines.append(
             f"| {each.name} | {statistics.median(each.milliseconds):.0f} | "
-            f"{statistics.median(ratios):.3f} [{min(ratios):.3f}, {max(ratios):.3f}] |"
+            f"{spread(ratios(each.milliseconds, first.milliseconds), 3)} |"
         )
-    machine = device_name(torch.device("cpu"))
-    lines += ["", f"Command: `{command}`. Machine: {machine}. Versions: {versions()}."]
+    lines += ["", footer(f"`{command}`", device_name(torch.device("cpu")))]
     return "\n".join(lines) + "\n"
 
 

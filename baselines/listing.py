@@ -204,7 +204,8 @@ def page(
     listed: dict[str, list[Listed]], options: argparse.Namespace, command: str, date: str
 ) -> str:
     """What was measured, as Markdown."""
-    from mixbench.runs.environment import device_name, versions
+    from baselines.rounds import footer, ratios, spread
+    from mixbench.runs.environment import device_name
     from mixbench.runtime import choose_device
 
     first = listed["torchvision"]
@@ -219,13 +220,13 @@ def page(
         "| --- | --- | --- | --- | --- |",
     ]
     for case, each in listed.items():
-        ratios = [one.seconds / other.seconds for one, other in zip(each, first, strict=True)]
         kept, peak = (
             statistics.median(values)
             for values in ([one.kept for one in each], [one.peak for one in each])
         )
-        seconds = statistics.median(one.seconds for one in each)
-        ratio = f"{statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]"
+        taken = [one.seconds for one in each]
+        seconds = statistics.median(taken)
+        ratio = spread(ratios(taken, [one.seconds for one in first]), 2)
         lines.append(f"| {case} | {seconds:.2f} | {ratio} | {kept:.0f} | {peak:.0f} |")
     worked = [(case, listed[case][0].worker) for case in WORKED]
     said = " and ".join(f"{mebibytes:.1f} ({case})" for case, mebibytes in worked)
@@ -234,8 +235,7 @@ def page(
         f"After an epoch each of {options.workers} forked processes has so many MiB more of its "
         f"own: {said}.",
         "",
-        f"Command: `{command}`. Machine: {device_name(choose_device('cpu'))}. "
-        f"Versions: {versions()}.",
+        footer(f"`{command}`", device_name(choose_device("cpu"))),
     ]
     return "\n".join(lines) + "\n"
 

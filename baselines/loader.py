@@ -20,12 +20,13 @@ import numpy as np
 import torch
 from timm.data import create_dataset, create_loader
 
+from baselines.rounds import footer, in_turns, ratios, spread
 from mixbench.data.datasets import open_data
 from mixbench.data.loaders import train_loader
 from mixbench.data.transforms import train_transform
 from mixbench.files import replace_file
 from mixbench.recipe import Recipe, load_recipe
-from mixbench.runs.environment import device_name, versions
+from mixbench.runs.environment import device_name
 
 RESULTS = Path(__file__).parents[1] / "results"
 SIZES = (64, 224)
@@ -79,11 +80,10 @@ def measure(folder: Path, images: int, rounds: int) -> list[Timed]:
         ours = train_loader(data, recipe, 0, BATCH, 0, CPU)
         loaders = {"timm": theirs, "mixbench": ours, "timm again, the control": theirs}
         seconds: dict[str, list[float]] = {name: [] for name in loaders}
-        for number in range(-1, rounds):  # the first warms the disk's cache
-            for name in list(loaders)[:: -1 if number % 2 else 1]:
-                taken = first_batches(loaders[name], images // BATCH)
-                if number >= 0:
-                    seconds[name].append(taken)
+        for name, counts in in_turns(loaders, rounds):  # the first warms the disk's cache
+            taken = first_batches(loaders[name], images // BATCH)
+            if counts:
+                seconds[name].append(taken)
         done = images // BATCH * BATCH
         timed += [
             Timed(size, name, [1000 * each / done for each in values])
@@ -108,15 +108,12 @@ def page(timed: Sequence[Timed], images: int, command: str, date: str) -> str:
     ]
     first = {each.size: each.milliseconds for each in timed if each.name == "timm"}
     for each in timed:
-        pairs = zip(each.milliseconds, first[each.size], strict=True)
-        ratios = [ours / theirs for ours, theirs in pairs]
-        ratio = f"{statistics.median(ratios):.3f} [{min(ratios):.3f}, {max(ratios):.3f}]"
+        ratio = spread(ratios(each.milliseconds, first[each.size]), 3)
         middle = statistics.median(each.milliseconds)
         lines.append(f"| {each.size} | {each.name} | {middle:.3f} | {ratio} |")
     lines += [
         "",
-        f"Command: `OMP_NUM_THREADS=1 {command}`. Machine: {device_name(CPU)}. "
-        f"Versions: {versions()}.",
+        footer(f"`OMP_NUM_THREADS=1 {command}`", device_name(CPU)),
     ]
     return "\n".join(lines) + "\n"
 

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from baselines.rounds import footer, in_turns, ratios, spread
 from mixbench.data.datasets import open_data
 from mixbench.data.loaders import eval_loader
 from mixbench.distributed import World
@@ -28,7 +29,7 @@ from mixbench.files import replace_file
 from mixbench.puzzle import mask
 from mixbench.puzzle.energy import block_saliency, mask_energy
 from mixbench.recipe import Recipe, load_recipe
-from mixbench.runs.environment import device_name, versions
+from mixbench.runs.environment import device_name
 from mixbench.strategies.puzzlemix import PuzzleMix
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -110,11 +111,8 @@ def gco(energy: Energy) -> Tensor:
 
 def exact(energy: Energy) -> Tensor:
     """The exact minimum by one cut an image (Ishikawa, 2003), of PyMaxflow."""
-    return torch.stack([_cut(*(part.double().numpy() for part in each)) for each in _each(energy)])
-
-
-def _each(energy: Energy) -> list[tuple[Tensor, ...]]:
-    return list(zip(*energy, strict=True))
+    every = zip(*(part.double().numpy() for part in energy), strict=True)
+    return torch.stack([_cut(*each) for each in every])
 
 
 def _cut(unary: np.ndarray, vertical: np.ndarray, horizontal: np.ndarray) -> Tensor:
@@ -163,12 +161,11 @@ def measure(folder: Path, rounds: int) -> list[Solved]:
         energy = energies(folder, side)
         milliseconds: dict[str, list[float]] = {name: [] for name in solvers}
         found: dict[str, Tensor] = {}
-        for number in range(-1, rounds):
-            for name in list(solvers)[:: -1 if number % 2 else 1]:
-                started = time.process_time()
-                found[name] = solvers[name](energy)
-                if number >= 0:
-                    milliseconds[name].append(1000 * (time.process_time() - started))
+        for name, counts in in_turns(solvers, rounds):
+            started = time.process_time()
+            found[name] = solvers[name](energy)
+            if counts:
+                milliseconds[name].append(1000 * (time.process_time() - started))
         costs = {name: mask.mask_cost(labels, *energy).numpy() for name, labels in found.items()}
         least = costs["PyMaxflow, exact"]
         solved += [
@@ -193,18 +190,19 @@ def page(solved: Sequence[Solved], command: str, date: str) -> str:
     ]
     first = {each.side: each.milliseconds for each in solved if each.name.startswith("gco")}
     for each in sorted(solved, key=lambda each: (each.side, statistics.median(each.milliseconds))):
-        ratios = [a / b for a, b in zip(each.milliseconds, first[each.side], strict=True)]
         lines.append(
             f"| {each.side} x {each.side} | {each.name} | "
             f"{statistics.median(each.milliseconds):.1f} | "
-            f"{statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}] | "
+            f"{spread(ratios(each.milliseconds, first[each.side]), 2)} | "
             f"{max(each.gaps.mean(), 0):.1e} | {max(each.gaps.max(), 0):.1e} | "
             f"{100 * (each.gaps < 1e-7).mean():.0f} % |"
         )
     lines += [
         "",
-        f"Command: `OMP_NUM_THREADS=1 {command}`, with gco-wrapper and PyMaxflow installed. "
-        f"Machine: {device_name(CPU)}. Versions: {versions()}.",
+        footer(
+            f"`OMP_NUM_THREADS=1 {command}`, with gco-wrapper and PyMaxflow installed",
+            device_name(CPU),
+        ),
     ]
     return "\n".join(lines) + "\n"
 

@@ -21,12 +21,13 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from baselines.rounds import footer, in_turns, ratios, spread
 from mixbench.data.joint import resized
 from mixbench.data.label_maps import PASCAL_CONTEXT
 from mixbench.files import replace_file
 from mixbench.models.build import build_model
 from mixbench.recipe import Recipe
-from mixbench.runs.environment import device_name, versions
+from mixbench.runs.environment import device_name
 from mixbench.transfer.candidates import Start
 from mixbench.transfer.detection import batch_loss
 from mixbench.transfer.detector import detector
@@ -141,13 +142,14 @@ def measure(rounds: int, batch: int) -> list[Timed]:
     """Each part in turn and then in the other order; the first round warms up."""
     found = parts(batch)
     seconds: dict[str, list[float]] = {part.name: [] for part in found}
-    for number in range(-1, rounds):
-        for part in found[:: -1 if number % 2 else 1]:
-            started = time.perf_counter()
-            part.work()
-            taken = (time.perf_counter() - started) / part.images
-            if number >= 0:
-                seconds[part.name].append(1000 * taken)
+    by_name = {part.name: part for part in found}
+    for name, counts in in_turns(by_name, rounds):
+        part = by_name[name]
+        started = time.perf_counter()
+        part.work()
+        taken = (time.perf_counter() - started) / part.images
+        if counts:
+            seconds[name].append(1000 * taken)
     return [Timed(part.name, part.gflop, seconds[part.name]) for part in found]
 
 
@@ -177,23 +179,22 @@ def page(timed: Sequence[Timed], command: str, date: str) -> str:
         "| work | GFLOP an image | of DeiT-S's | ms | of DeiT-S's |",
         "| --- | --- | --- | --- | --- |",
     ]
-    ratios = {}
+    middle = {}
     for each in timed:
-        pairs = zip(each.milliseconds, first.milliseconds, strict=True)
-        ratio = [one / other for one, other in pairs]
-        ratios[each.name] = statistics.median(ratio)
+        of_first = ratios(each.milliseconds, first.milliseconds)
+        middle[each.name] = statistics.median(of_first)
         lines.append(
             f"| {each.name} | {each.gflop:.1f} | {each.gflop / first.gflop:.2f} | "
             f"{statistics.median(each.milliseconds):.0f} | "
-            f"{ratios[each.name]:.2f} [{min(ratio):.2f}, {max(ratio):.2f}] |"
+            f"{spread(of_first, 2)} |"
         )
-    lines += ["", *costs(ratios), ""]
-    lines.append(f"Command: `{command}`. Machine: {device_name(CPU)}. Versions: {versions()}.")
+    lines += ["", *costs(middle), ""]
+    lines.append(footer(f"`{command}`", device_name(CPU)))
     return "\n".join(lines) + "\n"
 
 
-def costs(ratios: dict[str, float]) -> list[str]:
-    """The hours of a run of each table on a V100 and on eight, by the ratios of time."""
+def costs(middle: dict[str, float]) -> list[str]:
+    """The hours of a run of each table on a V100 and on eight, by the median ratios of time."""
     seg, det = SegmentationRecipe(), DetectionRecipe()
     lines = [
         f"A V100 trains DeiT-S at {V100_RATE:.0f} im/s (the paper's Table 8). If the ratios above "
@@ -203,7 +204,7 @@ def costs(ratios: dict[str, float]) -> list[str]:
         "times as fast |",
         "| --- | --- | --- | --- | --- |",
     ]
-    steps = [name for name in ratios if "forward" not in name and "224 px" not in name]
+    steps = [name for name in middle if "forward" not in name and "224 px" not in name]
     for name in steps:
         if "crop" in name:
             table, images = "Table 2", seg.epochs * (4998 // seg.batch_size * seg.batch_size)
@@ -212,7 +213,7 @@ def costs(ratios: dict[str, float]) -> list[str]:
         else:
             table, images = "Table 3", det.epochs * (117_266 // det.batch_size * det.batch_size)
             passes, words = 5000, "5,000 photographs"
-        work = images * ratios[name] + passes * ratios[f"{name}, forward alone"]
+        work = images * middle[name] + passes * middle[f"{name}, forward alone"]
         hours = work / V100_RATE / 3600
         lines.append(
             f"| {table}: {name.partition(',')[0]} | {images:,} | {words} | {hours:.0f} | "

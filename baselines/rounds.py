@@ -1,0 +1,32 @@
+"""What the pages of measurements share: interleaved rounds, ratios within a round, their footer."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
+
+from mixbench.runs.environment import versions
+
+
+def in_turns(names: Iterable[str], rounds: int, warm_ups: int = 1) -> Iterator[tuple[str, bool]]:
+    """Each name in turn, in the other order every other round, and whether the round counts."""
+    names = list(names)
+    for number in range(-warm_ups, rounds):
+        for name in names[:: -1 if number % 2 else 1]:
+            yield name, number >= 0
+
+
+def ratios(values: Sequence[float], others: Sequence[float]) -> list[float]:
+    """Each round's value by the other's of the same round."""
+    return [value / other for value, other in zip(values, others, strict=True)]
+
+
+def spread(values: Sequence[float], digits: int) -> str:
+    """The median with the least and the most."""
+    least, most = min(values), max(values)
+    return f"{statistics.median(values):.{digits}f} [{least:.{digits}f}, {most:.{digits}f}]"
+
+
+def footer(command: str, machine: str) -> str:
+    """How a page can be made again, and what it was made on; `command` is Markdown."""
+    return f"Command: {command}. Machine: {machine}. Versions: {versions()}."

@@ -1,0 +1,16 @@
+"""What the pages of measurements share, by hand."""
+
+from baselines.rounds import in_turns, ratios, spread
+
+
+def test_rounds_change_their_order_and_warm_up_first():
+    turns = [*"ba", *"ab", *"ba", *"ab"]
+    counted = list(in_turns("ab", 3))
+    assert [name for name, _ in counted] == turns
+    assert [counts for _, counts in counted] == [False] * 2 + [True] * 6
+    assert len(list(in_turns("ab", 3, warm_ups=2))) == 10
+
+
+def test_the_spread_is_of_the_rounds_ratios():
+    """2/1, 9/3 and 8/2: their median is 3, not 8/2."""
+    assert spread(ratios([2.0, 9.0, 8.0], [1.0, 3.0, 2.0]), 2) == "3.00 [2.00, 4.00]"
