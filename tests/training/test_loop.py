@@ -200,30 +200,27 @@ def test_the_trial_for_the_micro_batch_leaves_no_trace():
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_validation_images_are_loaded_once_for_all(tiny, monkeypatch):
+@pytest.fixture
+def loaded(monkeypatch):
+    """The numbers of the scenes that are loaded."""
     import mixbench.data.scenes as data_module
 
-    loaded = []
+    numbers = []
     load = data_module.SceneSource.load
     monkeypatch.setattr(
         data_module.SceneSource,
         "load",
-        lambda self, index: loaded.append(index) or load(self, index),
+        lambda self, index: numbers.append(index) or load(self, index),
     )
+    return numbers
+
+
+def test_validation_images_are_loaded_once_for_all(tiny, loaded):
     run(tiny, "none,cutmix,transmix", epochs=1, model_ema=True)
     assert len(loaded) == 48 + 20
 
 
-def test_validation_images_are_loaded_where_they_are_evaluated(tiny, monkeypatch):
-    import mixbench.data.scenes as data_module
-
-    loaded = []
-    load = data_module.SceneSource.load
-    monkeypatch.setattr(
-        data_module.SceneSource,
-        "load",
-        lambda self, index: loaded.append(index) or load(self, index),
-    )
+def test_validation_images_are_loaded_where_they_are_evaluated(tiny, loaded):
     recipe, data = tiny
     runtime = Runtime(device=CPU, val_interval=2)
     train(create_strategies("none"), replace(recipe, epochs=5), data, runtime)

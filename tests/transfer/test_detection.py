@@ -6,18 +6,13 @@ import pytest
 import torch
 
 from mixbench.data.coco import open_detection
-from mixbench.recipe import Recipe
-from mixbench.runtime import Runtime
 from mixbench.transfer import training
 from mixbench.transfer.candidates import Start
 from mixbench.transfer.detection import Detection, open_detection_data
 from mixbench.transfer.recipe import DetectionRecipe
 from tests.support.coco import CLASSES, write_detection
+from tests.support.transfers import CPU, MODEL, Stopped, equal, stopped_at, transferred
 
-CPU = Runtime(device=torch.device("cpu"))
-MODEL = Recipe(
-    model="vit_tiny_patch16_224", image_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2
-)
 RECIPE = DetectionRecipe(
     fpn_channels=16,
     box_head_dim=16,
@@ -40,12 +35,8 @@ def root(tmp_path):
     return write_detection(tmp_path / "data")
 
 
-def trained(data, file, say=lambda line: None, seed=0):
-    task, runtime = Detection(recipe=RECIPE), dataclasses.replace(CPU, say=say)
-    network = task.network(Start(model=MODEL, weights=None), data, seed)
-    steps = task.training(network, data, MODEL, seed, runtime)
-    training.train_network(network, steps, seed, file, runtime, "vit")
-    return network
+def trained(data, file, runtime=CPU, recipe=RECIPE, seed=0):
+    return transferred(Detection(recipe=recipe), data, file, runtime, seed)
 
 
 def test_a_frozen_encoder_stays_and_the_rest_learns(root, tmp_path):
@@ -60,28 +51,16 @@ def test_a_frozen_encoder_stays_and_the_rest_learns(root, tmp_path):
     assert changed and not [name for name in changed if "encoder" in name]
 
 
-def equal(one, two):
-    one, two = one.state_dict(), two.state_dict()
-    return all(torch.equal(one[name], two[name]) for name in one)
-
-
-class Stopped(Exception):
-    pass
-
-
 def test_what_was_stopped_goes_on_to_the_same_weights(root, tmp_path, monkeypatch):
     data = open_detection(root)
     whole = trained(data, tmp_path / "a.pt")
     monkeypatch.setattr(training, "KEEP_EVERY", 0.0)
-
-    def stop(line):
-        if "epoch 3/3" in line:
-            raise Stopped
-
     with pytest.raises(Stopped):
-        trained(data, tmp_path / "b.pt", stop)
+        trained(data, tmp_path / "b.pt", dataclasses.replace(CPU, say=stopped_at("epoch 3/3")))
     lines = []
-    assert equal(whole, trained(data, tmp_path / "b.pt", lines.append))
+    assert equal(
+        whole, trained(data, tmp_path / "b.pt", dataclasses.replace(CPU, say=lines.append))
+    )
     assert len(lines) == 1 and "epoch 3/3" in lines[0]
     assert not equal(whole, trained(data, tmp_path / "c.pt", seed=1))
 

@@ -19,6 +19,7 @@ from mixbench.transfer.detector import StridedAnchors, detection_loss, detector,
 from mixbench.transfer.recipe import DetectionRecipe
 from mixbench.transfer.training import build_optimizer
 from tests.support.shapes import draw
+from tests.support.transfers import names_with_decay
 
 SMALL = DetectionRecipe(
     fpn_channels=64,
@@ -252,13 +253,7 @@ def test_the_rate_warms_up_and_falls_at_milestones(steps):
 def test_position_embeddings_of_all_stages_are_not_decayed():
     network = small(PVT)
     optimizer = build_optimizer(network, "adamw", 1e-3, 0.1)
-    decayed = {
-        id(parameter)
-        for group in optimizer.param_groups
-        if group["weight_decay"] == 0.1
-        for parameter in group["params"]
-    }
-    names = {name for name, each in network.named_parameters() if id(each) in decayed}
+    names = names_with_decay(network, optimizer, 0.1)
     assert "backbone.encoder.block1.0.attn.q.weight" in names
     assert "roi_heads.mask_predictor.conv5_mask.weight" in names
     assert not [name for name in names if "pos_embed" in name or "norm" in name]

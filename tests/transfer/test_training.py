@@ -7,19 +7,22 @@ import pytest
 import torch
 
 from mixbench.data.label_maps import IGNORED, open_labelled
-from mixbench.recipe import Recipe
-from mixbench.runtime import Runtime
 from mixbench.transfer import training
 from mixbench.transfer.candidates import Start
 from mixbench.transfer.network import segmentation_network
 from mixbench.transfer.recipe import SegmentationRecipe
 from mixbench.transfer.segmentation import Segmentation, pixel_loss, poly_rate
 from tests.support.coloured import write_folder
-
-CPU = Runtime(device=torch.device("cpu"))
-MODEL = Recipe(
-    model="vit_tiny_patch16_224", image_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2
+from tests.support.transfers import (
+    CPU,
+    MODEL,
+    Stopped,
+    equal,
+    names_with_decay,
+    stopped_at,
+    transferred,
 )
+
 RECIPE = SegmentationRecipe(
     short_side=40,
     crop_size=32,
@@ -38,18 +41,7 @@ def data(tmp_path):
 
 
 def trained(data, file, runtime=CPU, recipe=RECIPE, seed=0):
-    return transferred(data, file, runtime, Segmentation(recipe=recipe), MODEL, seed).state_dict()
-
-
-def transferred(data, file, runtime, task, model, seed):
-    network = task.network(Start(model=model, weights=None), data, seed)
-    steps = task.training(network, data, model, seed, runtime)
-    training.train_network(network, steps, seed, file, runtime, "vit")
-    return network
-
-
-def equal(one, two):
-    return all(torch.equal(one[name], two[name]) for name in one)
+    return transferred(Segmentation(recipe=recipe), data, file, runtime, seed)
 
 
 def test_the_rate_falls_by_the_power_of_what_is_left():
@@ -79,13 +71,7 @@ def test_the_loss_is_of_labelled_pixels_alone():
 def test_norms_biases_and_embeddings_are_not_decayed(opt):
     network = segmentation_network(Start(model=MODEL, weights=None), RECIPE, 4, 0)
     optimizer = training.build_optimizer(network, opt, RECIPE.lr, 0.1)
-    decayed = {
-        id(parameter)
-        for group in optimizer.param_groups
-        if group["weight_decay"] == 0.1
-        for parameter in group["params"]
-    }
-    names = {name for name, each in network.named_parameters() if id(each) in decayed}
+    names = names_with_decay(network, optimizer, 0.1)
     assert "encoder.blocks.0.attn.qkv.weight" in names and "decoder.of_patches" in names
     assert not [name for name in names if name.endswith(("bias", "token", "tokens", "embed"))]
     assert not [name for name in names if "norm" in name]
@@ -94,20 +80,11 @@ def test_norms_biases_and_embeddings_are_not_decayed(opt):
     )
 
 
-class Stopped(Exception):
-    pass
-
-
 def test_what_was_stopped_goes_on_to_the_same_weights(data, tmp_path, monkeypatch):
     whole = trained(data, tmp_path / "a.pt")
     monkeypatch.setattr(training, "KEEP_EVERY", 0.0)
-
-    def stop(line):
-        if "epoch 3/3" in line:
-            raise Stopped
-
     with pytest.raises(Stopped):
-        trained(data, tmp_path / "b.pt", dataclasses.replace(CPU, say=stop))
+        trained(data, tmp_path / "b.pt", dataclasses.replace(CPU, say=stopped_at("epoch 3/3")))
     lines = []
     assert equal(
         whole, trained(data, tmp_path / "b.pt", dataclasses.replace(CPU, say=lines.append))
@@ -167,7 +144,7 @@ def test_four_classes_are_learned(decoder, data, tmp_path):
     )
     model = dataclasses.replace(MODEL, patch_size=4)
     task = Segmentation(recipe=recipe, ms=True)
-    network = transferred(data, tmp_path / "x.pt", CPU, task, model, 0)
+    network = transferred(task, data, tmp_path / "x.pt", model=model)
     result = task.measure(network, data, model, CPU)
     figures = {(each.setting, each.metric): each.value for each in result.figures}
     assert figures["single-scale", "miou"] > 90
