@@ -93,11 +93,8 @@ class Annotations:
 
     def masks(self, row: int, of: np.ndarray | slice) -> np.ndarray:
         """The masks (n, H, W) bool of some annotations of image `row`."""
-        image, codes = self.images[row], self.codes[of]
-        if not len(codes):
-            return np.zeros((0, image.height, image.width), bool)
-        packed = [{"size": [image.height, image.width], "counts": code} for code in codes]
-        return mask_tools().decode(packed).transpose(2, 0, 1).astype(bool)
+        size = [self.images[row].height, self.images[row].width]
+        return unpacked([{"size": size, "counts": code} for code in self.codes[of]], size)
 
     def of_labels(self, labels: Sequence[int]) -> Annotations:
         """Those of some labels, which become 1, 2, ... in the order of `labels`."""
@@ -256,6 +253,13 @@ def _of_polygons(segmentation: Any, height: int, width: int) -> tuple[bytes, int
             raise ValueError(f"a polygon leaves its image of {width}x{height} far behind")
     code = tools.merge(tools.frPyObjects(segmentation, height, width))
     return code["counts"], int(tools.area(code))
+
+
+def unpacked(codes: Sequence[Mapping[str, Any]], size: Sequence[int]) -> np.ndarray:
+    """Masks (n, H, W) bool of run lengths that COCO packed; `size` is H and W."""
+    if not codes:
+        return np.zeros((0, *size), bool)
+    return mask_tools().decode(list(codes)).transpose(2, 0, 1).astype(bool)
 
 
 def run_lengths(code: bytes) -> list[int]:

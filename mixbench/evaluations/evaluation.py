@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -100,6 +101,11 @@ class Result:
     files: Mapping[str, bytes] = field(default_factory=dict)  # by ending, such as '.png'
 
 
+def known(value: float) -> float | None:
+    """A figure's value; None for NaN, where there is none."""
+    return None if math.isnan(value) else float(value)
+
+
 class Headline(NamedTuple):
     """The one figure of an evaluation that strategies are compared by."""
 
@@ -117,6 +123,11 @@ class Evaluation(ABC):
     places: ClassVar[tuple[str, ...]] = ()  # options that say where images lie, and no more
     reads_data: ClassVar[bool] = False  # --data is a layout of its own, not the run's images
     classifies: ClassVar[bool] = True  # whether it needs a classifier
+
+    @property
+    def details(self) -> tuple[str, ...]:
+        """The metrics that a report shows by setting."""
+        return (self.detail,)
 
     @property
     @abstractmethod

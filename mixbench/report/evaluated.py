@@ -143,7 +143,7 @@ def _tables(
     setting, metric, higher = evaluation.headline
     figures = _figures(rows, setting, metric, order)
     paired = compare(figures) if figures else None
-    details = evaluation.details if isinstance(evaluation, Task) else (evaluation.detail,)
+    details = evaluation.details
     shown = list(dict.fromkeys((row.setting, row.metric) for row in rows if row.metric in details))
     if shown == [(setting, metric)]:
         shown = []  # the table would repeat the headline
@@ -165,8 +165,8 @@ def _tables(
         settings_header=[
             "strategy",
             *(
-                " ".join([name or "all", *([_words(metric)] if len(details) > 1 else [])])
-                for name, metric in shown
+                f"{name or 'all'} {_words(each) if len(details) > 1 else ''}".rstrip()
+                for name, each in shown
             ),
         ],
         settings=[

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -65,7 +64,7 @@ from mixbench.report.tables import (
     timed_header,
     trained_cells,
 )
-from mixbench.report.template import template
+from mixbench.report.template import data_url, template
 from mixbench.runs.directory import RunDirectory
 from mixbench.runs.merge import ReportData, Tables, read_settings, trained
 from mixbench.runs.rows import RunRow, SpeedRow
@@ -268,15 +267,14 @@ def _gallery(data: ReportData) -> dict[str, list[tuple[GalleryEntry, dict[str, s
     for folder, entries in data.gallery.items():
         for entry in entries:
             names = ("image_a", "image_b", "mixed", "mask", "map")
-            pictures = {name: _embedded(folder / getattr(entry, name)) for name in names}
+            pictures = {
+                name: data_url((folder / getattr(entry, name)).read_bytes(), "png")
+                for name in names
+            }
             a, b = (titles.get(name, name) for name in (entry.class_a, entry.class_b))
             entry = replace(entry, class_a=a, class_b=b)
             images.setdefault(entry.strategy, []).append((entry, pictures))
     return images
-
-
-def _embedded(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
 # The page.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from mixbench.report.evaluated import Evaluated
+from mixbench.report.template import data_url
 from mixbench.runs.merge import ReportData
 from mixbench.transfer.tasks import GAP, TASKS
 
@@ -42,9 +42,10 @@ def _pictures(
 ) -> Iterator[tuple[str, int, Path]]:
     """Strategy, seed and file of the first seed of each strategy that has a picture."""
     by_strategy: dict[str, list[tuple[int, Path]]] = {spec: [] for spec in order}
-    for (*kind, spec, seed), file in data.pictures.items():
-        if kind == [each.name, each.options, each.data_hash] and file.is_file():
-            by_strategy.setdefault(spec, []).append((int(seed), file))
+    pictures = data.pictures.get((each.name, each.options, each.data_hash), {})
+    for (spec, seed), file in pictures.items():
+        if file.is_file():
+            by_strategy.setdefault(spec, []).append((seed, file))
     for spec, files in by_strategy.items():
         if files:
             yield spec, *min(files)
@@ -61,5 +62,5 @@ def _columns(file: Path, count: int) -> Sequence[str]:
             left = number * (width + GAP)
             buffer = io.BytesIO()
             sheet.crop((left, 0, left + width, sheet.height)).save(buffer, "JPEG", quality=85)
-            urls.append("data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode())
+            urls.append(data_url(buffer.getvalue(), "jpeg"))
     return urls

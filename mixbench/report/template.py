@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,11 @@ from typing import Any
 from mixbench.visible import shortened, visible
 
 LONGEST_CLASS = 40  # characters of a class in the gallery
+
+
+def data_url(content: bytes, kind: str) -> str:
+    """A picture as a page holds it in itself; `kind` is png or jpeg."""
+    return f"data:image/{kind};base64," + base64.b64encode(content).decode()
 
 
 def template(name: str) -> Any:

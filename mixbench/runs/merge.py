@@ -59,8 +59,8 @@ class ReportData:
     # of runs that wrote images.npz
     images: dict[tuple[str, int], ImageResults] = field(default_factory=dict)
     evaluations: list[EvaluationRow] = field(default_factory=list)
-    # where an evaluation's picture lies, if it drew one, by picture_key
-    pictures: dict[tuple[str, ...], Path] = field(default_factory=dict)
+    # where an evaluation's pictures lie, if it drew any: by its name, options and data, then by key
+    pictures: dict[tuple[str, str, str], dict[tuple[str, int], Path]] = field(default_factory=dict)
     classes: list[str] = field(default_factory=list)  # folders, in the order of the labels
     class_names: dict[str, str] = field(default_factory=dict)  # what people call them, by folder
     # by the folder of the pictures
@@ -69,11 +69,6 @@ class ReportData:
     recipe: dict[str, Any] = field(default_factory=dict)
     # a sentence for each file that is left out
     damaged: list[str] = field(default_factory=list)
-
-
-def picture_key(row: EvaluationRow) -> tuple[str, ...]:
-    """What tells the picture of a row's evaluation from others."""
-    return row.evaluation, row.options, row.data_hash, row.strategy, str(row.seed)
 
 
 def trained(runs: Iterable[RunRow]) -> list[RunRow]:
@@ -237,7 +232,8 @@ def _read_parts(parts: Sequence[Part], *, mixed_machines: bool) -> ReportData:
         data.gallery[places.gallery] = _read(read_gallery, places.gallery, data.damaged) or []
         for each in read_rows(places):
             data.evaluations.append(each)
-            data.pictures[picture_key(each)] = picture_file(places, each)
+            pictures = data.pictures.setdefault((each.evaluation, each.options, each.data_hash), {})
+            pictures[each.strategy, each.seed] = picture_file(places, each)
         stored = _read(read_data, places.data, data.damaged)
         if stored is not None:
             data.classes[:] = stored.data.classes

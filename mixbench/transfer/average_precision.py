@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from mixbench.data.coco import CocoInstances, mask_tools
+from mixbench.data.coco import CocoInstances, mask_tools, unpacked
 from mixbench.transfer.tasks import BOXES, MASKS
 
 ABOVE = 0.5  # a mask's probability where the object is
@@ -30,9 +30,7 @@ class Detections:
 
     def masks(self) -> np.ndarray:
         """The masks, (n, H, W) bool; () where there is none."""
-        if not self.codes:
-            return np.zeros((0, 0, 0), bool)
-        return mask_tools().decode(list(self.codes)).transpose(2, 0, 1).astype(bool)
+        return unpacked(self.codes, (0, 0))
 
 
 def detections_of(output: Mapping[str, Tensor]) -> Detections:

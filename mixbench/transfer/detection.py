@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +16,7 @@ from torchvision.transforms.v2 import functional
 
 from mixbench.data.coco import DetectionData, open_detection, with_most_instances
 from mixbench.data.instances import Batch, DetectionAugmentation, instance_loader
-from mixbench.evaluations.evaluation import Figure, Result
+from mixbench.evaluations.evaluation import Figure, Result, known
 from mixbench.recipe import Recipe
 from mixbench.runtime import Runtime
 from mixbench.transfer.average_precision import (
@@ -28,12 +27,10 @@ from mixbench.transfer.average_precision import (
 )
 from mixbench.transfer.candidates import Start, say_absent
 from mixbench.transfer.detector import detection_loss, detector, learning_rate
-from mixbench.transfer.drawing import OBJECTS_HEIGHT, outlined, side_by_side
+from mixbench.transfer.drawing import DRAWN, OBJECTS_HEIGHT, outlined, side_by_side
 from mixbench.transfer.recipe import DetectionRecipe
 from mixbench.transfer.tasks import BOXES, MASKS, TASKS
 from mixbench.transfer.training import Training, build_optimizer
-
-DRAWN = 4  # validation images of a picture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,10 +151,6 @@ def _figures(setting: str, scores: AveragePrecision, data: DetectionData) -> Ite
     """The means of boxes or masks, and what each class has."""
     count = len(data.val.labels)
     for metric in ("ap", "ap50", "ap75"):
-        yield Figure(setting=setting, metric=metric, value=_known(getattr(scores, metric)), n=count)
+        yield Figure(setting=setting, metric=metric, value=known(getattr(scores, metric)), n=count)
     for name, value in zip(data.classes, scores.by_class, strict=True):
-        yield Figure(setting=name, metric=f"class_ap_{setting}", value=_known(value), n=count)
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
+        yield Figure(setting=name, metric=f"class_ap_{setting}", value=known(value), n=count)

@@ -17,6 +17,7 @@ from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.poolers import initLevelMapper
 from torchvision.transforms.v2 import InterpolationMode, functional
 
+from mixbench.data.coco import LEAST
 from mixbench.data.joint import resized
 from mixbench.mix import hashed_seed
 from mixbench.transfer.candidates import Start
@@ -27,7 +28,6 @@ RATIOS = (0.5, 1.0, 2.0)  # of an anchor's height to its width
 BOX_GRID, MASK_GRID = 7, 14  # cells on a side of a region
 SAMPLES = 2  # of a cell, on a side
 GAMMA = 0.1  # factor of the rate at a milestone
-SHORTEST_SIDE = 1.0  # pixels of a box that is learned, as in mmdet
 
 
 class StridedAnchors(AnchorGenerator):
@@ -129,7 +129,7 @@ def detection_loss(
     """The sum of the five losses of a batch; finite also where nothing is to be found.
 
     A target has boxes (N, 4) left, top, right and bottom in pixels of its image, labels (N,) from
-    1 and masks (N, H, W). Boxes with a side below SHORTEST_SIDE are left out.
+    1 and masks (N, H, W). Boxes with a side below LEAST are left out, as in mmdet.
     """
     losses = network(list(images), [_large_enough(each) for each in targets])
     return torch.stack(list(losses.values())).sum()
@@ -137,7 +137,7 @@ def detection_loss(
 
 def _large_enough(target: dict[str, Tensor]) -> dict[str, Tensor]:
     boxes = target["boxes"]
-    large = (boxes[:, 2:] - boxes[:, :2] >= SHORTEST_SIDE).all(1)
+    large = (boxes[:, 2:] - boxes[:, :2] >= LEAST).all(1)
     return {name: target[name][large] for name in ("boxes", "labels", "masks")}
 
 

@@ -14,6 +14,7 @@ from mixbench.data.label_maps import IGNORED
 from mixbench.report.fonts import families
 from mixbench.transfer.tasks import GAP
 
+DRAWN = 4  # validation images of a picture
 HEIGHT = 160  # pixels of a row
 SHARE = 0.6  # of a class's colour over the photograph
 OBJECTS_HEIGHT = 240  # pixels, of a picture with names on it
@@ -84,16 +85,16 @@ def outlined(
         veil = veil.resize(picture.size).point([round(OBJECT_SHARE * each) for each in range(256)])
         picture.paste(tuple(colours[number].tolist()), mask=veil)
     pen, taken = ImageDraw.Draw(picture), list[Place]()
-    for number in drawn:
-        left, top, right, bottom = (boxes[number] * ratio).round().astype(int).tolist()
-        box = Place(left, top, max(right, left + 1), max(bottom, top + 1))
+    places = {
+        number: Place(*(boxes[number] * ratio).round().astype(int).tolist()) for number in drawn
+    }
+    for number, (left, top, right, bottom) in places.items():
         colour = tuple(colours[number].tolist())
-        pen.rectangle((box.left, box.top, box.right - 1, box.bottom - 1), None, colour, LINE)
+        pen.rectangle((left, top, max(right - 1, left), max(bottom - 1, top)), None, colour, LINE)
     for number in drawn if scores is None else sorted(drawn, key=lambda each: -scores[each]):
         name = classes[labels[number] - 1]
         text = name if scores is None else f"{name} {scores[number]:.2f}"
-        box = Place(*(boxes[number] * ratio).round().astype(int).tolist())
-        for place in _places(box, text, picture.size):
+        for place in _places(places[number], text, picture.size):
             if not any(place.meets(other) for other in taken):
                 taken.append(place)
                 _write(pen, place, text, colours[number])

@@ -333,8 +333,3 @@ def load_recipe(kind: type[R], config: str, overrides: Mapping[str, Any]) -> R:
     hints = kind.hints()
     values = read_fields(find_file(config, transfer_configs()), hints) | dict(overrides)
     return kind(**{name: read_value(value, hints[name], name) for name, value in values.items()})
-
-
-def load_segmentation_recipe(config: str, overrides: Mapping[str, Any]) -> SegmentationRecipe:
-    """`load_recipe` of segmentation."""
-    return load_recipe(SegmentationRecipe, config, overrides)

@@ -20,19 +20,17 @@ from mixbench.data.label_maps import (
     pixels_by_class,
     with_most_pixels,
 )
-from mixbench.evaluations.evaluation import Figure, Result
+from mixbench.evaluations.evaluation import Figure, Result, known
 from mixbench.recipe import Recipe
 from mixbench.runtime import Runtime
 from mixbench.transfer.candidates import Start, say_absent
-from mixbench.transfer.drawing import painted, palette, side_by_side
+from mixbench.transfer.drawing import DRAWN, painted, palette, side_by_side
 from mixbench.transfer.inference import RATIOS, probabilities
 from mixbench.transfer.network import SegmentationNetwork, segmentation_network
 from mixbench.transfer.recipe import SegmentationRecipe
 from mixbench.transfer.scores import Scores, confusion
 from mixbench.transfer.tasks import MULTI, SINGLE, TASKS
 from mixbench.transfer.training import Training, build_optimizer
-
-DRAWN = 4  # validation images of a picture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,11 +79,54 @@ class Segmentation:
             epochs=recipe.epochs,
         )
 
+    @torch.inference_mode()
     def measure(
         self, network: SegmentationNetwork, data: LabelledData, model: Recipe, runtime: Runtime
     ) -> Result:
-        """The figures of the validation images."""
-        return measure(network, data, self, model, runtime)
+        """mIoU, mean and pixel accuracy of the validation images, and IoU and accuracy by class.
+
+        The picture shows the first images, each beside its true and its predicted classes.
+        """
+        network.eval()
+        settings: dict[str, tuple[Sequence[float], bool]] = {SINGLE: ((1.0,), False)}
+        if self.ms:
+            settings[MULTI] = RATIOS, True
+        classes, count = len(data.classes), len(data.val.labels)
+        counts = {setting: np.zeros((classes, classes), np.int64) for setting in settings}
+        per_image = np.full(count, math.nan)
+        colours, drawn = palette(classes), []
+        for index in range(count):
+            image, labels = data.val.load(index), np.asarray(data.val.mask(index))
+            for setting, (ratios, mirrored) in settings.items():
+                shares = probabilities(
+                    network,
+                    image,
+                    self.recipe,
+                    model.mean,
+                    model.std,
+                    runtime.device,
+                    ratios,
+                    mirrored,
+                )
+                predicted = shares.argmax(0).cpu().numpy()
+                counted = confusion(labels, predicted, classes)
+                counts[setting] += counted
+                if setting != SINGLE:
+                    continue
+                per_image[index] = Scores(counted).pixel_accuracy
+                if index < DRAWN:
+                    maps = (labels, predicted)
+                    drawn.append([image, *(painted(image, each, colours) for each in maps)])
+        figures = [
+            figure
+            for setting in settings
+            for figure in _figures(Scores(counts[setting]), setting, data.classes, count)
+        ]
+        return Result(
+            figures=tuple(figures),
+            images={"pixel_accuracy": per_image},
+            files={".png": side_by_side(drawn)},
+        )
 
 
 def augmentation_of(recipe: SegmentationRecipe, model: Recipe) -> JointAugmentation:
@@ -145,65 +186,10 @@ def open_segmentation_data(
     return data
 
 
-@torch.inference_mode()
-def measure(
-    network: SegmentationNetwork,
-    data: LabelledData,
-    task: Segmentation,
-    model: Recipe,
-    runtime: Runtime,
-) -> Result:
-    """mIoU, mean and pixel accuracy of the validation images, and IoU and accuracy by class.
-
-    The picture shows the first images, each beside its true and its predicted classes.
-    """
-    network.eval()
-    settings: dict[str, tuple[Sequence[float], bool]] = {SINGLE: ((1.0,), False)}
-    if task.ms:
-        settings[MULTI] = RATIOS, True
-    classes, count = len(data.classes), len(data.val.labels)
-    counts = {setting: np.zeros((classes, classes), np.int64) for setting in settings}
-    per_image = np.full(count, math.nan)
-    colours, drawn = palette(classes), []
-    for index in range(count):
-        image, labels = data.val.load(index), np.asarray(data.val.mask(index))
-        for setting, (ratios, mirrored) in settings.items():
-            shares = probabilities(
-                network,
-                image,
-                task.recipe,
-                model.mean,
-                model.std,
-                runtime.device,
-                ratios,
-                mirrored,
-            )
-            predicted = shares.argmax(0).cpu().numpy()
-            counted = confusion(labels, predicted, classes)
-            counts[setting] += counted
-            if setting != SINGLE:
-                continue
-            per_image[index] = Scores(counted).pixel_accuracy
-            if index < DRAWN:
-                maps = (labels, predicted)
-                drawn.append([image, *(painted(image, each, colours) for each in maps)])
-    figures = [
-        figure
-        for setting in settings
-        for figure in _figures(Scores(counts[setting]), setting, data.classes, count)
-    ]
-    return Result(
-        figures=tuple(figures),
-        images={"pixel_accuracy": per_image},
-        files={".png": side_by_side(drawn)},
-    )
-
-
 def _figures(scores: Scores, setting: str, classes: Sequence[str], n: int) -> Iterator[Figure]:
     """The means under a setting, and at a single scale what each class has."""
     for metric in ("miou", "macc", "pixel_accuracy"):
         yield Figure(setting=setting, metric=metric, value=getattr(scores, metric), n=n)
     for metric in ("iou", "accuracy") if setting == SINGLE else ():
         for name, value in zip(classes, getattr(scores, metric), strict=True):
-            known = None if math.isnan(value) else float(value)
-            yield Figure(setting=name, metric=f"class_{metric}", value=known, n=n)
+            yield Figure(setting=name, metric=f"class_{metric}", value=known(value), n=n)

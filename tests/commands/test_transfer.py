@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mixbench.cli import main
-from mixbench.transfer.recipe import SegmentationRecipe, load_segmentation_recipe
+from mixbench.transfer.recipe import SegmentationRecipe, load_recipe
 from tests.support.coloured import write_folder
 
 TRAIN = ["train", "--config", "quick", "--embed-dim", "24", "--depth", "1", "--epochs", "1"]
@@ -190,4 +190,4 @@ def test_classes_that_no_image_has_are_said_and_have_no_figure(run, tmp_path, ca
 
 
 def test_the_shipped_recipe_is_the_defaults():
-    assert load_segmentation_recipe("pascal_context", {}) == SegmentationRecipe()
+    assert load_recipe(SegmentationRecipe, "pascal_context", {}) == SegmentationRecipe()

@@ -10,7 +10,6 @@ from mixbench.transfer.recipe import (
     DetectionRecipe,
     SegmentationRecipe,
     load_recipe,
-    load_segmentation_recipe,
     transfer_configs,
 )
 
@@ -102,4 +101,4 @@ def test_a_recipe_of_another_task_is_refused():
     with pytest.raises(ValueError, match=r"pascal_context\.yaml has an unknown key 'decoder'"):
         load_recipe(DetectionRecipe, "pascal_context", {})
     with pytest.raises(ValueError, match=r"coco_1x\.yaml has an unknown key 'fpn_channels'"):
-        load_segmentation_recipe("coco_1x", {})
+        load_recipe(SegmentationRecipe, "coco_1x", {})
