@@ -10,6 +10,7 @@ from mixbench.commands.list import list_command
 from mixbench.commands.options import bench_parser, load_plugins
 from mixbench.comparison.plan import Plan, check_early, fitted, make_plan, plan_data
 from mixbench.data.datasets import check_dataset
+from mixbench.data.scene_area import SCENES, parse_area, scenes_name
 from mixbench.recipe import recipe_text
 from mixbench.registry import BUILTIN
 from mixbench.spec import create_strategies
@@ -68,6 +69,8 @@ def plan_of(options: argparse.Namespace, typed: list[str]) -> Plan:
     """What the options ask for, recorded as it was typed; ValueError for a mistake in them."""
     strategies = create_strategies(options.strategies)
     check_combinations(options)
+    if options.scene_area is not None:
+        options.dataset = scenes_name(parse_area(options.scene_area))
     overrides = {
         key.partition(".")[2]: value
         for key, value in vars(options).items()
@@ -92,6 +95,8 @@ def check_combinations(options: argparse.Namespace) -> None:
         raise ValueError("--data and --dataset exclude each other: give one")
     if options.dataset is not None:
         check_dataset(options.dataset)
+    if options.scene_area is not None and (options.data or options.dataset not in (None, SCENES)):
+        raise ValueError("--scene-area is of the drawn scenes: leave out --data and --dataset")
     if options.mode == "accuracy" and (options.profile or options.peers):
         raise ValueError(
             "--profile and --peers belong to the speed part: take --mode speed or both"

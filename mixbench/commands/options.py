@@ -11,6 +11,7 @@ from mixbench import __version__
 from mixbench.commands.recipe_options import add_recipe_options
 from mixbench.comparison.plan import MODES
 from mixbench.data.datasets import DATASETS, PREFIXES
+from mixbench.data.scene_area import AREA
 from mixbench.files import shipped
 from mixbench.registry import load_plugin
 from mixbench.values import did_you_mean, read_text, shortened, shown
@@ -170,6 +171,12 @@ def _add_data(parser: Parser) -> None:
         "which needs no download)",
     )
     add("--download", action="store_true", help="fetch the --dataset")
+    add(
+        "--scene-area",
+        metavar="LOW,HIGH",
+        help="the least and most of a scene that its object's square takes (default: "
+        f"{AREA[0]},{AREA[1]})",
+    )
     add("--limit-train", type=count, metavar="N", help="train on a class-balanced subset")
     add("--limit-val", type=count, metavar="N", help="validate on a class-balanced subset")
     add(

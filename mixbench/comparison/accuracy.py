@@ -16,6 +16,7 @@ from mixbench.comparison.plan import Plan
 from mixbench.comparison.screen import Screen
 from mixbench.data.annotated import SCENES
 from mixbench.data.normalisation import Normalisation
+from mixbench.data.scene_area import Area
 from mixbench.data.scenes import Scene, draw_scene
 from mixbench.data.sources import Data
 from mixbench.evaluations.label_error import label_error
@@ -255,7 +256,7 @@ def _row(
             nll=learner.evaluation.mean_nll,
             ece=learner.evaluation.calibration_error(),
             brier=float(learner.evaluation.brier.mean()),
-            label_error=_label_error(learner, recipe, runtime) if data.drawn else None,
+            label_error=_label_error(learner, recipe, data.scene_area, runtime),
         )
         if runtime.first:
             _write_samples(learner, learner.evaluation, data, runtime)
@@ -285,17 +286,25 @@ def _write_samples(learner: Learner, evaluation: Evaluation, data: Data, runtime
 
 
 @cache
-def _scenes(size: int) -> tuple[Scene, ...]:
-    return tuple(draw_scene(hashed_seed("label error"), index, size) for index in range(SCENES))
+def _scenes(size: int, area: Area) -> tuple[Scene, ...]:
+    stream = hashed_seed("label error")
+    return tuple(draw_scene(stream, index, size, area) for index in range(SCENES))
 
 
-def _label_error(learner: Learner, recipe: Recipe, runtime: Runtime) -> float | None:
-    """The strategy's label error; None, and a line, where it raises: other figures stand."""
+def _label_error(
+    learner: Learner, recipe: Recipe, area: Area | None, runtime: Runtime
+) -> float | None:
+    """The strategy's label error on scenes of that area; None for other data.
+
+    None, and a line, where it raises: other figures stand.
+    """
+    if area is None:
+        return None
     try:
         return label_error(
             learner.strategy,
             learner.network_alone(),
-            _scenes(recipe.image_size),
+            _scenes(recipe.image_size, area),
             Normalisation.of(recipe.mean, recipe.std, runtime.device),
         )
     except Exception as error:  # a plug-in may raise anything

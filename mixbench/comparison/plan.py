@@ -12,6 +12,7 @@ from mixbench.data.class_names import read_class_names
 from mixbench.data.datasets import open_data
 from mixbench.data.folders import check_splits, open_folder
 from mixbench.data.index import indexed_folder
+from mixbench.data.scene_area import SCENES, is_scenes
 from mixbench.data.sources import Data
 from mixbench.mix import MixStrategy
 from mixbench.recipe import Recipe, check_warmup, recipe_hash, recipe_values
@@ -82,7 +83,7 @@ class Plan:
     @property
     def source(self) -> str:
         """Where the data are, or what they are called."""
-        return str(self.data or self.dataset or "scenes")
+        return str(self.data or self.dataset or SCENES)
 
     def identity(self, data: Data) -> Identity:
         """What the output directory is of."""
@@ -124,7 +125,7 @@ def make_plan(
     Without a config the recipe is `finetune` where weights are named, else `deit_small` for data
     that are not drawn, else `quick`. ValueError for a mistake in the recipe.
     """
-    real = data is not None or dataset not in (None, "scenes")
+    real = data is not None or not is_scenes(dataset or SCENES)
     if config is None:
         given = recipe_values(None, overrides)
         tunes = given.get("init") is not None or given.get("pretrained")

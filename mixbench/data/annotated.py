@@ -14,11 +14,13 @@ from mixbench.data.coco import VAL, read_annotations
 from mixbench.data.folders import listing_hash, open_split, sizes
 from mixbench.data.images import open_image
 from mixbench.data.masks import ENDING, FOLDER, UNKNOWN, check_objects, is_object, read_mask
+from mixbench.data.scene_area import SCENES as DRAWN
+from mixbench.data.scene_area import area_of, is_scenes
 from mixbench.data.scenes import CLASSES, SceneSource
 from mixbench.data.sources import Source, Subset
 from mixbench.mix import hashed_seed
 
-KINDS = ("scenes", "coco:DIR", "voc:DIR", "folder:DIR")
+KINDS = ("scenes", "scenes:LOW,HIGH", "coco:DIR", "voc:DIR", "folder:DIR")
 OBJECTS = ("union", "largest")
 SCENES = 500  # of which the label error is
 
@@ -155,8 +157,8 @@ def open_annotated(text: str, objects: str, image_size: int) -> tuple[Source, tu
     'scenes' are drawn at image_size pixels. ValueError names what was expected and what is there.
     """
     kind, root = kind_and_folder(text, "--masks", KINDS)
-    if kind == "scenes":
-        scenes = SceneSource("label error", SCENES, image_size)
+    if kind == DRAWN:
+        scenes = SceneSource("label error", SCENES, image_size, area_of(text))
         scenes.stream = hashed_seed("label error")  # the column's
         return scenes, CLASSES
     if kind == "coco":
@@ -180,7 +182,13 @@ def open_label_maps(text: str, image_size: int) -> tuple[Source, tuple[str, ...]
 
 
 def kind_and_folder(text: str, flag: str, kinds: Sequence[str]) -> tuple[str, Path]:
-    """The parts of a text such as `coco:DIR`; ValueError where it is none of `kinds`."""
+    """The parts of a text such as `coco:DIR`; ValueError where it is none of `kinds`.
+
+    Drawn scenes have no folder.
+    """
+    if is_scenes(text):
+        area_of(text)
+        return DRAWN, Path()
     kind, colon, place = text.partition(":")
     known = kind + (":DIR" if colon else "")
     if known not in kinds or bool(colon) != bool(place):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torchvision.transforms import Compose
 
 Box = tuple[float, float, float, float]
-BOX_KINDS = ("scenes", "imagenet:DIR", *KINDS[1:])
+BOX_KINDS = (*KINDS[:2], "imagenet:DIR", *KINDS[2:])
 FILES = Path("bbox", "val")
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from mixbench.data.folders import open_folder
 from mixbench.data.hugging_face import check_package, open_hugging_face
+from mixbench.data.scene_area import SCENES, area_of, is_scenes
 from mixbench.data.sources import Data, Source, balanced
 from mixbench.data.tars import open_tars, tar_splits
 from mixbench.values import did_you_mean, shown
@@ -75,6 +76,9 @@ def check_dataset(name: str) -> None:
         )
     if name in DATASETS:
         return
+    if is_scenes(name):
+        area_of(name)
+        return
     if prefix not in PREFIXES:
         known = [*DATASETS, *(f"{start}..." for start in PREFIXES)]
         raise ValueError(f"unknown data set {shown(name)}: {did_you_mean(name, known)}")
@@ -96,7 +100,7 @@ def check_dataset(name: str) -> None:
 
 def is_dataset(text: str) -> bool:
     """Whether a text is meant as a data set's name, not as a folder."""
-    return text in DATASETS or text.startswith((*PREFIXES, *ITERABLE))
+    return text in DATASETS or is_scenes(text) or text.startswith((*PREFIXES, *ITERABLE))
 
 
 def open_data(
@@ -116,12 +120,12 @@ def open_data(
     """
     if data is not None:
         opened = listing(data)
-    elif dataset is not None and dataset != "scenes":
+    elif dataset is not None and not is_scenes(dataset):
         opened = _open_named(dataset, download)
     else:
         from mixbench.data.scenes import open_scenes  # the command line reads DATASETS: no numpy
 
-        opened = open_scenes(image_size)
+        opened = open_scenes(image_size, area_of(dataset or SCENES))
     return limited(opened, limit_train, limit_val)
 
 

@@ -14,11 +14,13 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from mixbench.data.scene_area import AREA, Area, scenes_name
 from mixbench.data.sources import Data, Source
 from mixbench.mix import hashed_seed
 
 TRAIN_IMAGES, VAL_IMAGES = 3000, 1000
 CANVAS = 64  # pixels; drawn at about this size and reduced
+LEAST = 4  # of the canvas's pixels across an object, so that every shape has some
 
 # where each class's shape is, in object coordinates of about -1 .. 1 (u right, v down)
 SHAPES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
@@ -74,14 +76,22 @@ def _background(rng: np.random.Generator, size: int) -> np.ndarray:
     return color + 0.05 * texture[..., None]
 
 
-def draw_scene(seed: int, index: int, size: int = 32) -> Scene:
-    """Scene `index` of stream `seed` at size x size pixels; its class is index % 10."""
+def _canvas(size: int) -> int:
+    """The pixels across what an image of that size is reduced from."""
+    return size * max(1, round(CANVAS / size))
+
+
+def draw_scene(seed: int, index: int, size: int = 32, area: Area = AREA) -> Scene:
+    """Scene `index` of stream `seed` at size x size pixels; its class is index % 10.
+
+    The same scene of another area differs in its object's size and place alone.
+    """
     label = index % len(CLASSES)
     rng = np.random.default_rng(hashed_seed("scene", seed, index))
-    side = size * max(1, round(CANVAS / size))
+    side = _canvas(size)
     image = _background(rng, side)
     # half the side of the object's square, of which shapes fill 40 to 90 %
-    half = 0.5 * math.sqrt(rng.uniform(0.12, 0.5))
+    half = 0.5 * math.sqrt(rng.uniform(*area))
     center = rng.uniform(half, 1 - half, 2)
     turn = math.radians(rng.uniform(-20, 20))
     rows, cols = (np.mgrid[:side, :side] + 0.5) / side
@@ -100,25 +110,33 @@ def draw_scene(seed: int, index: int, size: int = 32) -> Scene:
 
 
 @cache
-def _image(stream: int, index: int, size: int) -> np.ndarray:
-    return draw_scene(stream, index, size).image
+def _image(stream: int, index: int, size: int, area: Area) -> np.ndarray:
+    return draw_scene(stream, index, size, area).image
 
 
 @cache
-def _mask(stream: int, index: int, size: int) -> np.ndarray:
-    return draw_scene(stream, index, size).mask.astype(np.uint8)
+def _mask(stream: int, index: int, size: int, area: Area) -> np.ndarray:
+    return draw_scene(stream, index, size, area).mask.astype(np.uint8)
 
 
 class SceneSource(Source):
     """Drawn objects, rendered on demand and kept."""
 
-    def __init__(self, stream: str, count: int, size: int):
+    def __init__(self, stream: str, count: int, size: int, area: Area = AREA):
+        """ValueError where objects would be too small to be drawn."""
+        least = (LEAST / _canvas(size)) ** 2
+        if area[0] < least:
+            raise ValueError(
+                f"scenes of {size} px cannot show objects of {area[0]} of the image: take "
+                f"{math.ceil(least * 1e4) / 1e4} or more, or a larger image_size"
+            )
         self.split, self.stream, self.side = stream, hashed_seed("scenes", stream), size
+        self.area = area
         self.labels = [index % len(CLASSES) for index in range(count)]
-        self.fingerprint = f"scenes-{stream}-{count}-{size}"
+        self.fingerprint = f"{scenes_name(area)}-{stream}-{count}-{size}"
 
     def load(self, index: int) -> Image.Image:
-        return Image.fromarray(_image(self.stream, index, self.side))
+        return Image.fromarray(_image(self.stream, index, self.side, self.area))
 
     def image_name(self, index: int) -> str:
         return f"{self.split}/{index}"
@@ -127,11 +145,11 @@ class SceneSource(Source):
         return True
 
     def mask(self, index: int) -> Image.Image:
-        return Image.fromarray(_mask(self.stream, index, self.side))
+        return Image.fromarray(_mask(self.stream, index, self.side, self.area))
 
 
-def open_scenes(image_size: int) -> Data:
-    """The drawn data set at image_size x image_size pixels."""
-    train = SceneSource("train", TRAIN_IMAGES, image_size)
-    val = SceneSource("val", VAL_IMAGES, image_size)
-    return Data("scenes", train, val, CLASSES, drawn=True)
+def open_scenes(image_size: int, area: Area = AREA) -> Data:
+    """The drawn data set at image_size x image_size pixels; ValueError as of SceneSource."""
+    train = SceneSource("train", TRAIN_IMAGES, image_size, area)
+    val = SceneSource("val", VAL_IMAGES, image_size, area)
+    return Data(scenes_name(area), train, val, CLASSES, scene_area=area)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from mixbench.data.scene_area import Area
 from mixbench.mix import hashed_seed
 
 VALIDATION = ("validation", "val", "test")  # the first that a data set has is validated on
@@ -119,9 +120,14 @@ class Data:
     train: Source
     val: Source
     classes: tuple[str, ...]
-    drawn: bool = False  # the drawn scenes, whose object masks are known
+    scene_area: Area | None = None  # of the drawn scenes, whose object masks are known
     content: str | None = None  # hash of all bytes, where they were read
     remarks: tuple[str, ...] = ()  # what a user should hear of it, such as files left out
+
+    @property
+    def drawn(self) -> bool:
+        """Whether these are the drawn scenes."""
+        return self.scene_area is not None
 
     @property
     def identity(self) -> DataIdentity:
