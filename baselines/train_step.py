@@ -43,6 +43,7 @@ RECIPE = {
     "smoothing": 0.1,
     "clip_grad": 1.0,
     "model_ema": True,
+    "warmup_epochs": 1,
     "epochs": 1000,
 }
 STEPS = 1000  # an epoch: the schedule moves at each
@@ -63,7 +64,12 @@ def timms_step(recipe: Recipe, shares: tuple[float, float]) -> Step:
     """A step in the order of the loop of timm's train.py, with timm's Mixup of these two alphas."""
     model = recipe_model(recipe, CLASSES, 0).train()
     optimizer = create_optimizer_v2(
-        model, opt="adamw", lr=recipe.lr, weight_decay=recipe.weight_decay, eps=1e-8
+        model,
+        opt="adamw",
+        lr=recipe.lr,
+        weight_decay=recipe.weight_decay,
+        eps=1e-8,
+        fused=recipe.opt_fused,
     )
     scheduler, _ = create_scheduler_v2(
         optimizer,

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mixbench.data.scene_area import is_scenes
 from mixbench.data.sources import DataIdentity
 from mixbench.errors import reason
 from mixbench.recipe import LATER, PLACES, TIMED, Recipe, recipe_text
@@ -190,6 +191,8 @@ def data_difference(stored: StoredData, identity: Identity) -> str | None:
             return f"{split}/ has {counts[0]} images, this run was begun with {counts[1]}"
     for split in SPLIT_FIELDS:
         if getattr(before, split) != getattr(now, split):
+            if is_scenes(getattr(now, split).partition("-")[0]):
+                return "--scene-area is another than this run was begun with"
             items = getattr(now, split).startswith("items-")  # of Python, without names
             others = "pixels or labels" if items else "names or sizes"
             return f"{split}/ has as many images as this run was begun with, but other {others}"
