@@ -260,6 +260,19 @@ def test_recipes(name, grid):
     assert attn.shape == (2, *grid)
 
 
+def test_the_small_vit_of_cifar_is_as_large_as_the_page_says():
+    """5.56M by hand: embedding, class token, 65 positions, 7 blocks, a norm, ten classes."""
+    from mixbench.models.build import recipe_model
+
+    recipe = load_recipe("vit_cifar")
+    model = recipe_model(recipe, 10, 0)
+    block = 12 * 256**2 + 13 * 256
+    by_hand = (48 + 1) * 256 + 256 + 65 * 256 + 7 * block + 2 * 256 + 257 * 10
+    assert sum(each.numel() for each in model.parameters()) == by_hand
+    assert "5.6M parameters" in (ROOT / "docs" / "cifar.md").read_text() and by_hand == 5_560_842
+    assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+
+
 # docs/python.md
 
 
