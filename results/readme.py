@@ -56,6 +56,7 @@ def pages(root: Path) -> dict[Path, str]:
     parts: dict[Path, dict[str, list[str]]] = {
         root / "README.md": {"top-1": top1_lines(root / "results")},
         docs / "cost.md": {"speed": speed_lines(root / "results")},
+        docs / "evidence.md": {"comparisons": evidence_lines(root / "results")},
         docs / "files.md": {"columns": names_of_columns()},
         docs / "reading-the-report.md": {
             f"columns of {name}": columns_table(kind) for name, kind in TABLES.items()
@@ -90,13 +91,40 @@ def names_of_columns() -> list[str]:
     return markdown_table(("file", "columns"), rows)
 
 
+Measured = tuple[Path, list[RunRow]]
+
+
+def comparisons(folder: Path) -> list[Measured]:
+    """The newest comparison of top-1 of each network and data, of one day the one with most rows.
+
+    Photographs come before drawn scenes, the largest network and most images first.
+    """
+    found: dict[tuple[object, ...], Measured] = {}
+    every = [(file, read_table(file, RunRow)) for file in sorted(folder.glob("*-top1.csv"))]
+    for file, rows in sorted(every, key=lambda pair: (str(pair[1][0].date), len(pair[1]))):
+        first = rows[0]
+        found[first.model, first.dataset, first.train_images] = file, rows
+    return sorted(found.values(), key=_least_first, reverse=True)
+
+
+def _least_first(measured: Measured) -> tuple[bool, float, int]:
+    first = measured[1][0]
+    return not first.of_scenes, first.params_m or 0.0, first.train_images or 0
+
+
 def top1_lines(folder: Path) -> list[str]:
-    """The newest comparison of top-1 as a table, of those the one with most rows; none if none."""
-    files = sorted(folder.glob("*-top1.csv"))
-    measured = [(read_table(file, RunRow), file) for file in files]
-    if not measured:
-        return []
-    rows, file = max(measured, key=lambda pair: (str(pair[0][0].date), len(pair[0])))
+    """The first of the comparisons as a table; none if none."""
+    return next((comparison_lines(*each, "results") for each in comparisons(folder)), [])
+
+
+def evidence_lines(folder: Path) -> list[str]:
+    """Every comparison as a table."""
+    tables = [comparison_lines(*each, "../results") for each in comparisons(folder)]
+    return [line for table in tables for line in [*table, ""]][:-1]
+
+
+def comparison_lines(file: Path, rows: Sequence[RunRow], folder: str) -> list[str]:
+    """One comparison: what was trained, and a row a strategy; `folder` is where the link leads."""
     comparison = compare_runs(rows)
     assert comparison is not None
     first, seeds = rows[0], len({row.seed for row in rows})
@@ -108,11 +136,12 @@ def top1_lines(folder: Path) -> list[str]:
         paper = published(spec).top1 or "-"
         table.append((spec, mean, spread, both, p_value, word, paper))
     page = file.with_suffix(".md").name
+    start = "" if first.weights in (None, "random") else f", fine-tuned from {first.weights}"
     return [
-        f"Top-1 of {first.model} ({first.params_m}M parameters) at {first.image_size} px, "
+        f"Top-1 of {first.model} ({first.params_m}M parameters{start}) at {first.image_size} px, "
         f"{first.train_images:,} images of {first.dataset}, {first.epochs} epochs, {seeds} "
         f"seed{'s' * (seeds > 1)}, {first.device}, {first.date} "
-        f"([{page}](results/{page}), with the command).",
+        f"([{page}]({folder}/{page}), with the command).",
         "",
         *markdown_table((*header, "paper: DeiT-S, ImageNet"), table),
     ]

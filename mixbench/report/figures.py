@@ -193,6 +193,71 @@ def cost_figure(
     return drawing.svg
 
 
+# Accuracy against the label error.
+
+
+def removed_errors(
+    errors: Mapping[str, Mapping[int, float | None]], baseline: str
+) -> dict[str, float]:
+    """How many points of the baseline's label error each strategy removes, mean of shared seeds.
+
+    `none` mixes nothing, so that it has no error to remove, and is left out.
+    """
+    removed = {}
+    reference = errors.get(baseline, {})
+    for strategy, by_seed in errors.items():
+        both = [
+            theirs - ours
+            for seed, ours in by_seed.items()
+            if ours is not None and (theirs := reference.get(seed)) is not None
+        ]
+        if both and strategy not in ("none", baseline):
+            removed[strategy] = float(np.mean(both))
+    return removed
+
+
+def draw_gains(
+    axis: Axes, differences: Sequence[Difference], removed: Mapping[str, float], height: float
+) -> None:
+    """Top-1 gained over the baseline and its interval against the label error removed.
+
+    The baseline is where the lines cross; names stand beside axes of `height` inches.
+    """
+    axis.axhline(0, color=INK, linewidth=1)
+    axis.axvline(0, color=INK, linewidth=1)
+    points = {}
+    for difference in differences:
+        look, across = look_of(difference.strategy), removed[difference.strategy]
+        points[difference.strategy] = across, float(difference.mean or 0)
+        if difference.low is not None and difference.high is not None:
+            interval = [difference.low, difference.high]
+            axis.plot([across] * 2, interval, color=look.colour, linewidth=1.2)
+        axis.plot(*points[difference.strategy], markersize=7, linestyle="", **look.style)
+    axis.margins(0.08)
+    baseline = differences[0].baseline
+    axis.set(
+        xlabel=f"label error removed of {fitted(baseline, 20)}'s (points)",
+        ylabel="top-1 gained (points)",
+    )
+    label_beside(axis, points, height)
+
+
+def gains_figure(comparison: Paired, removed: Mapping[str, float]) -> str:
+    """Top-1 gained over the baseline against the label error removed, as SVG; '' without any."""
+    differences = [
+        each
+        for each in comparison.differences
+        if each.mean is not None and each.strategy in removed
+    ]
+    if not differences:
+        return ""
+    height = max(2.6, label_room([each.strategy for each in differences]))
+    drawing = Drawing("gains", "Top-1 gained against label error removed", height + 0.6)
+    with drawing as [axis]:
+        draw_gains(axis, differences, removed, height)
+    return drawing.svg
+
+
 # Curves.
 
 Curve = dict[int, float]  # a figure by epoch, from 1

@@ -23,7 +23,9 @@ from mixbench.report.figures import (
     cost_figure,
     curves_figure,
     difference_figure,
+    gains_figure,
     ratio_figure,
+    removed_errors,
     shares_figure,
     shares_of,
 )
@@ -168,6 +170,10 @@ def _diagrams(data: ReportData, comparison: Paired | None) -> dict[str, str]:
     apart = {spec: each for spec, each in _shares(data).items() if not each.by_area}
     if apart:
         drawn["shares"] = shares_figure(apart)
+    if comparison:
+        removed = removed_errors(figures(runs, "label_error"), comparison.baseline)
+        gains = gains_figure(comparison, removed)
+        drawn |= {"gains": gains} if gains else {}
     return drawn
 
 

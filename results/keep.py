@@ -1,0 +1,96 @@
+"""Keep the figures of a finished run, or of several that a report would merge, in results/.
+
+python -m results.keep NAME RUN [RUN ...] [--also COMMAND]
+
+NAME-DATE-top1.csv has their rows, NAME-DATE-top1.md the page, which begins with the commands,
+NAME-DATE-evaluations.csv what `mixbench eval` measured of them, and NAME-DATE-label-error.svg is
+drawn where rows have a label error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mixbench.files import replace_file
+from mixbench.report.evaluated import Evaluated, evaluated
+from mixbench.report.figures import gains_figure, removed_errors
+from mixbench.report.summary import compare_runs, figures, strategies
+from mixbench.report.tables import markdown_code, markdown_text, text_table, write_markdown
+from mixbench.runs.merge import read_runs
+from mixbench.runs.rows import EvaluationRow, RunRow, write_table
+
+RESULTS = Path(__file__).parent
+
+
+def main(argv: Sequence[str] | None = None, results: Path = RESULTS) -> int:
+    """Write the tables and the page into the folder `results`; the exit status."""
+    parser = argparse.ArgumentParser(prog="results.keep", description=__doc__, allow_abbrev=False)
+    add = parser.add_argument
+    add("name", help="what the files' names begin with")
+    add("runs", nargs="+", type=Path, metavar="RUN", help="a directory that training wrote")
+    add("--also", action="append", default=[], metavar="COMMAND", help="that measured more of them")
+    options = parser.parse_args(argv)
+    data = read_runs(options.runs)
+    stem = f"{options.name}-{datetime.now(UTC):%Y-%m-%d}"
+    page = results / f"{stem}-top1.md"
+    write_table(page.with_suffix(".csv"), RunRow, data.tables.runs)
+    commands = list(dict.fromkeys(map(without_paths, data.commands)))
+    write_markdown(data.tables, page, commands[0], data.correct)
+    text = page.read_text(encoding="utf-8")
+    more = [*commands[1:], *map(without_paths, options.also)]
+    if more:
+        text += "\nAlso: " + ", ".join(map(markdown_code, more)) + ".\n"
+    comparison = compare_runs(data.tables.runs, data.correct)
+    assert comparison is not None
+    errors = figures(data.tables.runs, "label_error")
+    drawn = gains_figure(comparison, removed_errors(errors, comparison.baseline))
+    if drawn:
+        picture = results / f"{stem}-label-error.svg"
+        replace_file(picture, drawn)
+        text += f"\n![top-1 gained against label error removed]({picture.name})\n"
+    if data.evaluations:
+        write_table(results / f"{stem}-evaluations.csv", EvaluationRow, data.evaluations)
+        for each in evaluated(data.evaluations, strategies(data.tables)):
+            text += "\n".join(["", *lines_of(each), ""])
+    replace_file(page, text)
+    print(f"wrote {page} and the tables beside it")
+    return 0
+
+
+def without_paths(command: str) -> str:
+    """The command with the last names of its paths: where things lie here is nobody's business.
+
+    Without --resume, which a run that was not cut off has no use for.
+    """
+    words = [word for word in shlex.split(command) if word != "--resume"]
+    return shlex.join(
+        [
+            kind + Path(path).name if path[:1] == "/" else kind + path
+            for kind, path in map(_divided, words)
+        ]
+    )
+
+
+def _divided(word: str) -> tuple[str, str]:
+    """A word such as `coco:DIR` before and after the colon; other words are all path."""
+    kind, colon, rest = word.partition(":")
+    return (kind + colon, rest) if rest.startswith("/") else ("", word)
+
+
+def lines_of(each: Evaluated) -> list[str]:
+    """One evaluation as Markdown: the figure that is compared, and the others."""
+    lines = [f"## {markdown_text(each.title)}", ""]
+    lines += text_table(each.header, each.headline)
+    if each.settings:
+        lines += ["", markdown_text(f"{each.metric}, mean over the seeds with its interval:"), ""]
+        lines += text_table(each.settings_header, each.settings)
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())

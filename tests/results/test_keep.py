@@ -1,0 +1,72 @@
+"""What is kept of finished runs: their rows and a page, without this machine's paths."""
+
+import json
+import re
+
+import pytest
+
+from mixbench.runs.rows import EvaluationRow, RunRow, read_table
+from results import keep
+from tests.support.rows import run_row, write_run
+
+COMMAND = "python /home/me/mixbench/bench.py --data /data/photos --strategies cutmix --resume"
+
+
+@pytest.fixture
+def run(tmp_path):
+    rows = [
+        run_row(spec, seed, top1 + seed, label_error=error)
+        for spec, top1, error in (("cutmix", 70.0, 20.0), ("transmix", 72.0, 15.0))
+        for seed in (0, 1)
+    ]
+    folder = tmp_path / "run"
+    write_run(folder, rows)
+    (folder / "environment.json").write_text(json.dumps({"command": COMMAND}))
+    return folder
+
+
+def test_rows_page_and_picture_are_kept(run, tmp_path, capsys):
+    results = tmp_path / "results"
+    results.mkdir()
+    also = "mixbench eval label-error /tmp/x/run --masks coco:/data/coco100"
+    assert keep.main(["tuned", str(run), "--also", also], results) == 0
+    files = sorted(file.name for file in results.iterdir())
+    [day] = {re.search(r"\d{4}-\d\d-\d\d", name)[0] for name in files}
+    stem = f"tuned-{day}"
+    assert files == [f"{stem}-label-error.svg", f"{stem}-top1.csv", f"{stem}-top1.md"]
+    kept = read_table(results / f"{stem}-top1.csv", RunRow)
+    assert [(row.strategy, row.seed, row.top1) for row in kept] == [
+        ("cutmix", 0, 70.0), ("cutmix", 1, 71.0), ("transmix", 0, 72.0), ("transmix", 1, 73.0)
+    ]  # fmt: skip
+    text = (results / f"{stem}-top1.md").read_text()
+    assert "`python bench.py --data photos --strategies cutmix`" in text
+    assert "Also: `mixbench eval label-error run --masks coco:coco100`." in text
+    assert f"({stem}-label-error.svg)" in text and "/home" not in text and "/data" not in text
+    assert "| transmix | 72.50 ± 0.71 | +2.00" in text
+    assert (results / f"{stem}-label-error.svg").read_text().startswith("<svg")
+
+
+def test_evaluations_are_on_the_page(run, tmp_path, monkeypatch):
+    common = {"evaluation": "label-error", "options": "passes=1", "dataset": "scenes"}
+    common |= {"metric": "label_error", "n": 500}
+    rows = [
+        EvaluationRow(strategy=spec, seed=seed, value=value, **common)
+        for spec, value in (("cutmix", 21.5), ("transmix", 17.25))
+        for seed in (0, 1)
+    ]
+    monkeypatch.setattr(keep, "read_runs", with_evaluations(keep.read_runs, rows))
+    assert keep.main(["tuned", str(run)], tmp_path) == 0
+    [page] = tmp_path.glob("tuned-*-top1.md")
+    [file] = tmp_path.glob("tuned-*-evaluations.csv")
+    assert [row.value for row in read_table(file, EvaluationRow)] == [21.5, 21.5, 17.25, 17.25]
+    section = page.read_text().partition("## label-error on scenes (passes=1)")[2]
+    assert "| transmix | 2 | 17.25 | 0.00 | -4.25 |" in section
+
+
+def with_evaluations(read, rows):
+    def given(*arguments):
+        data = read(*arguments)
+        data.evaluations.extend(rows)
+        return data
+
+    return given
