@@ -22,8 +22,8 @@ TORCHVISION = {  # name -> timm's, behind torch/
     "fashionmnist": "fashion_mnist",
 }
 DATASETS = {  # name -> what it is
-    "scenes": "drawn here, no download: 3,000 + 1,000 images of ten classes of objects, with masks; "
-    "scenes:LOW,HIGH with objects of another area",
+    "scenes": "drawn here, no download: 3,000 + 1,000 images of ten classes of objects, with "
+    "masks; scenes:LOW,HIGH with objects of another area",
     "cifar10": "50,000 + 10,000 images of 32 px, ten classes",
     "cifar100": "50,000 + 10,000 images of 32 px, 100 classes",
     "fashionmnist": "60,000 + 10,000 grey images of 28 px, ten classes of clothes",

@@ -74,7 +74,11 @@ def test_the_largest_is_the_first_of_equals_and_unknown_stays():
 
 def test_what_is_not_there_is_named(tmp_path):
     for text, words in (
-        ("cocoa", "--masks must be one of scenes, scenes:LOW,HIGH, coco:DIR, voc:DIR, folder:DIR, not 'cocoa'"),
+        (
+            "cocoa",
+            "--masks must be one of scenes, scenes:LOW,HIGH, coco:DIR, voc:DIR, folder:DIR, not "
+            "'cocoa'",
+        ),
         ("coco:", "must be one of"),
         (f"coco:{tmp_path / 'no'}", "there is no folder"),
         (f"coco:{tmp_path}", "is not COCO: expected annotations/instances_val2017.json"),
