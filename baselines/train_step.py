@@ -163,7 +163,7 @@ def page(timed: Sequence[Timed], recipe: Recipe, steps: int, command: str, date:
         f"# A training step beside timm's, {date}",
         "",
         f"CPU time of one thread: a ViT of {size:.2f}M parameters, {recipe.image_size} px, "
-        f"{recipe.batch_size} images that are in memory, fp32, AdamW, clipped",
+        f"{recipe.batch_size} images that are in memory, fp32, fused AdamW, clipped",
         "gradients, EMA and a schedule by updates. timm's is the loop of its train.py, made of its "
         "public pieces (Mixup, SoftTargetCrossEntropy,",
         f"ModelEmaV3). {len(timed[0].milliseconds)} interleaved rounds of {steps} steps; the ratio "
