@@ -120,8 +120,8 @@ def test_scenes_are_the_default_and_shared_with_label_error(checkpoint, tmp_path
             "--protocol ipvit says itself what --void is, and exclude is another",
         ),
         (["voc-jaccard", "--mass", "0"], "--mass must be above 0 and at most 1, not 0.0"),
-        (["voc-jaccard", "--masks", "imagenet:."], "--masks must be one of scenes, coco:DIR"),
-        (["localize", "--boxes", "voc"], "--boxes must be one of scenes, imagenet:DIR"),
+        (["voc-jaccard", "--masks", "imagenet:."], "--masks must be one of scenes, scenes:LOW"),
+        (["localize", "--boxes", "voc"], "--boxes must be one of scenes, scenes:LOW,HIGH"),
         (["localize", "--resize", "pad"], "--resize must be one of squash, crop, not 'pad'"),
     ],
 )

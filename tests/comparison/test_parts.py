@@ -62,7 +62,7 @@ def test_loader_processes_follow_the_data_and_the_cores(tmp_path, monkeypatch):
     assert accuracy.workers(plan(tmp_path), data) == 0  # drawn, not decoded
     assert accuracy.workers(plan(tmp_path, workers=3), data) == 3
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(6)), raising=False)
-    object.__setattr__(data, "drawn", False)
+    object.__setattr__(data, "scene_area", None)
     assert accuracy.workers(plan(tmp_path), data) == 6
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert accuracy.workers(plan(tmp_path), data) == 1

@@ -97,7 +97,7 @@ def test_each_row_of_the_zoo_has_a_recipe():
     assert {entry.name for entry in ZOO if entry.table != "table6"} <= trained
     for stem, recipe in recipes.items():
         assert timm.is_model(recipe.model), stem
-        if stem not in ("quick", "finetune") and not stem.startswith(
+        if stem not in ("quick", "finetune", "vit_cifar") and not stem.startswith(
             "deit_small"
         ):  # a departure says no more than it changes
             assert recipe.timed.model == recipe.model
