@@ -18,9 +18,9 @@ from pathlib import Path
 
 from mixbench.files import replace_file
 from mixbench.report.evaluated import Evaluated, evaluated
-from mixbench.report.figures import gains_figure, removed_errors
+from mixbench.report.figures import gains_figure
 from mixbench.report.summary import compare_runs, figures, strategies
-from mixbench.report.tables import markdown_code, markdown_text, text_table, write_markdown
+from mixbench.report.tables import markdown_code, markdown_page, markdown_text, text_table
 from mixbench.runs.merge import read_runs
 from mixbench.runs.rows import EvaluationRow, RunRow, write_table
 
@@ -40,15 +40,13 @@ def main(argv: Sequence[str] | None = None, results: Path = RESULTS) -> int:
     page = results / f"{stem}-top1.md"
     write_table(page.with_suffix(".csv"), RunRow, data.tables.runs)
     commands = list(dict.fromkeys(map(without_paths, data.commands)))
-    write_markdown(data.tables, page, commands[0], data.correct)
-    text = page.read_text(encoding="utf-8")
+    text = markdown_page(data.tables, commands[0], data.correct)
     more = [*commands[1:], *map(without_paths, options.also)]
     if more:
         text += "\nAlso: " + ", ".join(map(markdown_code, more)) + ".\n"
     comparison = compare_runs(data.tables.runs, data.correct)
     assert comparison is not None
-    errors = figures(data.tables.runs, "label_error")
-    drawn = gains_figure(comparison, removed_errors(errors, comparison.baseline))
+    drawn = gains_figure(comparison, figures(data.tables.runs, "label_error"))
     if drawn:
         picture = results / f"{stem}-label-error.svg"
         replace_file(picture, drawn)

@@ -21,7 +21,7 @@ from mixbench.report.drawing import (
     wrapped,
 )
 from mixbench.report.looks import look_of
-from mixbench.report.significance import Difference, Paired, Summary
+from mixbench.report.significance import Difference, Figures, Paired, Summary, compare
 from mixbench.runs.rows import EpochRow, SpeedRow
 
 if TYPE_CHECKING:
@@ -196,24 +196,18 @@ def cost_figure(
 # Accuracy against the label error.
 
 
-def removed_errors(
-    errors: Mapping[str, Mapping[int, float | None]], baseline: str
-) -> dict[str, float]:
+def removed_errors(errors: Mapping[str, Figures], baseline: str) -> dict[str, float]:
     """How many points of the baseline's label error each strategy removes, mean of shared seeds.
 
     `none` mixes nothing, so that it has no error to remove, and is left out.
     """
-    removed = {}
-    reference = errors.get(baseline, {})
-    for strategy, by_seed in errors.items():
-        both = [
-            theirs - ours
-            for seed, ours in by_seed.items()
-            if ours is not None and (theirs := reference.get(seed)) is not None
-        ]
-        if both and strategy not in ("none", baseline):
-            removed[strategy] = float(np.mean(both))
-    return removed
+    if baseline not in errors:
+        return {}
+    return {
+        each.strategy: -each.mean
+        for each in compare(errors, baseline=baseline).differences
+        if each.mean is not None and each.strategy != "none"
+    }
 
 
 def draw_gains(
@@ -242,8 +236,12 @@ def draw_gains(
     label_beside(axis, points, height)
 
 
-def gains_figure(comparison: Paired, removed: Mapping[str, float]) -> str:
-    """Top-1 gained over the baseline against the label error removed, as SVG; '' without any."""
+def gains_figure(comparison: Paired, errors: Mapping[str, Figures]) -> str:
+    """Top-1 gained over the baseline against the label error removed, as SVG; '' without any.
+
+    errors are label errors in points, by strategy and seed.
+    """
+    removed = removed_errors(errors, comparison.baseline)
     differences = [
         each
         for each in comparison.differences

@@ -25,7 +25,6 @@ from mixbench.report.figures import (
     difference_figure,
     gains_figure,
     ratio_figure,
-    removed_errors,
     shares_figure,
     shares_of,
 )
@@ -171,8 +170,7 @@ def _diagrams(data: ReportData, comparison: Paired | None) -> dict[str, str]:
     if apart:
         drawn["shares"] = shares_figure(apart)
     if comparison:
-        removed = removed_errors(figures(runs, "label_error"), comparison.baseline)
-        gains = gains_figure(comparison, removed)
+        gains = gains_figure(comparison, figures(runs, "label_error"))
         drawn |= {"gains": gains} if gains else {}
     return drawn
 

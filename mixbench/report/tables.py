@@ -292,6 +292,11 @@ def write_markdown(
     tables: Tables, path: Path, command: str, correct: Correct | None = None
 ) -> None:
     """Write the comparison as a Markdown page with the command that made it."""
+    replace_file(path, markdown_page(tables, command, correct))
+
+
+def markdown_page(tables: Tables, command: str, correct: Correct | None = None) -> str:
+    """The comparison as a Markdown page with the command that made it."""
     comparison = compare_runs(tables.runs, correct)
     answer = answer_of(tables, comparison)
     lines = ["# Comparison", "", *text_table(answer.header, answer.rows)]
@@ -308,7 +313,7 @@ def write_markdown(
     of_all: list[RunRow | SpeedRow] = [*tables.runs, *tables.speed]
     for row in of_all[:1]:
         lines += ["", markdown_text(f"{row.device}; {row.versions}; {row.date}")]
-    replace_file(path, "\n".join(lines) + "\n")
+    return "\n".join(lines) + "\n"
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]], console: Console) -> None:

@@ -207,7 +207,7 @@ def test_gains_stand_over_the_label_error_that_is_removed(axis):
         assert interval.get_ydata().tolist() == [difference.low, difference.high]
     assert set(marks(axis)) == {"transmix(attention_weight=1.0)", "mixup"}
     assert gains_figure(compare(FIGURES), {}) == ""
-    assert ">mixup</text>" in gains_figure(compare(FIGURES), removed)
+    assert ">mixup</text>" in gains_figure(compare(FIGURES), errors)
 
 
 def test_the_front_is_what_nothing_beats():
