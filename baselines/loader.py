@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from timm.data import create_dataset, create_loader
 
-from baselines.rounds import footer, in_turns, ratios, spread
+from baselines.rounds import footer, in_turns, one_thread, ratios, spread
 from mixbench.data.datasets import open_data
 from mixbench.data.loaders import train_loader
 from mixbench.data.transforms import train_transform
@@ -126,9 +126,7 @@ def main(argv: Sequence[str] | None = None, results: Path = RESULTS) -> None:
     add("--images", type=int, default=256)
     add("--rounds", type=int, default=20)
     options = parser.parse_args(argv)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         timed = measure(options.data, options.images, options.rounds)
         shown = {
             "--data": options.data.name,  # its place on the machine is nobody's business
@@ -139,8 +137,6 @@ def main(argv: Sequence[str] | None = None, results: Path = RESULTS) -> None:
         command = shlex.join(["python", "baselines/loader.py", *words])
         date = datetime.now(UTC).strftime("%Y-%m-%d")
         text = page(timed, options.images, command, date)
-    finally:
-        torch.set_num_threads(threads)
     replace_file(results / f"loader-cpu-{date}.md", text)
     print(text)
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from baselines.rounds import one_thread
 from mixbench import create_strategy, make_context
 from mixbench.evaluations.speed import Interval, median_interval
 from mixbench.runs.environment import device_name, versions
@@ -265,9 +266,7 @@ def time_calls(calls: Calls, rounds: int) -> dict[str, np.ndarray]:
 
 def compare(rounds: int) -> list[Timed]:
     """Every task's calls, timed on one thread in turn; a row for each."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         rows = []
         for task, prepare in TASKS.items():
             times = time_calls(prepare(), rounds)
@@ -275,8 +274,6 @@ def compare(rounds: int) -> list[Timed]:
                 ratio = median_interval(seconds / times["mixbench"])
                 rows.append(Timed(task, call, 1000 * float(np.median(seconds)), ratio))
         return rows
-    finally:
-        torch.set_num_threads(threads)
 
 
 def report(rows: Iterable[Timed]) -> str:

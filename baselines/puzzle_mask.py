@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from baselines.rounds import footer, in_turns, ratios, spread
+from baselines.rounds import footer, in_turns, one_thread, ratios, spread
 from mixbench.data.datasets import open_data
 from mixbench.data.loaders import eval_loader
 from mixbench.distributed import World
@@ -214,16 +214,12 @@ def main(argv: Sequence[str] | None = None, results: Path = RESULTS) -> None:
     add("--data", type=Path, required=True, help="image folder with train/ and val/")
     add("--rounds", type=int, default=10)
     options = parser.parse_args(argv)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         solved = measure(options.data, options.rounds)
         words = ["--data", options.data.name, "--rounds", str(options.rounds)]
         command = shlex.join(["python", "baselines/puzzle_mask.py", *words])
         date = datetime.now(UTC).strftime("%Y-%m-%d")
         text = page(solved, command, date)
-    finally:
-        torch.set_num_threads(threads)
     replace_file(results / f"puzzle-mask-{date}.md", text)
     print(text)
 

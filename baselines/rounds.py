@@ -1,11 +1,25 @@
-"""What the pages of measurements share: interleaved rounds, ratios within a round, their footer."""
+"""What the pages of measurements share: one thread, interleaved rounds, their ratios, a footer."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
 
 from mixbench.runs.environment import versions
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch computes on one thread meanwhile."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def in_turns(names: Iterable[str], rounds: int, warm_ups: int = 1) -> Iterator[tuple[str, bool]]:

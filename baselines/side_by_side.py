@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from baselines.rounds import one_thread
 from mixbench import create_strategies
 from mixbench.data.augment import augment
 from mixbench.data.datasets import open_data
@@ -166,19 +167,15 @@ def measure(options: argparse.Namespace) -> Measured:
             f"{repeat.alone.seconds:.2f} s, waiting {repeat.alone.waited:.0%}",
             flush=True,
         )
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         few = open_data(data=options.data, limit_train=LOADED)
         rates = loader_rates(few, device)
-    finally:
-        torch.set_num_threads(threads)
     return Measured(
         repeats=repeats,
         rates=rates,
         train_images=len(data.train.labels),
         workers=options.workers,
-        threads=threads,
+        threads=torch.get_num_threads(),
         device=device,
     )
 

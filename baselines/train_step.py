@@ -10,7 +10,6 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +21,13 @@ from timm.scheduler import create_scheduler_v2
 from timm.utils import AverageMeter, ModelEmaV3, dispatch_clip_grad
 from torch import Tensor
 
-from baselines.rounds import footer, in_turns, ratios
+from baselines.rounds import footer, in_turns, one_thread, ratios
 from mixbench import create_strategies
 from mixbench.evaluations.speed import median_interval
 from mixbench.files import replace_file
 from mixbench.models.build import recipe_model
 from mixbench.recipe import Recipe, load_recipe
-from mixbench.runs.environment import device_name
+from mixbench.runs.environment import device_name, today
 from mixbench.runtime import Runtime
 from mixbench.training.batches import Micro
 from mixbench.training.learner import prepare
@@ -192,18 +191,14 @@ def main(argv: Sequence[str] | None = None, results: Path = RESULTS) -> None:
     add("--steps", type=int, default=4, help="steps of a round")
     options = parser.parse_args(argv)
     recipe = load_recipe("quick", RECIPE)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         timed = measure(recipe, options.rounds, options.steps)
         command = (
             f"OMP_NUM_THREADS=1 python baselines/train_step.py --rounds {options.rounds} "
             f"--steps {options.steps}"
         )
-        date = datetime.now(UTC).strftime("%Y-%m-%d")
+        date = today()
         text = page(timed, recipe, options.steps, command, date)
-    finally:
-        torch.set_num_threads(threads)
     replace_file(results / f"train-step-cpu-{date}.md", text)
     print(text)
 

@@ -13,7 +13,6 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 from mixbench.files import replace_file
@@ -21,6 +20,7 @@ from mixbench.report.evaluated import Evaluated, evaluated
 from mixbench.report.figures import gains_figure
 from mixbench.report.summary import compare_runs, figures, strategies
 from mixbench.report.tables import markdown_code, markdown_page, markdown_text, text_table
+from mixbench.runs.environment import today
 from mixbench.runs.merge import read_runs
 from mixbench.runs.rows import EvaluationRow, RunRow, write_table
 
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None, results: Path = RESULTS) -> int:
     add("--also", action="append", default=[], metavar="COMMAND", help="that measured more of them")
     options = parser.parse_args(argv)
     data = read_runs(options.runs)
-    stem = f"{options.name}-{datetime.now(UTC):%Y-%m-%d}"
+    stem = f"{options.name}-{today()}"
     page = results / f"{stem}-top1.md"
     write_table(page.with_suffix(".csv"), RunRow, data.tables.runs)
     commands = list(dict.fromkeys(map(without_paths, data.commands)))
