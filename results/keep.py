@@ -2,6 +2,9 @@
 
 python -m results.keep NAME RUN [RUN ...] [--also COMMAND]
 
+A RUN is the directory that training wrote, or the NAME-DATE-top1.csv that was kept of one: seeds
+that were trained on several machines or days become one comparison.
+
 NAME-DATE-top1.csv has their rows, NAME-DATE-top1.md the page, which begins with the commands,
 NAME-DATE-evaluations.csv what `mixbench eval` measured of them, and NAME-DATE-label-error.svg is
 drawn where rows have a label error.
@@ -10,8 +13,11 @@ drawn where rows have a label error.
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
+import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,9 +26,10 @@ from mixbench.report.evaluated import Evaluated, evaluated
 from mixbench.report.figures import gains_figure
 from mixbench.report.summary import compare_runs, figures, strategies
 from mixbench.report.tables import markdown_code, markdown_page, markdown_text, text_table
+from mixbench.runs.directory import RunDirectory
 from mixbench.runs.environment import today
-from mixbench.runs.merge import read_runs
-from mixbench.runs.rows import EvaluationRow, RunRow, write_table
+from mixbench.runs.merge import ReportData, read_runs
+from mixbench.runs.rows import EvaluationRow, RunRow, read_table, write_table
 
 RESULTS = Path(__file__).parent
 
@@ -32,10 +39,12 @@ def main(argv: Sequence[str] | None = None, results: Path = RESULTS) -> int:
     parser = argparse.ArgumentParser(prog="results.keep", description=__doc__, allow_abbrev=False)
     add = parser.add_argument
     add("name", help="what the files' names begin with")
-    add("runs", nargs="+", type=Path, metavar="RUN", help="a directory that training wrote")
+    add(
+        "runs", nargs="+", type=Path, metavar="RUN", help="a run's directory, or a table kept of it"
+    )
     add("--also", action="append", default=[], metavar="COMMAND", help="that measured more of them")
     options = parser.parse_args(argv)
-    data = read_runs(options.runs)
+    data = read_kept(options.runs)
     stem = f"{options.name}-{today()}"
     page = results / f"{stem}-top1.md"
     write_table(page.with_suffix(".csv"), RunRow, data.tables.runs)
@@ -58,6 +67,30 @@ def main(argv: Sequence[str] | None = None, results: Path = RESULTS) -> int:
     replace_file(page, text)
     print(f"wrote {page} and the tables beside it")
     return 0
+
+
+def read_kept(runs: Sequence[Path]) -> ReportData:
+    """What a report shows of directories and kept tables together; ValueError as `read_runs`.
+
+    Which images were right is not kept: beside a kept table, nothing is said of it.
+    """
+    kept = [run for run in runs if run.suffix == ".csv"]
+    with tempfile.TemporaryDirectory() as folder:
+        places = {table: RunDirectory(Path(folder, table.stem)) for table in kept}
+        for table, place in places.items():
+            place.path.mkdir()
+            shutil.copyfile(table, place.runs)
+        data = read_runs([places[run].path if run in places else run for run in runs])
+    for table in kept:
+        page = table.with_suffix(".md").read_text()
+        for line in re.findall("^(?:Also: )?`.*`\\.?$", page, re.MULTILINE):
+            data.commands.extend(re.findall("`(.+?)`", line))
+        evaluations = table.with_name(table.name.replace("-top1.csv", "-evaluations.csv"))
+        if evaluations.is_file():
+            data.evaluations.extend(read_table(evaluations, EvaluationRow))
+    if kept:
+        data.correct.clear()
+    return data
 
 
 def without_paths(command: str) -> str:

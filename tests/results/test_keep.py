@@ -63,6 +63,46 @@ def test_evaluations_are_on_the_page(run, tmp_path, monkeypatch):
     assert "| transmix | 2 | 17.25 | 0.00 | -4.25 |" in section
 
 
+def test_seeds_of_another_day_are_joined_to_a_kept_table(run, tmp_path, monkeypatch):
+    results = tmp_path / "results"
+    results.mkdir()
+    common = {"evaluation": "label-error", "options": "passes=1", "dataset": "scenes"}
+    common |= {"metric": "label_error", "n": 500, "strategy": "cutmix"}
+    rows = [EvaluationRow(seed=seed, value=20.0 + seed, **common) for seed in (0, 1)]
+    with monkeypatch.context() as patch:
+        patch.setattr(keep, "read_runs", with_evaluations(keep.read_runs, rows))
+        assert (
+            keep.main(["first", str(run), "--also", "mixbench eval label-error run"], results) == 0
+        )
+    [table] = results.glob("first-*-top1.csv")
+    later = tmp_path / "later"
+    write_run(later, [run_row("cutmix", 2, 73.0), run_row("transmix", 2, 77.0)])
+    later_command = f"{COMMAND} --seeds 2"
+    (later / "environment.json").write_text(json.dumps({"command": later_command}))
+    assert keep.main(["all", str(later), str(table)], results) == 0
+    [joined] = results.glob("all-*-top1.csv")
+    both = read_table(joined, RunRow)
+    assert {(row.strategy, row.seed) for row in both} == {
+        (name, seed) for name in ("cutmix", "transmix") for seed in (0, 1, 2)
+    }
+    page = joined.with_suffix(".md").read_text()
+    assert "| transmix | 74.00" in page and "+2.67" in page  # (2 + 2 + 4) / 3
+    assert "`python bench.py --data photos --strategies cutmix --seeds 2`" in page
+    assert (
+        "Also: `python bench.py --data photos --strategies cutmix`, "
+        "`mixbench eval label-error run`." in page
+    )
+    [file] = results.glob("all-*-evaluations.csv")
+    assert [row.value for row in read_table(file, EvaluationRow)] == [20.0, 21.0]
+
+
+def test_a_seed_that_is_in_both_is_refused(run, tmp_path):
+    assert keep.main(["first", str(run)], tmp_path) == 0
+    [table] = tmp_path.glob("first-*-top1.csv")
+    with pytest.raises(ValueError, match=r"cutmix with seed 0 is in both .*run and .*first-"):
+        keep.main(["all", str(run), str(table)], tmp_path)
+
+
 def with_evaluations(read, rows):
     def given(*arguments):
         data = read(*arguments)
