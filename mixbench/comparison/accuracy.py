@@ -233,7 +233,7 @@ def _row(
         loading_share=learner.loading_share,
         train_im_per_sec=learner.train_im_per_sec,
         device=device_name(runtime.device),
-        precision=precision_name(recipe.amp, recipe.tf32, runtime.device),
+        precision=precision_name(recipe.amp, recipe.tf32, runtime.device, recipe.gradient_amp),
         compiled=recipe.compile,
         recipe_hash=recipe_hash,
         versions=versions(),

@@ -311,7 +311,7 @@ def blank_row(recipe: Recipe, device: torch.device) -> SpeedRow:
         timed_model=recipe.timed.model,
         timed_image_size=recipe.timed.image_size,
         timed_batch_size=speed_batch(recipe, device),
-        timed_precision=precision_name(recipe.speed_amp, recipe.tf32, device),
+        timed_precision=precision_name(recipe.speed_amp, recipe.tf32, device, recipe.gradient_amp),
         compiled=recipe.compile,
         device=device_name(device),
         versions=versions(),

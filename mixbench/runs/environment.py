@@ -25,11 +25,18 @@ def device_name(device: torch.device) -> str:
     return f"{next(models, platform.machine())}, {torch.get_num_threads()} threads"
 
 
-def precision_name(amp: bool, tf32: bool, device: torch.device) -> str:
-    """What the network computes in: `bf16`, `tf32` (on a GPU) or `fp32`."""
-    if amp:
-        return "bf16"
-    return "tf32" if tf32 and device.type == "cuda" else "fp32"
+def precision_name(
+    amp: bool, tf32: bool, device: torch.device, gradient_amp: bool | None = None
+) -> str:
+    """What the network computes in: `bf16`, `tf32` (on a GPU) or `fp32`.
+
+    Where Puzzle-Mix's input gradient is computed in another, `fp32 with bf16 input gradient`.
+    """
+    full = "tf32" if tf32 and device.type == "cuda" else "fp32"
+    own = "bf16" if amp else full
+    if gradient_amp in (None, amp):
+        return own
+    return f"{own} with {'bf16' if gradient_amp else full} input gradient"
 
 
 def versions() -> str:

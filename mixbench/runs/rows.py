@@ -46,6 +46,7 @@ STATUS = "`ok`, or what went wrong; a failed strategy does not stop the others"
 ATTENTION = "the class attention that the strategy uses"
 NETWORK = "the external network that the strategy uses"
 EXTRA_PARAMS = "parameters that the strategy needs beside the model"
+PRECISION = "`fp32`, `tf32` or `bf16`, and the input gradient's where `--gradient-amp` is another"
 COMPILED = "whether the network, the loss and the deterministic part of each mix are compiled"
 VERSIONS = "the versions that decide the numbers"
 DATE = "when the row was made (UTC)"
@@ -124,7 +125,7 @@ class RunRow:
     loading_share: float | None = column("share of the training time that waited for images")
     train_im_per_sec: float | None = column(TRAIN_RATE, unit="images/s")
     device: str | None = column("the processor that trained")
-    precision: str | None = column("`fp32`, `tf32` or `bf16`")
+    precision: str | None = column(PRECISION)
     compiled: bool | None = column(COMPILED)
     recipe_hash: str | None = column(
         "ten digits that change with the recipe, the data, or anything else that changes numbers"
@@ -152,7 +153,7 @@ class SpeedRow:
     timed_params_m: float | None = column("its parameters", unit="millions")
     timed_image_size: int | None = column("side of a timed image", unit="pixels")
     timed_batch_size: int | None = column("images a timed step")
-    timed_precision: str | None = column("`fp32`, `tf32` or `bf16`")
+    timed_precision: str | None = column(PRECISION)
     im_per_sec: float | None = column(RATE, unit="images/s")
     im_per_sec_lo: float | None = column(RATE_LO, unit="images/s")
     im_per_sec_hi: float | None = column(RATE_HI, unit="images/s")
@@ -230,7 +231,7 @@ class ComparisonRow:
     batch_size: int | None = column("images an update")
     epochs: int | None = column("epochs trained, the cool-down included")
     headline: str | None = column(HEADLINE)
-    precision: str | None = column("`fp32`, `tf32` or `bf16`, of training")
+    precision: str | None = column(f"of training: {PRECISION}")
     attention: str | None = column(ATTENTION)
     network: str | None = column(NETWORK)
     extra_params_m: float | None = column(EXTRA_PARAMS, unit="millions")
@@ -238,7 +239,7 @@ class ComparisonRow:
     timed_params_m: float | None = column("its parameters", unit="millions")
     timed_image_size: int | None = column("side of a timed image", unit="pixels")
     timed_batch_size: int | None = column("images a timed step")
-    timed_precision: str | None = column("`fp32`, `tf32` or `bf16`, of what was timed")
+    timed_precision: str | None = column(f"of what was timed: {PRECISION}")
     im_per_sec: float | None = column(RATE, unit="images/s")
     im_per_sec_lo: float | None = column(RATE_LO, unit="images/s")
     im_per_sec_hi: float | None = column(RATE_HI, unit="images/s")

@@ -17,6 +17,7 @@ from mixbench.evaluations.speed import (
     Interval,
     ResidentBatch,
     Timed,
+    blank_row,
     measure,
     median_interval,
     timed_strategies,
@@ -75,6 +76,11 @@ def test_interval_of_the_median():
     covered = [interval.low <= 1.0 <= interval.high for interval in intervals]
     assert 0.88 <= np.mean(covered) <= 1
     assert median_interval(np.ones(5)) == Interval(1.0, 1.0, 1.0)
+
+
+def test_rows_say_in_what_the_input_gradient_is_computed():
+    recipe = load_recipe("quick", SMALL | {"gradient_amp": True})
+    assert blank_row(recipe, CPU).timed_precision == "fp32 with bf16 input gradient"
 
 
 def test_figures_hang_together():

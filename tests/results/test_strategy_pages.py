@@ -82,3 +82,9 @@ def test_the_newest_speed_counts(tmp_path, newer):
         write_table(tmp_path / f"{name}.csv", SpeedRow, [speed_row("cutmix", date=date)])
     row, file = newest_speeds(tmp_path)["cutmix"]
     assert (row.date, file) == ("2026-02-01", f"{newer}.csv")
+
+
+def test_a_pass_in_another_precision_is_no_strategys_cost(tmp_path):
+    precision = "fp32 with bf16 input gradient"
+    write_table(tmp_path / "b.csv", SpeedRow, [speed_row("puzzlemix", timed_precision=precision)])
+    assert newest_speeds(tmp_path) == {}
