@@ -11,7 +11,6 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
@@ -19,11 +18,10 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from baselines.rounds import footer, in_turns, ratios, spread
+from baselines.rounds import footer, in_turns, ratios, spread, write_page
 from mixbench.distributed import World, join, leave
-from mixbench.files import replace_file
 from mixbench.models.build import build_model
-from mixbench.runs.environment import device_name
+from mixbench.runs.environment import device_name, today
 
 RESULTS = Path(__file__).parents[1] / "results"
 MODEL, CLASSES, SIDE = "deit_small_patch16_224", 1000, 224
@@ -131,10 +129,8 @@ def main(argv: Sequence[str] | None = None, results: Path = RESULTS) -> None:
             f"OMP_NUM_THREADS=1 torchrun --nproc-per-node {world.size} baselines/exchange.py "
             f"--rounds {options.rounds} --batch {options.batch} --image-size {options.image_size}"
         )
-        date = datetime.now(UTC).strftime("%Y-%m-%d")
-        text = page(timed, world.size, options.batch, command, date)
-        replace_file(results / f"exchange-cpu-{date}.md", text)
-        print(text)
+        text = page(timed, world.size, options.batch, command, today())
+        write_page(results, "exchange-cpu", text)
     leave(world)
 
 

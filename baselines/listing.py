@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import statistics
 import subprocess
 import sys
@@ -17,11 +16,8 @@ import time
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-
-from mixbench.files import replace_file
 
 RESULTS = Path(__file__).parents[1] / "results"
 LINKS = 60_000  # names a file: ext4 allows 65,000
@@ -255,18 +251,17 @@ def main(argv: Sequence[str] | None = None, results: Path = RESULTS) -> None:
     if options.case:
         print(json.dumps(asdict(list_once(options.case, options.tree, options.workers))))
         return
+    from baselines.rounds import command_of, write_page
+    from mixbench.runs.environment import today
+
     with tempfile.TemporaryDirectory(prefix="listing-") as folder:
         root = Path(folder)
         make_tree(root / "small", 2, 2, 2)
         make_tree(root / "large", options.classes, options.train, options.val)
         listed = measure(root, options.rounds, options.workers)
     names = ("classes", "train", "val", "rounds", "workers")
-    words = [word for name in names for word in (f"--{name}", str(getattr(options, name)))]
-    command = shlex.join(["python", "baselines/listing.py", *words])
-    date = datetime.now(UTC).strftime("%Y-%m-%d")
-    text = page(listed, options, command, date)
-    replace_file(results / f"listing-{date}.md", text)
-    print(text)
+    command = command_of("listing", **{name: getattr(options, name) for name in names})
+    write_page(results, "listing", page(listed, options, command, today()))
 
 
 if __name__ == "__main__":

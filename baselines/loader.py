@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import argparse
 import random
-import shlex
 import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +18,12 @@ import numpy as np
 import torch
 from timm.data import create_dataset, create_loader
 
-from baselines.rounds import footer, in_turns, one_thread, ratios, spread
+from baselines.rounds import command_of, footer, in_turns, one_thread, ratios, spread, write_page
 from mixbench.data.datasets import open_data
 from mixbench.data.loaders import train_loader
 from mixbench.data.transforms import train_transform
-from mixbench.files import replace_file
 from mixbench.recipe import Recipe, load_recipe
-from mixbench.runs.environment import device_name
+from mixbench.runs.environment import device_name, today
 
 RESULTS = Path(__file__).parents[1] / "results"
 SIZES = (64, 224)
@@ -128,17 +125,8 @@ def main(argv: Sequence[str] | None = None, results: Path = RESULTS) -> None:
     options = parser.parse_args(argv)
     with one_thread():
         timed = measure(options.data, options.images, options.rounds)
-        shown = {
-            "--data": options.data.name,  # its place on the machine is nobody's business
-            "--images": options.images,
-            "--rounds": options.rounds,
-        }
-        words = [str(word) for option in shown.items() for word in option]
-        command = shlex.join(["python", "baselines/loader.py", *words])
-        date = datetime.now(UTC).strftime("%Y-%m-%d")
-        text = page(timed, options.images, command, date)
-    replace_file(results / f"loader-cpu-{date}.md", text)
-    print(text)
+        text = page(timed, options.images, command_of("loader", **vars(options)), today())
+    write_page(results, "loader-cpu", text)
 
 
 if __name__ == "__main__":

@@ -9,27 +9,24 @@ Neither is a dependency of mixbench: gco is for research alone, PyMaxflow under 
 from __future__ import annotations
 
 import argparse
-import shlex
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from baselines.rounds import footer, in_turns, one_thread, ratios, spread
+from baselines.rounds import command_of, footer, in_turns, one_thread, ratios, spread, write_page
 from mixbench.data.datasets import open_data
 from mixbench.data.loaders import eval_loader
 from mixbench.distributed import World
-from mixbench.files import replace_file
 from mixbench.puzzle import mask
 from mixbench.puzzle.energy import block_saliency, mask_energy
 from mixbench.recipe import Recipe, load_recipe
-from mixbench.runs.environment import device_name
+from mixbench.runs.environment import device_name, today
 from mixbench.strategies.puzzlemix import PuzzleMix
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -216,12 +213,8 @@ def main(argv: Sequence[str] | None = None, results: Path = RESULTS) -> None:
     options = parser.parse_args(argv)
     with one_thread():
         solved = measure(options.data, options.rounds)
-        words = ["--data", options.data.name, "--rounds", str(options.rounds)]
-        command = shlex.join(["python", "baselines/puzzle_mask.py", *words])
-        date = datetime.now(UTC).strftime("%Y-%m-%d")
-        text = page(solved, command, date)
-    replace_file(results / f"puzzle-mask-{date}.md", text)
-    print(text)
+        text = page(solved, command_of("puzzle_mask", **vars(options)), today())
+    write_page(results, "puzzle-mask", text)
 
 
 if __name__ == "__main__":

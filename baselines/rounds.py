@@ -1,14 +1,17 @@
-"""What the pages of measurements share: one thread, interleaved rounds, their ratios, a footer."""
+"""What the pages of measurements share: one thread, interleaved rounds, ratios, and their files."""
 
 from __future__ import annotations
 
+import shlex
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
-from mixbench.runs.environment import versions
+from mixbench.files import replace_file
+from mixbench.runs.environment import today, versions
 
 
 @contextmanager
@@ -44,3 +47,17 @@ def spread(values: Sequence[float], digits: int) -> str:
 def footer(command: str, machine: str) -> str:
     """How a page can be made again, and what it was made on; `command` is Markdown."""
     return f"Command: {command}. Machine: {machine}. Versions: {versions()}."
+
+
+def command_of(script: str, **options: object) -> str:
+    """The command that measures the same again; where data lie on the machine is left out."""
+    words = ["python", f"baselines/{script}.py"]
+    for name, value in options.items():
+        words += [f"--{name.replace('_', '-')}", value.name if isinstance(value, Path) else value]
+    return shlex.join(map(str, words))
+
+
+def write_page(results: Path, name: str, text: str) -> None:
+    """Print a page and write it into the folder as today's."""
+    replace_file(results / f"{name}-{today()}.md", text)
+    print(text)

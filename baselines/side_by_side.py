@@ -6,17 +6,15 @@ python baselines/side_by_side.py --data DIR
 from __future__ import annotations
 
 import argparse
-import shlex
 import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 
-from baselines.rounds import one_thread
+from baselines.rounds import command_of, one_thread, write_page
 from mixbench import create_strategies
 from mixbench.data.augment import augment
 from mixbench.data.datasets import open_data
@@ -24,10 +22,9 @@ from mixbench.data.loaders import train_loader
 from mixbench.data.memory import keep_in_memory
 from mixbench.data.normalisation import Normalisation
 from mixbench.data.sources import Data
-from mixbench.files import replace_file
 from mixbench.mix import MixStrategy
 from mixbench.recipe import Recipe, load_recipe
-from mixbench.runs.environment import device_name, versions
+from mixbench.runs.environment import device_name, today, versions
 from mixbench.runtime import Runtime, choose_device, silent_line
 from mixbench.training.loop import train
 
@@ -233,19 +230,8 @@ def main(argv: Sequence[str] | None = None, results: Path = RESULTS) -> None:
     add("--device", default="auto")
     options = parser.parse_args(argv)
     measured = measure(options)
-    shown = {
-        "--data": options.data.name,  # its place on the machine is nobody's business
-        "--limit-train": options.limit_train,
-        "--workers": options.workers,
-        "--repeats": options.repeats,
-        "--device": options.device,
-    }
-    words = [str(word) for option in shown.items() for word in option]
-    command = shlex.join(["python", "baselines/side_by_side.py", *words])
-    date = datetime.now(UTC).strftime("%Y-%m-%d")
-    text = page(measured, command, date)
-    replace_file(results / f"side-by-side-{measured.device.type}-{date}.md", text)
-    print(text)
+    text = page(measured, command_of("side_by_side", **vars(options)), today())
+    write_page(results, f"side-by-side-{measured.device.type}", text)
 
 
 if __name__ == "__main__":

@@ -21,10 +21,9 @@ from timm.scheduler import create_scheduler_v2
 from timm.utils import AverageMeter, ModelEmaV3, dispatch_clip_grad
 from torch import Tensor
 
-from baselines.rounds import footer, in_turns, one_thread, ratios
+from baselines.rounds import command_of, footer, in_turns, one_thread, ratios, write_page
 from mixbench import create_strategies
 from mixbench.evaluations.speed import median_interval
-from mixbench.files import replace_file
 from mixbench.models.build import recipe_model
 from mixbench.recipe import Recipe, load_recipe
 from mixbench.runs.environment import device_name, today
@@ -193,14 +192,9 @@ def main(argv: Sequence[str] | None = None, results: Path = RESULTS) -> None:
     recipe = load_recipe("quick", RECIPE)
     with one_thread():
         timed = measure(recipe, options.rounds, options.steps)
-        command = (
-            f"OMP_NUM_THREADS=1 python baselines/train_step.py --rounds {options.rounds} "
-            f"--steps {options.steps}"
-        )
-        date = today()
-        text = page(timed, recipe, options.steps, command, date)
-    replace_file(results / f"train-step-cpu-{date}.md", text)
-    print(text)
+        command = f"OMP_NUM_THREADS=1 {command_of('train_step', **vars(options))}"
+        text = page(timed, recipe, options.steps, command, today())
+    write_page(results, "train-step-cpu", text)
 
 
 if __name__ == "__main__":

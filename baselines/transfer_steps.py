@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import shlex
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +19,12 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from baselines.rounds import footer, in_turns, ratios, spread
+from baselines.rounds import command_of, footer, in_turns, ratios, spread, write_page
 from mixbench.data.joint import resized
 from mixbench.data.label_maps import PASCAL_CONTEXT
-from mixbench.files import replace_file
 from mixbench.models.build import build_model
 from mixbench.recipe import Recipe
-from mixbench.runs.environment import device_name
+from mixbench.runs.environment import device_name, today
 from mixbench.transfer.candidates import Start
 from mixbench.transfer.detection import batch_loss
 from mixbench.transfer.detector import detector
@@ -229,12 +226,9 @@ def main(argv: Sequence[str] | None = None, results: Path = RESULTS) -> None:
     add("--rounds", type=int, default=8)
     add("--batch", type=int, default=2, help="images of a step; one photograph in detection")
     options = parser.parse_args(argv)
-    words = ["--rounds", str(options.rounds), "--batch", str(options.batch)]
-    command = shlex.join(["python", "baselines/transfer_steps.py", *words])
-    date = datetime.now(UTC).strftime("%Y-%m-%d")
-    text = page(measure(options.rounds, options.batch), command, date)
-    replace_file(results / f"transfer-steps-{date}.md", text)
-    print(text)
+    command = command_of("transfer_steps", **vars(options))
+    text = page(measure(options.rounds, options.batch), command, today())
+    write_page(results, "transfer-steps", text)
 
 
 if __name__ == "__main__":
