@@ -7,6 +7,7 @@ from importlib.util import find_spec
 
 from mixbench.commands.bench import plan_of
 from mixbench.commands.options import Parser, bench_parser, count, hours, load_plugins, whole
+from mixbench.commands.printing import print_line
 from mixbench.comparison.plan import check_early, fitted, plan_data
 
 
@@ -35,7 +36,9 @@ def sweep(argv: list[str], typed: list[str]) -> int:
 
     check_plan(plan)
     check_job(plan, options.gpus)
-    data = plan_data(plan)
+    data = plan_data(plan, rehearsed=options.dry_run)
+    for remark in data.remarks:
+        print_line(remark)
     plan = fitted(plan, data, ending="-sweep")
     job_argv = ["--mode", options.mode, *_job_options(argv)]
     return Sweep(plan, options, job_argv).run(plan.identity(data))

@@ -132,11 +132,12 @@ def test_a_dry_run_says_that_it_reads_an_index_and_a_run_lists_anew(folder, caps
         re.MULTILINE,
     )
 
-    def said(*more):
-        assert main([*argv, *more]) == 0
+    def said(*more, command=()):
+        assert main([*command, *argv, *more]) == 0
         return bool(sentence.search(capsys.readouterr().out))
 
     assert [said("--dry-run") for _ in range(3)] == [False, True, True]
+    assert said("--dry-run", command=["sweep"])
     with (folder / "photos/train/cat/0.jpg").open("ab") as file:
         file.write(b"more")
     assert not said("--dry-run", "--check-data")  # which reads every image anyway
