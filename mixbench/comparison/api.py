@@ -87,6 +87,7 @@ def compare(
     device: str = "auto",
     workers: int | None = None,
     val_interval: int = 1,
+    side_by_side: int | None = None,
     check_data: bool = False,
     skip_unreadable: bool = False,
     class_names: str | Path | None = None,
@@ -103,9 +104,10 @@ def compare(
     names a recipe, and other keywords are its fields. class_names is a file with what people call
     the classes. Files go to `out`, by default runs/<recipe>-<digits>; `resume` goes on with what is
     there. The validation images are evaluated after every `val_interval` epochs, and after the
-    last. evaluate names what is measured of the trained models (docs/evaluations.md), log where
-    the figures of each epoch go too: "tensorboard", "wandb" or loggers of your own. ValueError for
-    a mistake in any of it.
+    last. side_by_side is how many strategies of a seed train at once, by default as many as fit in
+    memory; it changes no figure. evaluate names what is measured of the trained models
+    (docs/evaluations.md), log where the figures of each epoch go too: "tensorboard", "wandb" or
+    loggers of your own. ValueError for a mistake in any of it.
     """
     recipe = {name: _plain(value) for name, value in recipe.items()}
     seeds = None if seeds is None else _seeds(seeds)
@@ -139,6 +141,7 @@ def compare(
         device=device,
         workers=workers,
         val_interval=val_interval,
+        side_by_side=side_by_side,
         check_data=check_data,
         skip_unreadable=skip_unreadable,
         class_names=None if class_names is None else Path(class_names),

@@ -58,8 +58,10 @@ def figures(rows):
     ]
 
 
-def test_the_figures_are_the_commands(tmp_path):
-    comparison = compare("none, cutmix", seeds=[0, 1], out=tmp_path / "python", **TINY, **SMALL)
+def test_the_figures_are_the_commands(tmp_path, capsys):
+    alone = {"out": tmp_path / "python", "side_by_side": 1}  # which changes none
+    comparison = compare("none, cutmix", seeds=[0, 1], **alone, **TINY, **SMALL)
+    assert "2 strategies train in 2 groups (1, 1)" in capsys.readouterr().out
     options = [f"--{name.replace('_', '-')}={value}" for name, value in (TINY | SMALL).items()]
     argv = ["--strategies", "none,cutmix", "--seeds", "0,1", "--out", str(tmp_path / "command")]
     assert main([*argv, *options]) == 0 and comparison.good
@@ -175,6 +177,7 @@ class Unseeded(Tiny):
         ({"seeds": [-1]}, "seeds must be different whole numbers"),
         ({"mode": "fast"}, "mode must be one of"),
         ({"rounds": 0}, "rounds must be"),
+        ({"side_by_side": 0}, "side_by_side must be a whole number of 1 or more"),
         ({"limit_train": 3}, "leaves classes out"),
         ({"epochs": "many"}, "epochs must be"),
     ],
