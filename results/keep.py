@@ -29,7 +29,7 @@ from mixbench.report.tables import markdown_code, markdown_page, markdown_text, 
 from mixbench.runs.directory import RunDirectory
 from mixbench.runs.environment import today
 from mixbench.runs.merge import ReportData, read_runs
-from mixbench.runs.rows import EvaluationRow, RunRow, read_table, write_table
+from mixbench.runs.rows import EvaluationRow, RunRow, write_table
 
 RESULTS = Path(__file__).parent
 
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None, results: Path = RESULTS) -> int:
     stem = f"{options.name}-{today()}"
     page = results / f"{stem}-top1.md"
     write_table(page.with_suffix(".csv"), RunRow, data.tables.runs)
-    commands = list(dict.fromkeys(map(without_paths, data.commands)))
+    commands = list(dict.fromkeys(map(without_paths, data.commands))) or [""]
     text = markdown_page(data.tables, commands[0], data.correct)
     more = [*commands[1:], *map(without_paths, options.also)]
     if more:
@@ -80,14 +80,14 @@ def read_kept(runs: Sequence[Path]) -> ReportData:
         for table, place in places.items():
             place.path.mkdir()
             shutil.copyfile(table, place.runs)
+            evaluations = table.with_name(table.name.replace("-top1.csv", "-evaluations.csv"))
+            if evaluations.is_file():
+                shutil.copyfile(evaluations, place.evaluations)
         data = read_runs([places[run].path if run in places else run for run in runs])
     for table in kept:
         page = table.with_suffix(".md").read_text()
         for line in re.findall("^(?:Also: )?`.*`\\.?$", page, re.MULTILINE):
             data.commands.extend(re.findall("`(.+?)`", line))
-        evaluations = table.with_name(table.name.replace("-top1.csv", "-evaluations.csv"))
-        if evaluations.is_file():
-            data.evaluations.extend(read_table(evaluations, EvaluationRow))
     if kept:
         data.correct.clear()
     return data
@@ -108,9 +108,9 @@ def without_paths(command: str) -> str:
 
 
 def _divided(word: str) -> tuple[str, str]:
-    """A word such as `coco:DIR` before and after the colon; other words are all path."""
-    kind, colon, rest = word.partition(":")
-    return (kind + colon, rest) if rest.startswith("/") else ("", word)
+    """A word such as `coco:DIR` or `--out=DIR` before and after its sign; others are all path."""
+    found = re.fullmatch("(.*?[:=])(/.*)", word, re.DOTALL)
+    return (found[1], found[2]) if found else ("", word)
 
 
 def lines_of(each: Evaluated) -> list[str]:

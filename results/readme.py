@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import re
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mixbench.commands.recipe_options import recipe_page
 from mixbench.files import replace_file
 from mixbench.published import published
-from mixbench.report.numbers import interval
-from mixbench.report.summary import compare_runs, speed_verdict
+from mixbench.report.numbers import interval, seed_count
+from mixbench.report.significance import hopeless
+from mixbench.report.summary import compare_runs, figures, joined, newest, speed_verdict
 from mixbench.report.tables import (
     columns_table,
     markdown_table,
     statistics_cells,
     statistics_header,
 )
+from mixbench.runs.merge import trained
 from mixbench.runs.rows import (
     ComparisonRow,
     EvaluationRow,
@@ -97,19 +100,24 @@ Measured = tuple[Path, list[RunRow]]
 def comparisons(folder: Path) -> list[Measured]:
     """The newest comparison of top-1 of each network and data, of one day the one with most rows.
 
-    Photographs come before drawn scenes, the largest network and most images first.
+    Photographs come before drawn scenes, what has seeds enough to show a difference before what has
+    not, then the largest network and most images.
     """
     found: dict[tuple[object, ...], Measured] = {}
-    every = [(file, read_table(file, RunRow)) for file in sorted(folder.glob("*-top1.csv"))]
-    for file, rows in sorted(every, key=lambda pair: (str(pair[1][0].date), len(pair[1]))):
+    tables = sorted(folder.glob("*-top1.csv"))
+    every = [(file, trained(read_table(file, RunRow))) for file in tables]
+    for file, rows in sorted(every, key=lambda pair: (newest(pair[1]) or "", len(pair[1]))):
+        if not rows:
+            continue
         first = rows[0]
         found[first.model, first.dataset, first.train_images] = file, rows
     return sorted(found.values(), key=_least_first, reverse=True)
 
 
-def _least_first(measured: Measured) -> tuple[bool, float, int]:
+def _least_first(measured: Measured) -> tuple[bool, bool, float, int]:
     first = measured[1][0]
-    return not first.of_scenes, first.params_m or 0.0, first.train_images or 0
+    enough = hopeless(figures(measured[1])) is None
+    return not first.of_scenes, enough, first.params_m or 0.0, first.train_images or 0
 
 
 def top1_lines(folder: Path) -> list[str]:
@@ -127,7 +135,7 @@ def comparison_lines(file: Path, rows: Sequence[RunRow], folder: str) -> list[st
     """One comparison: what was trained, and a row a strategy; `folder` is where the link leads."""
     comparison = compare_runs(rows)
     assert comparison is not None
-    first, seeds = rows[0], len({row.seed for row in rows})
+    first, seeds = rows[0], Counter(row.strategy for row in rows)
     _, _, _, spread, difference, _, p, verdict = statistics_header(comparison)
     header = ("strategy", "top-1", "sd", f"{difference} [95 %]", p, verdict)
     table = []
@@ -139,8 +147,8 @@ def comparison_lines(file: Path, rows: Sequence[RunRow], folder: str) -> list[st
     start = "" if first.weights in (None, "random") else f", fine-tuned from {first.weights}"
     return [
         f"Top-1 of {first.model} ({first.params_m}M parameters{start}) at {first.image_size} px, "
-        f"{first.train_images:,} images of {first.dataset}, {first.epochs} epochs, {seeds} "
-        f"seed{'s' * (seeds > 1)}, {first.device}, {first.date} "
+        f"{first.train_images:,} images of {first.dataset}, {first.epochs} epochs, "
+        f"{seed_count(seeds.values())}, {joined(rows, 'device')}, {newest(rows)} "
         f"([{page}]({folder}/{page}), with the command).",
         "",
         *markdown_table((*header, "paper: DeiT-S, ImageNet"), table),

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from mixbench.report.numbers import difference, interval, params, spread
-from mixbench.report.significance import Paired, seeds_needed
-from mixbench.report.summary import FASTER, SLOWER, measured, rows_of, speed_verdict
+from mixbench.report.numbers import difference, interval, p_value, params, seed_count, spread
+from mixbench.report.significance import Difference, Paired, seeds_needed
+from mixbench.report.summary import (
+    FASTER,
+    SHOWN_WORDS,
+    SLOWER,
+    longest_timed,
+    measured,
+    rows_of,
+    speed_verdict,
+)
 from mixbench.runs.merge import Tables, trained
 from mixbench.runs.rows import ComparisonRow, RunRow, SpeedRow
 from mixbench.visible import LONGEST, shortened
@@ -32,14 +41,14 @@ class Answer:
 
 def answer_of(tables: Tables, comparison: Paired | None) -> Answer:
     """The answer that the rows give, with the numbers of `comparison.csv`."""
-    rows, speed = rows_of(tables, comparison), measured(tables.speed)
+    rows, speed = rows_of(tables, comparison), longest_timed(tables.speed)
     header, columns = ["strategy"], [[row.strategy for row in rows]]
     if comparison:
         header += ["top-1 (%)", f"difference to {shortened(comparison.baseline)} [95 %]", "verdict"]
         columns += [
             [_top1(row, tables.runs) for row in rows],
             [difference(row.difference, row.difference_lo, row.difference_hi) for row in rows],
-            [row.verdict or "-" for row in rows],
+            [_verdict(row) for row in rows],
         ]
     of_training = len(header) - 1
     if tables.speed:
@@ -68,6 +77,13 @@ def _top1(row: ComparisonRow, runs: Sequence[RunRow]) -> str:
     return spread(row.top1, row.top1_sd) + missing
 
 
+def _verdict(row: ComparisonRow) -> str:
+    """What the difference shows; where nothing, with its p, since an interval may exclude 0 yet."""
+    if row.verdict in SHOWN_WORDS or row.p_corrected is None:
+        return row.verdict or "-"
+    return f"{row.verdict} (p {p_value(row.p_corrected)})"
+
+
 def _ratio(row: ComparisonRow, speed: Sequence[SpeedRow]) -> str:
     if row.ratio_to_cutmix is not None:
         return interval(row.ratio_to_cutmix, row.ratio_lo, row.ratio_hi, 3)
@@ -85,13 +101,13 @@ def trained_words(runs: Iterable[RunRow]) -> str:
     rows = trained(runs)
     if not rows:
         return ""
-    first, seeds = rows[0], len({row.seed for row in rows})
+    first, seeds = rows[0], Counter(row.strategy for row in rows)
     size = "" if first.params_m is None else f" ({params(first.params_m)} parameters)"
     images = "" if first.train_images is None else f", {first.train_images:,} images"
     epochs = "" if first.epochs is None else f", {_many(first.epochs, 'epoch')}"
     return (
         f"{first.model}{size} at {first.image_size} px on {first.dataset}{images}{epochs}, "
-        f"{_many(seeds, 'seed')}"
+        f"{seed_count(seeds.values())}"
     )
 
 
@@ -131,10 +147,10 @@ def _of_accuracy(comparison: Paired | None) -> str:
     higher = [each.strategy for each in compared if each.claimed and (each.mean or 0) > 0]
     lower = [each.strategy for each in compared if each.claimed and (each.mean or 0) < 0]
     unclear = [each.strategy for each in compared if not each.claimed]
-    seeds = max(len(each.values) for each in compared)
     if not higher and not lower:
-        return _nothing_shown(unclear, baseline, seeds, comparison.comparisons)
-    text = f"{seeds} seeds show "  # one alone claims nothing
+        return _nothing_shown(compared, baseline, comparison.comparisons)
+    seeds = seed_count([len(each.values) for each in compared if each.claimed])
+    text = f"{seeds} show "  # one alone claims nothing
     if higher:
         text += f"{_listed(higher)} to be more accurate than {baseline}"
         text += f", and {_listed(lower)} less" if lower else ""
@@ -143,17 +159,17 @@ def _of_accuracy(comparison: Paired | None) -> str:
     return f"{text}; {_names(unclear)} could not be told from it" if unclear else text
 
 
-def _nothing_shown(unclear: Sequence[str], baseline: str, seeds: int, comparisons: int) -> str:
-    needed = seeds_needed(max(1, comparisons if seeds > 1 else len(unclear)))
-    if seeds < needed:
+def _nothing_shown(compared: Sequence[Difference], baseline: str, comparisons: int) -> str:
+    names = _names([each.strategy for each in compared])
+    counts = [len(each.values) for each in compared]
+    most, seeds = max(counts), seed_count(counts)
+    needed = seeds_needed(max(1, comparisons if most > 1 else len(compared)))
+    if most < needed:
         return (
-            f"{_many(seeds, 'seed')} {'is' if seeds == 1 else 'are'} too few to tell "
-            f"{_names(unclear)} from {baseline} by accuracy (it takes {needed})"
+            f"{seeds} {'is' if most == 1 else 'are'} too few to tell {names} from {baseline} by "
+            f"accuracy (it takes {needed})"
         )
-    return (
-        f"with {_many(seeds, 'seed')} {_names(unclear)} could not be told from {baseline} by "
-        "accuracy"
-    )
+    return f"with {seeds} {names} could not be told from {baseline} by accuracy"
 
 
 def _of_speed(speed: Sequence[SpeedRow]) -> str:

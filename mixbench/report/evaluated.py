@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from mixbench.published import published_table
@@ -97,6 +98,11 @@ class Evaluated:
     curves: Sequence[Curve]
     published: str  # a sentence; '' where nothing is
 
+    @property
+    def kind(self) -> tuple[str, str, str]:
+        """What tells it from the others: its name, options and images."""
+        return self.name, self.options, self.data_hash
+
 
 def evaluated(rows: Iterable[EvaluationRow], order: Sequence[str]) -> list[Evaluated]:
     """The tables of each evaluation, options and images, strategies in this order.
@@ -119,7 +125,14 @@ def evaluated(rows: Iterable[EvaluationRow], order: Sequence[str]) -> list[Evalu
         _tables(TASKS.get(key[0]) or evaluation_class(key[0])(), kind, order)
         for key, kind in by_kind.items()
     )
-    return [each for each in tables if each is not None]
+    found = [each for each in tables if each is not None]
+    titles = Counter(each.title for each in found)
+    return [
+        replace(each, title=f"{each.title} (images {each.data_hash})")
+        if titles[each.title] > 1  # two folders of one name
+        else each
+        for each in found
+    ]
 
 
 def by_section(tables: Sequence[Evaluated]) -> dict[str, list[Evaluated]]:
@@ -151,8 +164,8 @@ def _tables(
     words = _words(metric)
     better = "higher" if higher else "lower"
     named = f"{_what(rows[0])}: {words}, {better} is better"
-    if paired and paired.comparisons:
-        named += f", corrected for {paired.comparisons}"
+    if paired and paired.comparisons > 1:
+        named += f", corrected for {paired.comparisons} comparisons"
     header = statistics_header(paired) if paired else []
     return Evaluated(
         name=evaluation.name,

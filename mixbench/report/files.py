@@ -11,8 +11,8 @@ from mixbench.report.summary import summarise
 from mixbench.report.tables import write_markdown
 from mixbench.runs.directory import RunDirectory
 from mixbench.runs.evaluated import read_rows, with_headlines
-from mixbench.runs.merge import Tables
-from mixbench.runs.rows import ComparisonRow, RunRow, SpeedRow, write_table
+from mixbench.runs.merge import ReportData, Tables
+from mixbench.runs.rows import ComparisonRow, EvaluationRow, RunRow, SpeedRow, write_table
 from mixbench.runs.samples import Correct
 
 
@@ -35,6 +35,25 @@ def write_comparison(
     if csv is not None:
         write_table(csv, ComparisonRow, summary)
     return summary
+
+
+def write_merged(data: ReportData, directory: RunDirectory) -> None:
+    """Write the same of what a report shows, with evaluations.csv, into a directory of its own.
+
+    A table without rows that lies there is of an earlier report, and goes.
+    """
+    command = "; ".join(data.commands)
+    write_comparison(data.tables, directory, command, correct=data.correct)
+    if data.evaluations:
+        write_table(directory.evaluations, EvaluationRow, data.evaluations)
+    tables = {
+        directory.runs: data.tables.runs,
+        directory.speed: data.tables.speed,
+        directory.evaluations: data.evaluations,
+    }
+    for table, rows in tables.items():
+        if not rows:
+            table.unlink(missing_ok=True)
 
 
 def write_overview(entries: Sequence[Entry], directory: RunDirectory) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Collection
+
 
 def cell(value: float | None, digits: int) -> str:
-    """A figure, `-` where there is none; never `-0.00`."""
-    return "-" if value is None else f"{value:z.{digits}f}"
+    """A figure, `-` where there is none or it is no number; never `-0.00`."""
+    return "-" if value is None or not math.isfinite(value) else f"{value:z.{digits}f}"
 
 
 def signed(value: float | None, digits: int = 2) -> str:
@@ -35,6 +38,18 @@ def spread(mean: float | None, deviation: float | None, digits: int = 2) -> str:
     if mean is None or deviation is None:
         return cell(mean, digits)
     return f"{cell(mean, digits)} ± {cell(deviation, digits)}"
+
+
+def p_value(value: float | None) -> str:
+    """A p to three digits, `-` where there is none; never `0.000`."""
+    return "<0.001" if value is not None and value < 0.0005 else cell(value, 3)
+
+
+def seed_count(counts: Collection[int]) -> str:
+    """How many seeds each of several has, such as `1 seed` or `7 to 12 seeds`."""
+    least, most = min(counts), max(counts)
+    many = f"{most:,}" if least == most else f"{least:,} to {most:,}"
+    return f"{many} seed{'s' * (most != 1)}"
 
 
 def params(millions: float | None, extra: float | None = None) -> str:

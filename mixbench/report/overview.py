@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mixbench.report.figures import difference_figure
-from mixbench.report.numbers import bounds, signed, spread
+from mixbench.report.numbers import bounds, p_value, signed, spread
 from mixbench.report.page_tables import PAPER_CELLS, TABLE8_GROUPS, TABLE8_HEADER, failures, table8
 from mixbench.report.significance import (
     Difference,
@@ -20,9 +20,11 @@ from mixbench.report.significance import (
 from mixbench.report.summary import figures, rows_of, verdict
 from mixbench.report.tables import (
     DEMONSTRATION,
-    markdown_table,
+    markdown_code,
+    markdown_text,
     statistics_cells,
     statistics_header,
+    text_table,
 )
 from mixbench.report.template import template
 from mixbench.runs.merge import ReportData, trained
@@ -163,7 +165,7 @@ def _difference_cell(difference: Difference | None, has_baseline: bool) -> list[
         return [signed(difference.mean), seeds]
     lines = [
         f"{signed(difference.mean)} {bounds(difference.low, difference.high)}",
-        f"p {difference.corrected:.3f}, {seeds}",
+        f"p {p_value(difference.corrected)}, {seeds}",
     ]
     return [*lines, verdict(difference)] if difference.claimed else lines
 
@@ -207,18 +209,19 @@ def overview_markdown(entries: Sequence[Entry], commands: Sequence[str]) -> str:
     """The overview and a table for each row as a Markdown page."""
     strategies = strategies_of(entries)
     header, rows = overview_header(strategies), overview_cells(entries, strategies)
-    lines = ["# Overview", "", *(f"`{command}`\n" for command in commands)]
-    lines += markdown_table(header, [[", ".join(cell) for cell in row] for row in rows])
+    lines = ["# Overview", "", *(f"{markdown_code(command)}\n" for command in commands)]
+    lines += text_table(header, [[", ".join(cell) for cell in row] for row in rows])
     for line in correction(entries, strategies[0]):
-        lines += ["", line]
+        lines += ["", markdown_text(line)]
     if _of_scenes(entries):
         lines += ["", f"Rows of scenes: {DEMONSTRATION}"]
     for entry in entries:
         if entry.comparison is not None:
             cells = statistics_cells(entry.comparison)
-            lines += ["", f"## {entry.title}", ""]
-            lines += markdown_table(statistics_header(entry.comparison), cells)
-            lines += ["", *(f"* {d.sentence}" for d in entry.comparison.differences)]
+            lines += ["", f"## {markdown_text(entry.title)}", ""]
+            lines += text_table(statistics_header(entry.comparison), cells)
+            lines.append("")
+            lines += [f"* {markdown_text(d.sentence)}" for d in entry.comparison.differences]
     return "\n".join(lines) + "\n"
 
 

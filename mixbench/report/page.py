@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,8 +29,8 @@ from mixbench.report.figures import (
     shares_figure,
     shares_of,
 )
-from mixbench.report.files import write_comparison, write_overview
-from mixbench.report.numbers import cell
+from mixbench.report.files import write_merged, write_overview
+from mixbench.report.numbers import cell, seed_count
 from mixbench.report.overview import entries_of, render_overview
 from mixbench.report.page_tables import (
     PAPER_CELLS,
@@ -48,6 +49,7 @@ from mixbench.report.summary import (
     SHOWN_WORDS,
     compare_runs,
     figures,
+    longest_timed,
     measured,
     present,
     strategies,
@@ -114,7 +116,7 @@ def report_runs(
         return places.report
     [data] = settings
     if not inside:
-        write_comparison(data.tables, places, "; ".join(data.commands), correct=data.correct)
+        write_merged(data, places)
     replace_file(places.report, render_report(data))
     return places.report
 
@@ -143,10 +145,11 @@ PHASES = ("mix", "forward", "backward", "optimizer")
 def _diagrams(data: ReportData, comparison: Paired | None) -> dict[str, str]:
     """The diagrams that the data allow, by name, as SVG text."""
     drawn: dict[str, str] = {}
-    runs, speed = trained(data.tables.runs), measured(data.tables.speed)
+    runs, speed = trained(data.tables.runs), longest_timed(data.tables.speed)
     alike = len({row.timed for row in speed}) == 1
     if alike:
-        drawn["ratios"] = ratio_figure([row for row in speed if row.ratio_to_cutmix is not None])
+        ratios = [row for row in speed if row.ratio_to_cutmix is not None]
+        drawn |= {"ratios": ratio_figure(ratios)} if ratios else {}
     if comparison and any(summary.mean is not None for summary in comparison.summaries):
         drawn["accuracy"] = accuracy_figure(comparison)
         if any(difference.mean is not None for difference in comparison.differences):
@@ -216,13 +219,13 @@ def training_costs(runs: Sequence[RunRow]) -> dict[str, Cost]:
 
     None of runs on different machines.
     """
-    if len({row.device for row in runs}) != 1:
-        return {}
     by_strategy = {
         name: present(by_seed) for name, by_seed in figures(runs, "train_im_per_sec").items()
     }
-    means = train_rates(runs)
-    return {name: Cost(means[name], min(r), max(r)) for name, r in by_strategy.items() if r}
+    return {
+        name: Cost(mean, min(by_strategy[name]), max(by_strategy[name]))
+        for name, mean in train_rates(runs).items()
+    }
 
 
 def _cost_caption(data: ReportData, answer: Answer, seeds: int) -> str:
@@ -308,25 +311,28 @@ def render_report(data: ReportData) -> str:
     comparisons = comparison.comparisons or len(comparison.differences) if comparison else 0
     rows, speed = trained(tables.runs), measured(tables.speed)
     several = len({row.timed for row in speed}) > 1
+    seeds = Counter(row.strategy for row in rows)
+    most_seeds = max(seeds.values(), default=0)
     answer, shares = answer_of(tables, comparison), _shares(data)
     tested = evaluated(data.evaluations, strategies(tables))
     drawn = {
-        number: Markup(levels_figure(each, f"levels-{number}"))
+        each.kind: Markup(levels_figure(each, f"levels-{number}"))
         for number, each in enumerate(tested)
     }
-    drawn_predictions = {each.title: predictions(each, data, strategies(tables)) for each in tested}
+    drawn_predictions = {each.kind: predictions(each, data, strategies(tables)) for each in tested}
     longest = max((log[-1].epoch + 1 for log in data.logs.values() if log), default=0)
     return template("page.html.j2").render(
         strategies=strategies(tables),
         rows=rows,
         first=rows[0] if rows else None,
-        seeds=sorted({row.seed for row in rows}),
+        n=most_seeds,
+        seed_words=seed_count(seeds.values()) if seeds else "",
         commands=data.commands,
         comparison=comparison,
         reference=reference_remarks(comparison) if comparison else [],
         sections=by_section(tested),
         predictions=drawn_predictions,
-        levels={each.title: drawn[number] for number, each in enumerate(tested)},
+        levels=drawn,
         demonstration=DEMONSTRATION if any(row.of_scenes for row in rows) else "",
         failures=[*failures(tables), *data.damaged],
         table8_groups=TABLE8_GROUPS,
@@ -351,11 +357,11 @@ def render_report(data: ReportData) -> str:
         timed_header=timed_header(tables.speed),
         timed_rows=timed_cells(tables.speed),
         phases_header=["strategy", *(f"{phase} (ms)" for phase in PHASES)],
-        phases=_phases(speed),
+        phases=_phases(longest_timed(speed)),
         several_timings=several,
         loader=" ".join(loader_remark(tables.runs)),
         timed=answer.timed,
-        cost_caption=_cost_caption(data, answer, len({row.seed for row in rows})),
+        cost_caption=_cost_caption(data, answer, most_seeds),
         by_area=[spec for spec, each in shares.items() if each.by_area],
         shares_words=_shares_words(shares),
         recipe=[(name, str(value)) for name, value in (data.recipe or {}).items()],

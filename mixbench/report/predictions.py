@@ -42,7 +42,7 @@ def _pictures(
 ) -> Iterator[tuple[str, int, Path]]:
     """Strategy, seed and file of the first seed of each strategy that has a picture."""
     by_strategy: dict[str, list[tuple[int, Path]]] = {spec: [] for spec in order}
-    pictures = data.pictures.get((each.name, each.options, each.data_hash), {})
+    pictures = data.pictures.get(each.kind, {})
     for (spec, seed), file in pictures.items():
         if file.is_file():
             by_strategy.setdefault(spec, []).append((seed, file))

@@ -53,7 +53,7 @@ HIGHER, LOWER, FASTER, SLOWER = SHOWN_WORDS = (  # verdicts that claim a differe
     "slower than CutMix",
 )
 OF_EITHER = ("attention", "network", "extra_params_m", "compiled")
-MEANS = ("top5", "nll", "ece", "brier", "label_error", "train_seconds")
+MEANS = ("top5", "nll", "ece", "brier", "label_error")
 
 
 def strategies(tables: Tables) -> list[str]:
@@ -96,6 +96,16 @@ def measured(speed: Iterable[SpeedRow]) -> list[SpeedRow]:
     return [row for row in speed if row.im_per_sec is not None]
 
 
+def longest_timed(speed: Iterable[SpeedRow]) -> list[SpeedRow]:
+    """The rows that have a speed; of a strategy's like timings that of most rounds."""
+    found: dict[tuple[str, str], SpeedRow] = {}
+    for row in measured(speed):
+        known = found.setdefault((row.strategy, row.timed), row)
+        if (row.rounds or 0) > (known.rounds or 0):
+            found[row.strategy, row.timed] = row
+    return list(found.values())
+
+
 def speed_verdict(row: SpeedRow) -> str:
     """What a speed shows: a difference lies outside CutMix's band against itself, and outside 1."""
     if row.strategy == "cutmix":
@@ -107,8 +117,19 @@ def speed_verdict(row: SpeedRow) -> str:
     return "no difference shown"
 
 
+def of_one_machine(runs: Iterable[RunRow]) -> bool:
+    """Whether all that was trained was on one kind of processor: else times are no comparison."""
+    return len({row.device for row in trained(runs)}) == 1
+
+
 def train_rates(runs: Iterable[RunRow]) -> dict[str, float]:
-    """Images per second of training over the seeds, which see as many images; by strategy."""
+    """Images per second of training over the seeds, which see as many images; by strategy.
+
+    None of runs on different machines.
+    """
+    runs = list(runs)
+    if not of_one_machine(runs):
+        return {}
     rates = {name: present(values) for name, values in figures(runs, "train_im_per_sec").items()}
     return {name: harmonic_mean(values) for name, values in rates.items() if values}
 
@@ -121,6 +142,7 @@ def summarise(tables: Tables, correct: Correct | None = None) -> list[Comparison
 def rows_of(tables: Tables, paired: Paired | None) -> list[ComparisonRow]:
     """The same of a comparison that is made already."""
     rates = train_rates(tables.runs)
+    means = (*MEANS, "train_seconds") if of_one_machine(tables.runs) else MEANS
     rows = []
     for spec in strategies(tables):
         runs = [row for row in tables.runs if row.strategy == spec]
@@ -130,13 +152,13 @@ def rows_of(tables: Tables, paired: Paired | None) -> list[ComparisonRow]:
             strategy=spec,
             status=_status(runs, speed),
             train_im_per_sec=rates.get(spec),
-            device=_joined(both, "device"),
-            versions=_joined(both, "versions"),
-            date=max((row.date for row in both if row.date), default=None),
+            device=joined(both, "device"),
+            versions=joined(both, "versions"),
+            date=newest(both),
             **{name: _first(runs, name) for name in OF_TRAINING},
             **{name: _first(both, name) for name in OF_EITHER},
         )
-        rows.append(_with_speed(_with_scores(row, runs, paired), speed))
+        rows.append(_with_speed(_with_scores(row, runs, paired, means), speed))
     return rows
 
 
@@ -156,19 +178,25 @@ def _first(rows: Sequence[RunRow | SpeedRow], name: str) -> Any:
     return next((value for value in values if value is not None), None)
 
 
-def _joined(rows: Sequence[RunRow | SpeedRow], name: str) -> str | None:
+def joined(rows: Iterable[RunRow | SpeedRow], name: str) -> str | None:
+    """What a column says, each text once; None where it says nothing."""
     values = dict.fromkeys(getattr(row, name) for row in rows)
     return "; ".join(value for value in values if value) or None
 
 
+def newest(rows: Iterable[RunRow | SpeedRow]) -> str | None:
+    """The newest date of the rows, None without any."""
+    return max((row.date for row in rows if row.date), default=None)
+
+
 def _with_scores(
-    row: ComparisonRow, runs: Sequence[RunRow], paired: Paired | None
+    row: ComparisonRow, runs: Sequence[RunRow], paired: Paired | None, names: Iterable[str]
 ) -> ComparisonRow:
-    """The row with its accuracy, the difference to the baseline, and the means of other scores."""
+    """The row with its accuracy, the difference to the baseline, and the means of these columns."""
     summary = _of(paired.summaries if paired else (), row.strategy)
     if paired is None or summary is None:
         return row
-    columns = {name: present(figures(runs, name)[row.strategy]) for name in MEANS}
+    columns = {name: present(figures(runs, name)[row.strategy]) for name in names}
     means: dict[str, Any] = {name: fmean(values) for name, values in columns.items() if values}
     row = replace(
         row,
@@ -200,9 +228,9 @@ def _of(rows: Sequence[T], spec: str) -> T | None:
 
 def _with_speed(row: ComparisonRow, speed: Sequence[SpeedRow]) -> ComparisonRow:
     """The row with its speed, of several like ones that of most rounds; without, if unlike."""
-    rows = measured(speed) or speed
+    rows = longest_timed(speed) or speed
     if len({timed.timed for timed in rows}) != 1:
         return row
-    timed = max(rows, key=lambda timed: timed.rounds or 0)
+    timed = rows[0]
     row = replace(row, **{name: getattr(timed, name) for name in OF_TIMING})
     return replace(row, speed_verdict=speed_verdict(timed)) if timed.im_per_sec else row

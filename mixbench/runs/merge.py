@@ -127,6 +127,10 @@ def by_recipe(directories: Sequence[Path]) -> dict[str | None, list[Part]]:
     Speeds and rows without a hash are of their directory's recipe; where that has several or none,
     of the only one that there is, else apart, under None.
     """
+    places = [directory.resolve() for directory in directories]
+    for place, directory in zip(places, directories, strict=True):
+        if places.count(place) > 1:
+            raise ValueError(f"{directory} is named twice: name each run once")
     read = [(directory, read_tables(directory)) for directory in directories]
     recipes = dict.fromkeys(row.recipe_hash for _, tables in read for row in trained(tables.runs))
     parts: dict[str | None, list[Part]] = {recipe: [] for recipe in recipes}
@@ -230,7 +234,7 @@ def _read_parts(parts: Sequence[Part], *, mixed_machines: bool) -> ReportData:
         command = _read(read_command, places.environment, data.damaged)
         data.commands.extend([command] if command else [])
         data.gallery[places.gallery] = _read(read_gallery, places.gallery, data.damaged) or []
-        for each in read_rows(places):
+        for each in _evaluations(places, data.damaged):
             data.evaluations.append(each)
             pictures = data.pictures.setdefault((each.evaluation, each.options, each.data_hash), {})
             pictures[each.strategy, each.seed] = picture_file(places, each)
@@ -242,6 +246,12 @@ def _read_parts(parts: Sequence[Part], *, mixed_machines: bool) -> ReportData:
         for row in trained(tables.runs):
             _read_samples(_seed_folder(places, row), (row.strategy, row.seed), data)
     return data
+
+
+def _evaluations(places: RunDirectory, damaged: list[str]) -> list[EvaluationRow]:
+    """What was measured of a run's models; of merged runs, whose seeds lie elsewhere, the table."""
+    table = _read(lambda path: read_table(path, EvaluationRow), places.evaluations, damaged)
+    return read_rows(places) or table or []
 
 
 def _read_samples(folder: SeedFolder, key: tuple[str, int], data: ReportData) -> None:

@@ -21,6 +21,7 @@ from typing import Any, TypeVar, get_type_hints
 from mixbench.files import read_json, replacing
 
 SCHEMA_VERSION = 3  # rises when a column goes or changes its meaning, not when one is added
+EXACT = 12  # digits of figures that are compared over seeds: fewer would break ties of their tests
 
 
 # A spreadsheet would run a text that begins so; an apostrophe before it makes it text again.
@@ -112,15 +113,17 @@ class RunRow:
     mix_group: int | None = column("images that shared one draw of the mixing")
     epochs: int | None = column("epochs trained, the cool-down included")
     headline: str | None = column(HEADLINE)
-    top1: float | None = column("top-1 accuracy after the last epoch", unit="%")
+    top1: float | None = column("top-1 accuracy after the last epoch", unit="%", digits=EXACT)
     top5: float | None = column("top-5 accuracy after the last epoch", unit="%")
-    top1_ema: float | None = column("top-1 accuracy of the averaged weights", unit="%")
+    top1_ema: float | None = column(
+        "top-1 accuracy of the averaged weights", unit="%", digits=EXACT
+    )
     nll: float | None = column(NLL, unit="nats", digits=4)
     ece: float | None = column(ECE, unit="%")
     brier: float | None = column(BRIER, digits=4)
-    label_error: float | None = column(LABEL_ERROR, unit="points")
-    occlusion_drop: float | None = column(OCCLUSION_DROP, unit="points")
-    shuffle_drop: float | None = column(SHUFFLE_DROP, unit="points")
+    label_error: float | None = column(LABEL_ERROR, unit="points", digits=EXACT)
+    occlusion_drop: float | None = column(OCCLUSION_DROP, unit="points", digits=EXACT)
+    shuffle_drop: float | None = column(SHUFFLE_DROP, unit="points", digits=EXACT)
     train_seconds: float | None = column(TRAIN_SECONDS, unit="seconds")
     loading_share: float | None = column("share of the training time that waited for images")
     train_im_per_sec: float | None = column(TRAIN_RATE, unit="images/s")
@@ -304,7 +307,7 @@ class EvaluationRow:
         "what was measured; shares in 0..1, `label_error`, `bias` and drops in points; accuracies, "
         "errors, IoU, `aurra`, `aupr`, `mce` and what is of attention in percent"
     )
-    value: float | None = column("the figure", digits=6)
+    value: float | None = column("the figure", digits=EXACT)
     value_lo: float | None = column(
         "of the figure that stands for the evaluation, where it is a mean over the images: lower "
         "end of its 95 % bootstrap interval over them",
@@ -349,6 +352,7 @@ def _text(value: Any, digits: int | None) -> str:
         return "" if math.isnan(value) else str(round(value, digits))
     if isinstance(value, str):
         value = f"'{value}" if FORMULA.match(value) else value
+        value = value.replace("\r", "\\r")  # which csv would leave bare
         return value.encode("utf-8", "backslashreplace").decode()
     return str(value)  # of a log, whose figures may be no numbers
 
@@ -375,7 +379,7 @@ def _cell(text: Any) -> Any:
 
 
 def _read_table(path: Path, kind: type[R]) -> list[R]:
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8-sig")  # spreadsheets begin a file with a mark
     if "\0" in text:
         raise ValueError(f"{path} is no table: it holds a NUL character")
     with io.StringIO(text, newline="") as file:
@@ -438,7 +442,7 @@ def _value(name: str, cell: Any, hint: Any) -> Any:
     kind = kinds[0]
     try:
         if kind is bool:
-            return {"True": True, "False": False}[str(cell)]
+            return {"true": True, "false": False}[str(cell).lower()]
         if isinstance(cell, list | dict) or (isinstance(cell, bool) and kind is not str):
             raise ValueError
         if kind is int:

@@ -48,11 +48,12 @@ def test_the_cells_are_those_of_the_comparison():
         if row.difference is not None:
             low, high = row.difference_lo, row.difference_hi
             change = f"{row.difference:+.2f} [{low:+.2f}, {high:+.2f}]"
+        decides = "" if row.p_corrected is None else f" (p {row.p_corrected:.3f})"
         assert cells == (
             row.strategy,
             f"{row.top1:.2f} ± {row.top1_sd:.2f}",
             change,
-            row.verdict,
+            row.verdict + decides,
             f"{row.ratio_to_cutmix:.3f} [{row.ratio_lo:.3f}, {row.ratio_hi:.3f}]",
             row.speed_verdict,
         )
@@ -130,6 +131,16 @@ def test_the_sentence_says_what_was_shown_and_what_not(gains, seeds, sentence):
     shown = answer(Tables(runs_of(gains, seeds), []))
     assert shown.sentence == f"{sentence}; speed was not measured."
     assert shown.of_timing == 0 and shown.timed == ""
+
+
+def test_the_sentence_counts_the_seeds_of_what_it_names():
+    few = [row for row in runs_of({"transmix": (1, 0), "mixup": (0, 0.2)}) if row.seed < 7]
+    runs = [*runs_of({"mixup": (0, 0.2)}), *(row for row in few if row.strategy == "transmix")]
+    shown = answer(Tables(runs, []))
+    assert shown.sentence.startswith("7 seeds show transmix to be more accurate than cutmix")
+    assert shown.trained.endswith("7 to 8 seeds")
+    unclear = [row for row in runs if row.strategy != "transmix" or row.seed < 2]
+    assert answer(Tables(unclear, [])).sentence.startswith("With 2 to 8 seeds mixup and transmix")
 
 
 def test_the_sentence_on_speed():

@@ -1,5 +1,8 @@
 """The tables of evaluations: the headline compared, a metric by setting."""
 
+import json
+from dataclasses import replace
+
 import pytest
 
 from mixbench.report.drawing import MARK, pyplot
@@ -27,7 +30,7 @@ ROWS = [
 
 def test_the_headline_is_compared_and_the_rest_stands_by_setting():
     [table] = evaluated(ROWS, ["cutmix", "transmix"])
-    assert table.title == "shuffle (draw=0): mean drop, lower is better, corrected for 1"
+    assert table.title == "shuffle (draw=0): mean drop, lower is better"
     assert table.header[2] == "mean drop" and table.header[4] == "difference to cutmix"
     assert [cells[0] for cells in table.headline] == ["cutmix", "transmix"]
     assert table.headline[1][2:5] == ("21.00", "1.00", "+10.00")
@@ -48,6 +51,34 @@ def test_a_table_that_repeats_the_headline_is_left_out(monkeypatch):
     other = [row("cutmix", 0, "2x2", "mean_drop", 5.0)]
     [table] = evaluated([*rows, *other], ["cutmix", "transmix"])
     assert table.settings_header == ["strategy", "all", "2x2"]
+
+
+def test_two_folders_of_one_name_keep_their_figures_and_curves_apart(tmp_path):
+    """Their hashes tell them apart in the titles; each table has its own curve below it."""
+    places, settings = RunDirectory(tmp_path / "run"), ("", "random 0.2", "random 0.8")
+    write_run(places.path, [run_row(spec, s) for spec in ("cutmix", "mixup") for s in (0, 1, 2)])
+    for digits, drop in (("aaa111", 10.0), ("bbb222", 60.0)):
+        common = {"evaluation": "occlusion", "dataset": "val", "data_hash": digits}
+        for spec in ("cutmix", "mixup"):
+            for seed in (0, 1, 2):
+                made = [
+                    row(spec, seed, setting, metric, drop + seed, **common)
+                    for setting, metric in zip(settings, ("mean_drop", "drop", "drop"), strict=True)
+                ]
+                made[0] = replace(made[0], setting="random")
+                file = places.seed(spec, seed).path / f"eval-occlusion-{digits}aa.json"
+                file.write_text(json.dumps([plain(each) for each in made]))
+    page = report_runs([places.path]).read_text()
+    first, second = page.split("<h3>occlusion on val (draw=0): mean drop")[1:]
+    assert "(images aaa111)</h3>" in first and "(images bbb222)</h3>" in second
+    assert "11.00" in first and "61.00" not in first and "61.00" in second
+    assert 'id="levels-0' in first and 'id="levels-1' in second
+
+
+def test_the_correction_is_named_where_there_is_one():
+    others = [row("mixup", seed, "", "mean_drop", 5.0 + seed) for seed in range(3)]
+    [table] = evaluated([*ROWS, *others], ["cutmix", "transmix", "mixup"])
+    assert table.title.endswith("lower is better, corrected for 2 comparisons")
 
 
 def test_other_options_have_a_table_of_their_own_and_unknown_ones_none():

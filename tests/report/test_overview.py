@@ -1,5 +1,6 @@
 """The overview: the differences of the single reports, corrected together, each row marked."""
 
+import json
 import re
 
 import numpy as np
@@ -109,6 +110,16 @@ def test_the_page_is_whole_and_fetches_nothing(tmp_path):
     again = report_runs([tmp_path / "all"]).read_text()
     table = re.compile(r"<h1>.*?<h2>", re.S)
     assert table.search(again)[0] == table.search(before)[0]
+
+
+def test_names_are_shown_as_text_by_the_overviews_markdown(tmp_path):
+    a = trained_run(tmp_path / "a", dataset="cats|dogs <b>x</b> *y*")
+    b = trained_run(tmp_path / "b")
+    RunDirectory(a).environment.write_text(json.dumps({"command": "bench.py --out `x`"}))
+    _, _, markdown = overview(a, b)
+    assert "<b>" not in markdown and "`` bench.py --out `x` ``" in markdown
+    header, _, row, *_ = (line for line in markdown.splitlines() if line.startswith("|"))
+    assert row.count("|") == header.count("|") and r"\*y\*" in row
 
 
 def test_the_order_of_the_strategies_is_nothing(tmp_path):

@@ -1,5 +1,6 @@
 """The page: true of its data, whole, and without a request."""
 
+import json
 import re
 import warnings
 
@@ -10,7 +11,7 @@ from mixbench.report.page import report_runs, timed_costs, training_costs
 from mixbench.report.tables import remarks
 from mixbench.runs.directory import RunDirectory
 from mixbench.runs.merge import read_runs, read_tables
-from mixbench.runs.rows import ComparisonRow, read_table
+from mixbench.runs.rows import ComparisonRow, EvaluationRow, RunRow, plain, read_table
 from mixbench.runs.samples import GalleryEntry, write_gallery, write_images
 from mixbench.visible import visible
 from tests.support.html_pages import Page
@@ -59,6 +60,55 @@ def test_merging(tmp_path):
     assert read_tables(places.path).speed == [speed_row()]
     assert [row.seeds for row in read_table(places.comparison, ComparisonRow)] == [2, 2]
     assert "not resolvable with 2 seeds" in places.markdown.read_text()
+
+
+def test_what_was_measured_of_merged_runs_goes_with_them(tmp_path):
+    """Also into a second report of the merged directory; tables of an earlier report go."""
+    a = write_run(tmp_path / "a", [run_row("cutmix", 0)], [speed_row()])
+    b = write_run(tmp_path / "b", [run_row("mixup", 0)])
+    measured = EvaluationRow(
+        strategy="cutmix", seed=0, evaluation="shuffle", metric="mean_drop", value=12.3456789
+    )
+    file = RunDirectory(a).seed("cutmix", 0).path / "eval-shuffle-12345678.json"
+    file.write_text(json.dumps([plain(measured)]))
+    out = RunDirectory(tmp_path / "all")
+    page = report_runs([a, b], out.path).read_text()
+    assert read_table(out.evaluations, EvaluationRow) == [measured]
+    assert 'href="evaluations.csv"' in page and "<h3>shuffle" in page
+    assert "<h3>shuffle" in report_runs([out.path]).read_text()
+    assert "<h3>shuffle" in report_runs([out.path], tmp_path / "again").read_text()
+    report_runs([b], out.path)
+    assert (
+        not out.speed.exists() and not out.evaluations.exists() and len(read_runs([b]).tables.runs)
+    )
+    assert [row.strategy for row in read_table(out.runs, RunRow)] == ["mixup"]
+
+
+def test_the_longest_of_like_timings_is_shown_everywhere(tmp_path):
+    long = speed_row("mixup", rounds=100, ratio_to_cutmix=0.99, ratio_lo=0.97, ratio_hi=1.01)
+    short = speed_row("mixup", rounds=5, ratio_to_cutmix=0.9, ratio_lo=0.89, ratio_hi=0.91)
+    run = write_run(tmp_path / "a", speed=[speed_row(), long, short])
+    page = Page(report_runs([run]).read_text())
+    said = "Nothing was trained; no difference of speed was shown for mixup."
+    assert said in page.text and "slower than CutMix" not in answer_part(page.text)
+
+
+def test_a_table_of_speeds_without_ratios_is_a_page_too(tmp_path):
+    nothing = dict.fromkeys(("ratio_to_cutmix", "ratio_lo", "ratio_hi"))
+    run = write_run(tmp_path / "a", speed=[speed_row("mixup", **nothing)])
+    assert "100.00 [98.00, 102.00]" in Page(report_runs([run]).read_text()).text
+
+
+def test_the_page_counts_the_seeds_of_each_strategy(tmp_path):
+    rows = [run_row("cutmix", seed) for seed in range(5)]
+    rows += [run_row("mixup", seed) for seed in range(5, 10)]
+    text = Page(report_runs([write_run(tmp_path / "a", rows)]).read_text()).text
+    assert "What 5 seeds can show" in text and "10 seeds" not in text
+
+
+def answer_part(text):
+    """The text before the first heading below the answer."""
+    return text.partition("What it costs")[0]
 
 
 def test_speeds_of_different_machines_are_merged_only_when_asked(tmp_path):

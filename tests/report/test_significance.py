@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from mixbench.report import significance
 from mixbench.report.significance import (
     bca_interval,
     compare,
@@ -22,6 +23,7 @@ from mixbench.report.significance import (
 from mixbench.runs.samples import Bitmap
 
 pytestmark = pytest.mark.filterwarnings("error")
+SIGNS = [(1, *signs) for signs in itertools.product((1, -1), repeat=7)]  # the others mirror them
 
 
 def against_cutmix(differences):
@@ -59,6 +61,30 @@ def test_sign_flips_by_hand():
     means = [abs(np.dot(signs, values)) for signs in itertools.product((1, -1), repeat=5)]
     assert sign_flip_p(values) == pytest.approx(np.mean([m >= sum(values) - 1e-12 for m in means]))
     assert sign_flip_p([1.0, 2.0, 3.0]) == 2 / 8
+
+
+@pytest.mark.parametrize("images", [300, 1000, 1500, 3925])
+@pytest.mark.parametrize("digits", [None, 12], ids=["as measured", "as written"])
+def test_ties_of_the_sign_flips_are_those_of_whole_images(images, digits):
+    """Counted in whole numbers: top-1 in percent is no multiple of 0.001, and sums of it round."""
+    rng, tied = np.random.default_rng(images), 0
+    for _ in range(40):
+        right = rng.integers(images // 2, images // 2 + 12, (2, 8))
+        ours, theirs = 100 * right / images
+        if digits:
+            ours, theirs = ours.round(digits), theirs.round(digits)
+        sums = [abs(np.dot(signs, right[0] - right[1])) for signs in SIGNS]
+        tied += sums.count(sums[0]) > 2
+        assert sign_flip_p(ours - theirs) == np.mean([each >= sums[0] for each in sums])
+    assert tied > 20
+
+
+def test_an_interval_that_ends_at_zero_does_not_exclude_it(monkeypatch):
+    values = [0.1] * 9
+    monkeypatch.setattr(significance, "bca_interval", lambda numbers: (3.6e-15, 0.2))
+    assert not against_cutmix(values).claimed
+    monkeypatch.setattr(significance, "bca_interval", lambda numbers: (0.001, 0.2))
+    assert against_cutmix(values).claimed
 
 
 def test_holm_by_hand():

@@ -108,6 +108,15 @@ def test_several_machines_have_no_common_speed():
     assert row.versions == "mixbench 1; mixbench 2" and row.date == "2026-02"
 
 
+def test_times_of_training_on_several_machines_are_not_averaged():
+    runs = [run_row(seed=0, train_im_per_sec=980.0), run_row("mixup", 0, train_im_per_sec=990.0)]
+    [cutmix, _] = summarise(Tables(runs, []))
+    assert (cutmix.train_im_per_sec, cutmix.train_seconds) == (980.0, 60.0)
+    runs.append(run_row(seed=1, device="Loom", train_im_per_sec=10.0))
+    for row in summarise(Tables(runs, [])):  # mixup's too, which has nobody to stand beside
+        assert row.train_im_per_sec is row.train_seconds is None and row.nll == 0.9
+
+
 def test_like_timings_are_one_speed_that_of_most_rounds():
     speed = [speed_row(rounds=5), speed_row(rounds=40, im_per_sec=90.0), speed_row(rounds=40)]
     [row] = summarise(Tables([], speed))

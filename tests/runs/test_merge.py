@@ -18,8 +18,12 @@ def test_rows_of_several_runs(tmp_path):
         ("transmix", 1),
     ]
     assert tables.speed == [speed_row()] and merge([]) == Tables([], [])
-    with pytest.raises(ValueError, match=r"cutmix with seed 0 is in both .*a and .*a"):
-        merge([a, a])
+    again = write_run(tmp_path / "again", [run_row("cutmix", 0)])
+    with pytest.raises(ValueError, match=r"cutmix with seed 0 is in both .*a and .*again"):
+        merge([a, again])
+    timed = write_run(tmp_path / "timed", speed=[speed_row()])  # whose rows say no seed
+    with pytest.raises(ValueError, match=r"timed/\.\./timed is named twice: name each run once"):
+        merge([timed / ".." / "timed", timed])
     c = write_run(tmp_path / "c", [run_row("cutmix", 2, recipe_hash="other")])
     for read in (merge, read_runs):
         with pytest.raises(ValueError, match=r"different recipes or data .*\(abc\).*\(other\)"):
@@ -52,8 +56,9 @@ def test_rows_by_recipe(tmp_path):
     }
     assert list(rows(a, c)) == ["abc"] and list(rows(c)) == [None] and rows() == {}
     assert [len(data.tables.runs) for data in read_settings([a, b, both])] == [3, 2]
-    with pytest.raises(ValueError, match=r"cutmix with seed 0 is in both .*a and .*a"):
-        read_settings([a, b, a])
+    again = write_run(tmp_path / "again", [run_row()])
+    with pytest.raises(ValueError, match=r"cutmix with seed 0 is in both .*a and .*again"):
+        read_settings([a, b, again])
 
 
 def test_a_job_that_has_no_figures_yet_is_in_nobodys_way(tmp_path):

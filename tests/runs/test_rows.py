@@ -36,10 +36,10 @@ def test_rows_survive_the_disk(tmp_path):
 
 
 def test_figures_are_rounded_but_for_the_log(tmp_path):
-    made = run_row(top1=70.123456, nll=0.123456, ece=float("nan"))
+    made = run_row(top1=100 * 1132 / 1500, nll=0.123456, ece=float("nan"))
     write_table(tmp_path / "runs.csv", RunRow, [made])
     [row] = read_table(tmp_path / "runs.csv", RunRow)
-    assert (row.top1, row.nll, row.ece) == (70.123, 0.1235, None)
+    assert (row.top1, row.nll, row.ece) == (75.466666666667, 0.1235, None)  # tests need all of it
     log = EpochRow(
         epoch=0, lr=0.1 / 3, train_loss=float("nan"), top1=100 / 3, top5=200 / 3, seconds=1 / 7
     )
@@ -47,6 +47,20 @@ def test_figures_are_rounded_but_for_the_log(tmp_path):
     [again] = read_table(tmp_path / "log.csv", EpochRow)
     assert (again.lr, again.top1, again.seconds) == (0.1 / 3, 100 / 3, 1 / 7)
     assert math.isnan(again.train_loss)  # a loss that is no number is told, not left out
+
+
+def test_a_table_that_a_spreadsheet_saved_again_is_read(tmp_path):
+    made = run_row("cutmix", 0, 71.123, compiled=True, dataset="caf\u00e9")
+    write_table(tmp_path / "runs.csv", RunRow, [made])
+    text = (tmp_path / "runs.csv").read_text().replace("True", "TRUE").replace("\n", "\r\n")
+    (tmp_path / "runs.csv").write_bytes(text.encode("utf-8-sig"))
+    assert read_table(tmp_path / "runs.csv", RunRow) == [made]
+
+
+def test_a_name_with_a_carriage_return_leaves_the_table_whole(tmp_path):
+    write_table(tmp_path / "runs.csv", RunRow, [run_row(dataset="a\rb"), run_row(seed=1)])
+    [first, second] = read_table(tmp_path / "runs.csv", RunRow)
+    assert (first.dataset, second.seed) == ("a\\rb", 1)
 
 
 def test_an_epoch_without_evaluation_has_empty_cells(tmp_path):
