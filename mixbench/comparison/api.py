@@ -119,7 +119,7 @@ def compare(
     if not isinstance(class_names, str | Path | None):
         raise ValueError(f"class_names must be a file, not {shown(class_names)}")
     _check_fields(recipe, of_timm=not callable(model))
-    folder, name, items = _place(data, limit_train, limit_val)
+    folder, name, items = _place(data, limit_train, limit_val, skip_unreadable)
     overrides = dict(recipe)
     if isinstance(model, str):
         overrides["model"] = model
@@ -206,7 +206,10 @@ def _strategies(strategies: str | MixStrategy | Sequence[str | MixStrategy]) -> 
 
 
 def _place(
-    data: str | Path | tuple[Items, Items] | None, limit_train: int | None, limit_val: int | None
+    data: str | Path | tuple[Items, Items] | None,
+    limit_train: int | None,
+    limit_val: int | None,
+    skip_unreadable: bool,
 ) -> tuple[Path | None, str | None, Data | None]:
     """A folder, a data set's name, or data that are open already."""
     if data is None:
@@ -220,7 +223,8 @@ def _place(
             "data must be a folder, a name, or a pair of data sets (train, val), not "
             f"{type(data).__name__}"
         )
-    items = limited(data_of_items(*data), limit_train, limit_val)
+    opened = data_of_items(*data, skip=skip_unreadable)  # which reads every image
+    items = limited(opened, limit_train, limit_val)
     return None, items.name, items
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mixbench.data.class_names import read_class_names
-from mixbench.data.datasets import open_data
+from mixbench.data.datasets import is_dataset, open_data
 from mixbench.data.folders import check_splits, open_folder
 from mixbench.data.index import indexed_folder
 from mixbench.data.scene_area import SCENES, is_scenes
@@ -82,8 +82,10 @@ class Plan:
 
     @property
     def source(self) -> str:
-        """Where the data are, or what they are called."""
-        return str(self.data or self.dataset or SCENES)
+        """Where the data are, or what they are called; a folder of such a name begins with ./."""
+        if self.data is not None:
+            return f"./{self.data}" if is_dataset(str(self.data)) else str(self.data)
+        return self.dataset or SCENES
 
     def identity(self, data: Data) -> Identity:
         """What the output directory is of."""

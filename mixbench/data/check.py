@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -70,15 +70,12 @@ def check_images(
             splits.append(Readable(split, unreadable) if unreadable else split)
     train, val = splits
     if problems and not skip:
-        more = f" and {len(problems) - NAMED} more" if len(problems) > NAMED else ""
-        raise ValueError(
-            f"{len(problems)} of {total:,} images cannot be read: "
-            f"{'; '.join(problems[:NAMED])}{more}; mend or remove them, or add --skip-unreadable"
-        )
-    for split in splits:
-        if len(set(split.labels)) < len(data.classes):
-            lost = min(set(range(len(data.classes))) - set(split.labels))
-            raise ValueError(f"no image of class {data.classes[lost]!r} can be read: mend them")
+        raise ValueError(f"{unreadable_words(problems, total)}, or add --skip-unreadable")
+    for before, split in ((data.train, train), (data.val, val)):
+        lost = set(before.labels) - set(split.labels)
+        if lost:
+            gone = data.classes[min(lost)]
+            raise ValueError(f"no image of class {gone!r} can be read: mend them")
     remark = f"read all {total:,} images" + (
         f", and left out {len(problems)} that cannot be read" if problems else ""
     )
@@ -89,6 +86,23 @@ def check_images(
         content=content.hexdigest()[:16],
         remarks=(*data.remarks, remark),
     )
+
+
+def unreadable_words(problems: Sequence[str], total: int) -> str:
+    """The beginning of a sentence on images that cannot be read, the first of them named."""
+    more = f" and {len(problems) - NAMED} more" if len(problems) > NAMED else ""
+    return (
+        f"{len(problems)} of {total:,} images cannot be read: {'; '.join(problems[:NAMED])}{more}; "
+        "mend or remove them"
+    )
+
+
+def without_unreadable(source: Source) -> Source:
+    """The images of a source that can be decoded, as a run that skipped the others has them."""
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        results = enumerate(_digests(source, pool))
+        bad = {index for index, result in results if isinstance(result, UnreadableImage)}
+    return Readable(source, bad) if bad else source
 
 
 def check_headers(source: Source, seconds: float = HEADERS) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -71,7 +72,12 @@ class FolderSource(Source):
                     f"{self._mask_path(name)}: rename one of the images"
                 )
         [split] = {name.partition("/")[0] for name in self.names}
-        found = sorted((self.root / FOLDER / split).rglob(f"*{ENDING}"))
+        folder = self.root / FOLDER / split
+        found = sorted(
+            path
+            for path in folder.rglob(f"*{ENDING}")
+            if all(map(is_data, path.relative_to(folder).parts))
+        )
         lonely = [path for path in found if path not in by_mask]
         if lonely:
             raise ValueError(
@@ -132,18 +138,17 @@ def _reading(root: Path) -> Iterator[None]:
         ) from None
 
 
-def check_folder(root: Path) -> tuple[str, ...]:
+def check_folder(root: Path, met: Met | None = None) -> tuple[str, ...]:
     """The class names of root/train and root/val, in the order of the labels.
 
     ValueError where a split is missing or the classes differ.
     """
     check_splits(root)
+    met = met or Met()
     names = {}
     for split in SPLITS:
-        with _reading(root), os.scandir(root / split) as entries:
-            names[split] = {
-                entry.name for entry in entries if is_data(entry.name) and entry.is_dir()
-            }
+        with _reading(root):
+            names[split] = _folders_in(root / split, met)
         if not names[split]:
             raise ValueError(
                 f"{root / split} has no class folders: put the images in {split}/<class>/"
@@ -151,11 +156,37 @@ def check_folder(root: Path) -> tuple[str, ...]:
     return common_classes(root, names["train"], names["val"])
 
 
+def _folders_in(folder: Path, met: Met) -> set[str]:
+    """The names of the class folders in a split; files beside them are met, and no images.
+
+    ValueError for a link that leads nowhere: the class would be lost without a word.
+    """
+    names = set()
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not is_data(entry.name):
+                continue
+            if entry.is_dir():
+                names.add(entry.name)
+            elif entry.is_file():
+                met.count(entry.name)
+            else:
+                raise ValueError(
+                    f"{entry.path} is no folder of images, or a link that leads nowhere; remove it"
+                )
+    return names
+
+
 def common_classes(root: Path, train: set[str], val: set[str]) -> tuple[str, ...]:
     """The class names of both splits in the order of the labels; ValueError where they differ."""
     if train != val:
         lonely = min(train ^ val)
         where = "train" if lonely in train else "val"
+        if _composed(train) == _composed(val):
+            raise ValueError(
+                f"train/ and val/ of {root} write the accents of {lonely!r} with other characters, "
+                "which look alike: rename one of the two folders like the other"
+            )
         raise ValueError(
             f"train/ and val/ of {root} hold different classes: {lonely!r} is in {where}/ alone"
         )
@@ -164,6 +195,11 @@ def common_classes(root: Path, train: set[str], val: set[str]) -> tuple[str, ...
             f"{root} has one class folder, {min(train)!r}: a classifier needs two or more"
         )
     return tuple(sorted(train))
+
+
+def _composed(names: set[str]) -> set[str]:
+    """Names with each accent in its letter: systems store them in either way."""
+    return {unicodedata.normalize("NFC", name) for name in names}
 
 
 def is_data(name: str) -> bool:
@@ -187,11 +223,15 @@ class Met:
     others: Counter[str] = field(default_factory=Counter)  # files that are no images, by ending
     folders: dict[str, int] = field(default_factory=dict)  # when each changed, in ns since 1970
 
+    def count(self, name: str) -> None:
+        """Count a file that is no image."""
+        self.others[os.path.splitext(name)[1].lower() or "without an ending"] += 1
+
 
 def list_folder(root: Path) -> tuple[Data, Met]:
     """As open_folder, and what else was met on the way."""
     met = Met()
-    classes = check_folder(root)
+    classes = check_folder(root, met)
     with _reading(root):
         train, val = (_source(root, root / split, classes, met) for split in SPLITS)
         name = root.resolve().name
@@ -214,8 +254,7 @@ def class_folders(root: Path, split: str = "") -> tuple[str, ...]:
     with _reading(root):
         if not folder.is_dir():
             raise ValueError(f"there is no folder {folder}: expected {folder}/<class>/")
-        with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries if is_data(entry.name) and entry.is_dir()]
+        names = _folders_in(folder, Met())
     if not names:
         raise ValueError(f"{folder} has no class folders: expected {folder}/<class>/")
     return tuple(sorted(names))
@@ -303,4 +342,4 @@ def _walk(
                     f"cannot read image {entry.path}: it is no regular file, or a link that leads "
                     "nowhere; remove it"
                 )
-            met.others[os.path.splitext(name)[1].lower() or "without an ending"] += 1
+            met.count(name)

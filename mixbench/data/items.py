@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from mixbench.data.check import unreadable_words
 from mixbench.data.images import in_rgb
 from mixbench.data.sources import Data, Source, UnreadableImage
 from mixbench.errors import reason
@@ -31,35 +32,43 @@ class ItemSource(Source):
     """The items of a data set, known by their pixels and labels.
 
     An image is a PIL image, or uint8 as an array (H, W) or (H, W, 3) or a tensor (3, H, W). All are
-    read once. ValueError names the item that is no such pair, and items that change.
+    read once; what cannot be is left out, and `problems` says why. ValueError names the item that
+    is no such pair, and items that change.
     """
 
     def __init__(self, items: Items, split: str):
         self.items, self.split = items, split
         self.labels: list[int] = []
+        self.numbers: list[int] = []  # of the items
+        self.problems: list[str] = []
         digest = hashlib.sha256()
         for index in range(_length(items, split)):
-            image, label = self._item(index)
+            try:
+                image, label = self._item(index)
+            except UnreadableImage as error:
+                self.problems.append(str(error))
+                continue
             content = _content(image)
             if index < READ_TWICE and content != _content(self._item(index)[0]):
                 raise ValueError(
-                    f"{self.image_name(index)} of the data set is another image each time: leave "
+                    f"{self.split}/{index} of the data set is another image each time: leave "
                     "its random transforms out, mixbench augments images itself"
                 )
             self.labels.append(label)
+            self.numbers.append(index)
             digest.update(content + f" {label}\n".encode())
         self.fingerprint = f"items-{len(self.labels)}-{digest.hexdigest()[:16]}"
 
     def load(self, index: int) -> Image.Image:
-        return self._item(index)[0]
+        return self._item(self.numbers[index])[0]
 
     def image_name(self, index: int) -> str:
-        return f"{self.split}/{index}"
+        return f"{self.split}/{self.numbers[index]}"
 
-    def _item(self, index: int) -> tuple[Image.Image, int]:
-        name = f"{self.image_name(index)} of the data set"
+    def _item(self, number: int) -> tuple[Image.Image, int]:
+        name = f"{self.split}/{number} of the data set"
         try:
-            item = self.items[index]
+            item = self.items[number]
         except Exception as error:  # whatever a data set finds wrong with its own files
             raise UnreadableImage(f"cannot read {name}: {reason(error)}") from None
         try:
@@ -96,7 +105,10 @@ def _label(label: Any, name: str) -> int:
 
 def _image(image: Any, name: str) -> Image.Image:
     if isinstance(image, Image.Image):
-        return in_rgb(image)
+        try:
+            return in_rgb(image)  # of a file that was opened alone, read here
+        except Exception as error:  # decoders raise anything for a damaged file
+            raise UnreadableImage(f"cannot read {name}: {reason(error)}") from None
     if isinstance(image, torch.Tensor) and image.ndim == 3 and image.shape[0] == 3:
         image = image.permute(1, 2, 0)
     pixels = np.asarray(image) if isinstance(image, (torch.Tensor, np.ndarray)) else np.empty(0)
@@ -114,22 +126,34 @@ def _content(image: Image.Image) -> bytes:
     return f"{image.width} {image.height} ".encode() + image.tobytes()
 
 
-def data_of_items(train: Items, val: Items) -> Data:
+def data_of_items(train: Items, val: Items, *, skip: bool = False) -> Data:
     """Two data sets of (image, label) as a training and a validation split.
 
     Class names are the training set's `classes` where it has them, else the numbers. ValueError
-    where labels and names do not agree.
+    where labels and names do not agree, and of images that cannot be read, which `skip` leaves out.
     """
     splits = ItemSource(train, "train"), ItemSource(val, "val")
+    problems = [problem for split in splits for problem in split.problems]
+    if problems and not skip:
+        total = len(train) + len(val)
+        raise ValueError(f"{unreadable_words(problems, total)}, or give skip_unreadable=True")
+    for split in splits:
+        if not split.labels:
+            raise ValueError(f"no image of the {split.split} data set can be read: mend them")
     count = max(max(split.labels) for split in splits) + 1
     unseen = set(splits[1].labels) - set(splits[0].labels)
     if unseen:
         raise ValueError(
             f"label {min(unseen)} is in the val data set alone: nothing can be learned of it"
         )
-    names = getattr(train, "classes", None)
-    if isinstance(names, Sequence) and not isinstance(names, str):
-        classes = tuple(map(str, names))
+    classes, val_classes = _names(train), _names(val)
+    for label, (ours, theirs) in enumerate(zip(classes, val_classes, strict=False)):
+        if ours != theirs:
+            raise ValueError(
+                f"label {label} is {ours!r} in the train data set and {theirs!r} in the val data "
+                "set: give both the same `classes`"
+            )
+    if classes:
         if len(set(classes)) != len(classes):
             raise ValueError("the data set's `classes` has a name twice: give each class its own")
         if len(classes) < count:
@@ -140,4 +164,11 @@ def data_of_items(train: Items, val: Items) -> Data:
         classes = tuple(map(str, range(count)))
     if len(classes) < 2:
         raise ValueError("a data set of one class has nothing to tell apart: give two or more")
-    return Data(type(train).__name__, *splits, classes)
+    left_out = [f"left out {len(problems)} images that cannot be read"] if problems else []
+    return Data(type(train).__name__, *splits, classes, remarks=tuple(left_out))
+
+
+def _names(items: Items) -> tuple[str, ...]:
+    """What a data set calls its classes, in the order of the labels; nothing where it does not."""
+    names = getattr(items, "classes", None)
+    return tuple(map(str, names)) if isinstance(names, Sequence) and type(names) is not str else ()

@@ -54,7 +54,8 @@ def check_objects(source: Source, split: str, seconds: float = LOOKING) -> str |
     """What a user should know of a split's masks: how many are missing or empty; None where none.
 
     The content of as many is looked at as `seconds` allow. ValueError where there is no mask at
-    all, where masks and images do not belong together, or a mask has another size than its image.
+    all, where masks and images do not belong together, a mask has another size than its image, or
+    none knows of an object.
     """
     count = len(source.labels)
     there = [index for index in range(count) if source.has_mask(index)]
@@ -64,7 +65,7 @@ def check_objects(source: Source, split: str, seconds: float = LOOKING) -> str |
             f"masks/{split}/<path of the image>.png, or train on the drawn scenes, without --data"
         )
     whole(source).check_masks()
-    end, looked, empty = time.monotonic() + seconds, 0, 0
+    end, looked, empty, unknown = time.monotonic() + seconds, 0, 0, 0
     for index in there:
         mask = source.mask(index)
         assert mask is not None
@@ -76,8 +77,14 @@ def check_objects(source: Source, split: str, seconds: float = LOOKING) -> str |
                 f"{sizes[1]}: a mask is as large as its image, turned upright"
             )
         empty += not is_object(mask).any()
+        unknown += mask.getextrema()[1] == UNKNOWN
         if time.monotonic() > end:
             break
+    if empty == unknown == looked:
+        raise ValueError(
+            f"all {looked:,} {split} masks that were looked at hold nothing but 0 and {UNKNOWN}, "
+            f"and {UNKNOWN} says that nobody knows: write the object as 1"
+        )
     if len(there) == count and not empty:
         return None
     missing = f"{count - len(there):,} of {count:,} {split} images have no mask"

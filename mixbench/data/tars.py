@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import posixpath
 import tarfile
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from mixbench.data.encoded import EncodedSource
-from mixbench.data.folders import EXTENSIONS, common_classes, is_data, left_out, listing_hash
+from mixbench.data.folders import EXTENSIONS, Met, common_classes, is_data, left_out, listing_hash
 from mixbench.data.sources import VALIDATION, Data, UnreadableImage
 from mixbench.files import trouble
 
@@ -92,9 +91,9 @@ def open_tars(root: Path) -> Data:
     ValueError where a tar file is damaged, or the classes of the splits differ. Differs: timm's
     reader takes the folder next to an image as its class and passes over links without a word.
     """
-    others: Counter[str] = Counter()
+    met = Met()
     splits = tar_splits(root)
-    train, val = (_by_class(_members(root, files, others)) for files in splits.values())
+    train, val = (_of_split(root, files, met) for files in splits.values())
     classes = common_classes(root, set(train), set(val))
     in_train, in_val = (
         TarSource(
@@ -105,21 +104,26 @@ def open_tars(root: Path) -> Data:
         for split, role in ((train, "train"), (val, "val"))
     )
     remarks = [f"validates on the split {list(splits)[1]!r}"]
-    if others:
-        remarks.append(left_out(others))
+    if met.others:
+        remarks.append(left_out(met.others))
     return Data(root.resolve().name, in_train, in_val, classes, remarks=tuple(remarks))
 
 
-def _members(root: Path, files: Sequence[Path], others: Counter[str]) -> list[Member]:
-    """The images of a split's tar files; other files are counted in `others` by their endings."""
-    members: list[Member] = []
+def _of_split(root: Path, files: Sequence[Path], met: Met) -> dict[str, list[Member]]:
+    """The images of a split's tar files by class; files that are no images are counted in `met`.
+
+    Of a path that is there twice the last counts, as for who unpacks it.
+    """
+    members: dict[str, Member] = {}
+    folders: set[str] = set()
     for file in files:
         prefix = "" if file.parent == root else f"{file.stem}/"
         with _reading(file), tarfile.open(file, "r:") as tar:
-            members += _walk(tar, file, prefix, 0, others)
+            for member in _walk(tar, file, prefix, 0, met, folders):
+                members[member.path] = member
     if not members:
         raise ValueError(f"{files[0]} holds no images ({', '.join(EXTENSIONS)})")
-    return members
+    return _by_class(list(members.values()), folders)
 
 
 @contextmanager
@@ -136,17 +140,24 @@ def _reading(place: Path) -> Iterator[None]:
 
 
 def _walk(
-    tar: tarfile.TarFile, file: Path, prefix: str, start: int, others: Counter[str]
+    tar: tarfile.TarFile, file: Path, prefix: str, start: int, met: Met, folders: set[str]
 ) -> Iterator[Member]:
-    """The images of a tar file that begins at byte `start` of `file`, tar files within it too."""
+    """The images of a tar file that begins at byte `start` of `file`, tar files within it too.
+
+    Folders that hold something else, or nothing, are added to `folders`.
+    """
     for entry in tar:
         path = posixpath.normpath(prefix + entry.name).lstrip("/")
-        if entry.isdir() or not all(map(is_data, path.split("/"))):
+        if path == "." or not all(map(is_data, path.split("/"))):
+            continue
+        if entry.isdir():
+            folders.add(path)
             continue
         stem, ending = posixpath.splitext(path)
         ending = ending.lower()
         if ending not in (*EXTENSIONS, ".tar"):
-            others[ending or "without an ending"] += 1
+            met.count(path)
+            folders.add(posixpath.dirname(path))
         elif not entry.isreg() or entry.sparse is not None:
             raise ValueError(
                 f"{path} of {file} is a link, a sparse file or no file, and has no bytes of its "
@@ -154,7 +165,7 @@ def _walk(
             )
         elif ending == ".tar":
             with tarfile.open(fileobj=tar.extractfile(entry), mode="r:") as inner:
-                yield from _walk(inner, file, f"{stem}/", start + entry.offset_data, others)
+                yield from _walk(inner, file, f"{stem}/", start + entry.offset_data, met, folders)
         else:
             yield Member(path, file, start + entry.offset_data, entry.size)
     tar.fileobj.seek(tar.offset)
@@ -163,10 +174,11 @@ def _walk(
         raise tarfile.ReadError(f"no entry at byte {start + tar.offset}, where one must be")
 
 
-def _by_class(members: Sequence[Member]) -> dict[str, list[Member]]:
+def _by_class(members: Sequence[Member], others: set[str]) -> dict[str, list[Member]]:
     """The images of each class, in the order of their paths.
 
     A class is a folder, below the folders in which all images lie; as an image folder has it.
+    ValueError where one of the `others`, folders that hold no images themselves, is such a class.
     """
     folders = {posixpath.dirname(member.path) for member in members}
     shared = posixpath.commonpath(folders)
@@ -181,6 +193,13 @@ def _by_class(members: Sequence[Member]) -> dict[str, list[Member]]:
                 f"{member.path} of {member.tar} lies in no class folder: put it into <class>/"
             )
         classes.setdefault(name, []).append(Member(path, member.tar, member.start, member.length))
+    for folder in sorted(others):
+        name = posixpath.relpath(folder, shared or ".").partition("/")[0]
+        if name not in (".", "..") and name not in classes:
+            raise ValueError(
+                f"class folder {folder} of {members[0].tar} holds no images "
+                f"({', '.join(EXTENSIONS)})"
+            )
     return {
         name: sorted(images, key=lambda member: member.path.split("/"))
         for name, images in classes.items()

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from mixbench.data.check import without_unreadable
 from mixbench.data.class_names import class_titles
 from mixbench.data.datasets import check_dataset, limited, open_data
 from mixbench.data.folders import open_split
@@ -105,22 +106,27 @@ def run_images(run: RunDirectory, data: Path | None = None) -> EvalImages:
     """
     stored, recipe = read_data(run.data), run_recipe(run)
     source, dataset = str(read_json(run.data)["source"]), None
-    if data is None and Path(source).is_dir():
-        data = Path(source)
-    elif data is None:
+    if data is None:
         try:
             check_dataset(source)
+            dataset = source
         except ValueError:
-            raise ValueError(
-                f"the data of {run.path} are no longer in {source}: say --data DIR"
-            ) from None
-        dataset = source
+            if not Path(source).is_dir():
+                raise ValueError(
+                    f"the data of {run.path} are no longer in {source}: say --data DIR"
+                ) from None
+            data = Path(source)
     opened = open_data(data=data, dataset=dataset, image_size=recipe.image_size)
     opened = limited(opened, stored.limit_train, stored.limit_val)
-    ours, theirs = opened.identity, stored.data
-    if (ours.classes, ours.val) != (theirs.classes, theirs.val):
-        raise ValueError(f"{data or source} holds other validation images than {run.path} is of")
-    return EvalImages(name=opened.name, source=opened.val, classes=opened.classes)
+    val, theirs = opened.val, stored.data
+    if theirs.val.startswith(f"{val.fingerprint}-"):  # some could not be read, and were left out
+        val = without_unreadable(val)
+    if (opened.classes, val.fingerprint) != (theirs.classes, theirs.val):
+        raise ValueError(
+            f"{data or source} holds other validation images than {run.path} is of: say where its "
+            "own are with --data DIR"
+        )
+    return EvalImages(name=opened.name, source=val, classes=opened.classes)
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,10 @@ from mixbench.runs.directory import RunDirectory
 from mixbench.runs.evaluated import read_rows
 from mixbench.strategies.cutmix import CutMix
 
-TRAIN = ["train", "--config", "quick", "--embed-dim", "24", "--depth", "1", "--epochs", "1"]
-TRAIN += ["--warmup-epochs", "0", "--limit-train", "64", "--limit-val", "40", "--seeds", "0,1"]
+TINY = ["--config", "quick", "--embed-dim", "24", "--depth", "1", "--epochs", "1"]
+TINY += ["--warmup-epochs", "0", "--workers", "0"]
+TRAIN = ["train", *TINY, "--limit-train", "64", "--limit-val", "40", "--seeds", "0,1"]
+BATCH = ["--batch-size", "8", "--micro-batch", "8"]
 
 
 @pytest.fixture(scope="module")
@@ -124,9 +126,7 @@ def test_data_are_read_where_they_were_or_where_they_lie_now(tmp_path, photograp
     for split in ("train", "val"):
         with tarfile.open(tmp_path / "data" / f"{split}.tar", "w") as file:
             file.add(tmp_path / "data" / split, arcname=".")
-    command = ["train", "--config", "quick", "--embed-dim", "24", "--depth", "1", "--epochs", "1"]
-    command += ["--warmup-epochs", "0", "--batch-size", "8", "--micro-batch", "8", "--workers", "0"]
-    command += ["--strategies", "cutmix"]
+    command = ["train", *TINY, *BATCH, "--strategies", "cutmix"]
     for name, data in (
         ("folder", ["--data", str(tmp_path / "data")]),
         ("tars", ["--dataset", f"tar/{tmp_path / 'data'}"]),
@@ -142,6 +142,32 @@ def test_data_are_read_where_they_were_or_where_they_lie_now(tmp_path, photograp
     (tmp_path / "moved" / "val" / "a" / "0.jpg").unlink()
     assert main([*command, "--data", str(tmp_path / "moved")]) == 2
     assert "holds other validation images" in capsys.readouterr().err
+
+
+def test_a_run_that_skipped_images_is_measured_without_them(tmp_path, photographs, capsys):
+    data = photographs(tmp_path / "data", train=8, val=4)
+    bad = data / "val" / "b" / "1.png"
+    bad.write_bytes(bad.read_bytes()[:60])
+    argv = ["--data", str(data), "--skip-unreadable", "--strategies", "none"]
+    assert main(["train", *TINY, *BATCH, *argv, "--out", str(tmp_path / "run")]) == 0
+    assert main(["eval", "shuffle", str(tmp_path / "run")]) == 0
+    assert {int(row["n"]) for row in table(tmp_path / "run")} == {7}
+    (data / "val" / "b" / "2.png").write_bytes(b"also bad by now")
+    assert main(["eval", "shuffle", str(tmp_path / "run"), "--draw", "1"]) == 2
+    assert "holds other validation images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("source", ["name", "folder"])
+def test_a_folder_called_like_a_data_set_is_told_from_it(
+    source, tmp_path, photographs, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    photographs(tmp_path / "scenes", train=8, val=4)
+    argv = ["--data", "scenes"] if source == "folder" else ["--limit-train", "40"]
+    argv += ["--limit-val", "20"] if source == "name" else []
+    assert main(["train", *TINY, *BATCH, *argv, "--strategies", "none", "--out", "run"]) == 0
+    assert main(["eval", "shuffle", "run"]) == 0
+    assert {int(row["n"]) for row in table(tmp_path / "run")} == {8 if source == "folder" else 20}
 
 
 def test_a_damaged_checkpoint_is_named(run, capsys):

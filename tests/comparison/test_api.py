@@ -117,6 +117,68 @@ def test_every_form_of_an_image_is_the_same_pixels(form):
     assert data.classes == ("dark", "light") and data.train.labels == [0, 1] * 3
 
 
+class Named(Photographs):
+    """The same items, whose classes are called so."""
+
+    def __init__(self, count, *classes):
+        super().__init__(count)
+        self.classes = list(classes)
+
+
+def test_labels_that_mean_other_classes_are_refused():
+    """As two folders do, of which the second lacks a class: its later labels are one less."""
+    from mixbench.data.items import data_of_items
+
+    three = Named(6, "cat", "dog", "fox")
+    with pytest.raises(ValueError, match="label 1 is 'dog' in the train data set and 'fox' in"):
+        data_of_items(three, Named(4, "cat", "fox"))
+    for other in (Named(4, "cat", "dog"), Named(4)):  # without the last one, without any names
+        assert data_of_items(three, other).classes == ("cat", "dog", "fox")
+
+
+class Lazy:
+    """Files that are opened and not read, as some data sets give them."""
+
+    def __init__(self, files):
+        self.files = files
+
+    def __len__(self):
+        return len(self.files)
+
+    def __getitem__(self, index):
+        return Image.open(self.files[index]), index % 2
+
+
+def test_items_that_cannot_be_read_are_named_or_left_out(tmp_path):
+    from mixbench.data.items import data_of_items
+
+    files = [tmp_path / f"{number}.png" for number in range(6)]
+    for number, file in enumerate(files):
+        Image.fromarray(Photographs(6).pixels[number]).save(file)
+    whole = data_of_items(Lazy(files), Lazy(files[:2]))
+    files[1].write_bytes(files[1].read_bytes()[:60])
+    Image.new("F", (4, 4)).save(files[4].with_suffix(".tif"))
+    files[4] = files[4].with_suffix(".tif")
+    with pytest.raises(
+        ValueError,
+        match=r"3 of 8 images cannot be read: cannot read train/1 of the data set: .*; cannot read "
+        r"train/4 of the data set: its pixels are float.*val/1 .*or give skip_unreadable=True",
+    ):
+        data_of_items(Lazy(files), Lazy(files[:2]))
+    left = data_of_items(Lazy(files), Lazy([files[0], files[3], files[4]]), skip=True)
+    assert left.remarks == ("left out 3 images that cannot be read",)
+    assert [left.train.image_name(i) for i in range(4)] == [f"train/{i}" for i in (0, 2, 3, 5)]
+    assert left.train.labels == [0, 0, 1, 1] and left.val.labels == [0, 1]
+    assert np.array_equal(np.asarray(left.train.load(2)), np.asarray(whole.train.load(3)))
+    with pytest.raises(ValueError, match="no image of the val data set can be read"):
+        data_of_items(Lazy(files), Lazy(files[4:5]), skip=True)
+    out = compare(
+        "none", data=(Lazy(files * 3), Lazy(files[:4])), skip_unreadable=True,
+        out=tmp_path / "run", **TINY,
+    )  # fmt: skip
+    assert out.good and out.runs["train_images"].tolist() == [12]
+
+
 def changing(pixels):
     return np.random.default_rng().integers(0, 255, pixels.shape, dtype=np.uint8)
 

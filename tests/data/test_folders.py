@@ -43,6 +43,31 @@ def test_what_is_missing_is_named(photographs, tmp_path):
         check_folder(tmp_path / "empty")
 
 
+def test_a_class_whose_link_leads_nowhere_is_not_lost(photographs, tmp_path):
+    root = photographs(tmp_path / "data", train=2)
+    for split in ("train", "val"):
+        (root / split / "c").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"train/c is no folder of images, or a link that leads"):
+        open_folder(root)
+
+
+def test_files_beside_the_class_folders_are_told(photographs, tmp_path):
+    root = photographs(tmp_path / "data", train=2)
+    (root / "train" / "lost.jpg").write_bytes(b"none")
+    (root / "val" / "readme").write_text("none")
+    (root / "val" / ".hidden").write_text("none")
+    assert open_folder(root).remarks == (
+        "left out: 2 files that are no images by name (1 .jpg, 1 without an ending)",
+    )
+
+
+def test_accents_that_look_alike_are_told_apart(photographs, tmp_path):
+    root = photographs(tmp_path / "data", train=2, classes=("cafe\u0301", "tea"))
+    (root / "val" / "cafe\u0301").rename(root / "val" / "caf\u00e9")
+    with pytest.raises(ValueError, match=r"write the accents of 'caf.*' with other characters"):
+        open_folder(root)
+
+
 def test_a_subset_is_of_its_source(photographs, tmp_path):
     source = open_folder(photographs(tmp_path / "data", train=6)).train
     few = balanced(source, 4)

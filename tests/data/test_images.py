@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zlib
 from contextlib import nullcontext
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -16,7 +17,7 @@ from PIL import Image, ImageFile
 from mixbench.data.datasets import ArraySource, open_data
 from mixbench.data.folders import open_folder
 from mixbench.data.images import image_size, open_image
-from mixbench.data.sources import UnreadableImage
+from mixbench.data.sources import Subset, UnreadableImage
 
 RAMP = np.tile(np.linspace(0, 65535, 64).astype(np.uint16), (8, 1))
 
@@ -304,6 +305,19 @@ def test_every_image_is_checked_or_left_out(tmp_path):
     assert left.remarks == ("read all 12 images, and left out 1 that cannot be read",)
     Image.new("RGB", (4, 4), "red").save(root / "train/a/2.png")
     assert check_images(open_folder(root)).identity.content != first.content
+
+
+def test_a_split_that_never_had_a_class_loses_none(tmp_path):
+    """As Hugging Face's may, whose validation images are of some of the classes."""
+    from mixbench.data.check import check_images
+
+    data = open_folder(tree(tmp_path / "set", ["1.png", "2.png"]))
+    some = replace(data, val=Subset(data.val, [0, 1]))
+    assert check_images(some).val.labels == [0, 0]
+    for file in (tmp_path / "set" / "val" / "a").iterdir():
+        file.write_bytes(b"none")
+    with pytest.raises(ValueError, match="no image of class 'a' can be read"):
+        check_images(some, skip=True)
 
 
 def test_every_image_is_read_once_and_counted(tmp_path, monkeypatch):

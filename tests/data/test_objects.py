@@ -253,6 +253,28 @@ def test_a_folder_of_masks_beside_the_images(masked):
     assert data.train.mask(0) is None
 
 
+def test_what_systems_lay_among_masks_is_none_of_them(masked):
+    root, lay = masked
+    [first, *_] = lay()
+    (first.parent / "@eaDir").mkdir()
+    for name in (f"._{first.name}", "@eaDir/x.png"):
+        (first.parent / name).write_bytes(b"system's")
+    assert check_objects(open_data(data=root).train, "train") is None
+
+
+def test_masks_that_write_the_object_as_255_are_refused(masked):
+    """255 says that nobody knows; one mask that knows is enough."""
+    root, lay = masked
+    files = lay()
+    for file in files:
+        mask = np.asarray(Image.open(file)).astype(bool)
+        Image.fromarray((mask * 255).astype(np.uint8)).save(file)
+    with pytest.raises(ValueError, match=r"hold nothing but 0 and 255, and 255 says .* as 1$"):
+        check_objects(open_data(data=root).train, "train")
+    Image.new("L", Image.open(files[0]).size, 1).save(files[0])
+    assert "masks that were looked at are empty" in check_objects(open_data(data=root).train, "t")
+
+
 @pytest.mark.parametrize("kind", ["size", "lonely", "twice"])
 def test_masks_that_do_not_fit_are_one_sentence(kind, masked):
     root, lay = masked

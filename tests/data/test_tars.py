@@ -149,6 +149,31 @@ def test_what_is_no_data_set_is_refused(folder, tmp_path):
         open_data(dataset=f"tar/{root}")
 
 
+def test_of_a_path_that_is_there_twice_the_last_counts(folder, tmp_path):
+    """`tar -r` and `tar -u` append what has changed, and unpacking keeps it."""
+    pack_each(folder, tmp_path / "tars")
+    changed = folder / "train" / "cat" / "0.jpg"
+    changed.write_bytes((folder / "train" / "cat" / "3.jpg").read_bytes())
+    pack(tmp_path / "tars" / "train.tar", changed, mode="a", name=lambda file: f"./cat/{file.name}")
+    data, unpacked = open_data(dataset=f"tar/{tmp_path / 'tars'}"), open_data(data=folder)
+    assert data.identity == unpacked.identity
+    index = unpacked.train.names[:].index("train/cat/0.jpg")
+    assert data.train.load(index).tobytes() == unpacked.train.load(index).tobytes()
+
+
+@pytest.mark.parametrize("content", ["notes", "nothing"])
+@pytest.mark.parametrize("packed", [pack_each, pack_split_folder])
+def test_a_class_folder_without_images_is_named_as_unpacked(content, packed, folder, tmp_path):
+    for name in ("train", "val"):
+        (folder / name / "zebra").mkdir()
+        if content == "notes":
+            (folder / name / "zebra" / "notes.txt").write_text("no image")
+    packed(folder, tmp_path / "tars")
+    for given in ({"data": folder}, {"dataset": f"tar/{tmp_path / 'tars'}"}):
+        with pytest.raises(ValueError, match=r"class folder .*zebra.* holds no images \(\.jpg"):
+            open_data(**given)
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
