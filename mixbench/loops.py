@@ -16,6 +16,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mixbench.data.normalisation import Normalisation
 from mixbench.mix import MixStrategy, ModelOutput, soft_targets
 from mixbench.models.class_token import (
     NoClassAttention,
@@ -84,7 +85,7 @@ def mixed_loss(
     mixed = strategy.mix(images, labels, ctx)
     net, needs = partial(_logits, model, num_classes), strategy.needs
     watched = _attending(bare) if needs.attention or needs.tokens else bare
-    tap = tap_of(watched, needs, net)
+    tap = tap_of(watched, needs, net, Normalisation.of(mean, std, images.device))
     # The clean pass too runs inside the tap: one compiled graph serves both.
     with tap or nullcontext():
         output = _whole(tap(mixed.images), model) if tap else ModelOutput(net(mixed.images))

@@ -34,6 +34,12 @@ class Normalisation:
         """The same on another device."""
         return Normalisation(self.mean.to(device), self.std.to(device))
 
+    def equals(self, other: Normalisation) -> bool:
+        """Whether both are the same but for float32's rounding."""
+        return torch.allclose(self.mean.cpu(), other.mean.cpu()) and torch.allclose(
+            self.std.cpu(), other.std.cpu()
+        )
+
     def apply(self, levels: Tensor) -> Tensor:
         """Levels in [0, 1] as what a network sees, of the shape of `levels` (..., C, H, W)."""
         return (levels - self.mean) / self.std

@@ -270,10 +270,10 @@ class LabelError(Evaluation):
         assert subject.strategy is not None
         strategy = guarded(subject.strategy)
         normalisation = Normalisation.of(recipe.mean, recipe.std, runtime.device)
-        networks = {ALL: _network(subject, subject.model)}
+        networks = {ALL: _network(subject, subject.model, normalisation)}
         if strategy.needs.attention:
             untrained = recipe_model(recipe, len(subject.classes), subject.seed)
-            networks[UNTRAINED] = _network(subject, untrained.to(runtime.device))
+            networks[UNTRAINED] = _network(subject, untrained.to(runtime.device), normalisation)
         parts: dict[str, list[Labels]] = {}
         for step, batch in enumerate(_batches(data, subject, runtime, self.passes)):
             for setting, network in networks.items():
@@ -288,13 +288,13 @@ class LabelError(Evaluation):
         return {setting: joined(labels) for setting, labels in parts.items()}
 
 
-def _network(subject: Subject, model: nn.Module) -> Network:
+def _network(subject: Subject, model: nn.Module, normalisation: Normalisation) -> Network:
     """A model as the strategy needs it; a part of the strategy's own is built anew."""
     assert subject.strategy is not None
     recipe, strategy = subject.recipe, subject.strategy
     classes, seed = len(subject.classes), subject.seed
     part = build_part(strategy, model, classes, recipe.image_size, seed)
-    return Network(model.eval(), strategy.needs, part=part)
+    return Network(model.eval(), strategy.needs, normalisation, part=part)
 
 
 class ObjectSet(EvalSet):

@@ -193,16 +193,17 @@ def _timed(
 ) -> Timed:
     model = recipe_model(recipe.timed, num_classes, 0).to(device).train()
     attach(model, part)
+    normalisation = Normalisation.of(recipe.mean, recipe.std, device)
     objective = Objective(
         strategy=NoMix(),
         num_classes=num_classes,
         smoothing=recipe.smoothing,
-        normalisation=Normalisation.of(recipe.mean, recipe.std, device),
+        normalisation=normalisation,
         seed=0,
         amp=recipe.speed_amp,
         gradient_amp=recipe.gradient_amp,
     )
-    network = Network(model, needs, part=part, compile=recipe.compile)
+    network = Network(model, needs, normalisation, part=part, compile=recipe.compile)
     return Timed(needs, objective, network, build_optimizer(model, recipe), device)
 
 

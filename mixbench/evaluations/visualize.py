@@ -138,7 +138,8 @@ class Visualize(Evaluation):
         strategy, model, classes = subject.strategy, subject.model, subject.classes
         side = subject.recipe.image_size
         part = build_part(strategy, model, len(classes), side, subject.seed)
-        shown = Shown(subject.spec, strategy, Network(model, strategy.needs, part=part))
+        network = Network(model, strategy.needs, normalisation, part=part)
+        shown = Shown(subject.spec, strategy, network)
         result = mix_examples(shown, examples, normalisation, self.draw)
         maps, name = importance_of(shown, result)
         names = [

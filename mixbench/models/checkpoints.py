@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from mixbench.errors import reason
 from mixbench.models.build import build_model
 from mixbench.models.counts import blank_model
+from mixbench.models.preprocessing import recorded_preprocessing, timms_preprocessing
 from mixbench.models.zoo import ZOO
 
 EMA_KEYS = ("state_dict_ema", "model_ema")  # timm's training script, DeiT's
@@ -107,6 +108,19 @@ class Checkpoint:
                 f"checkpoint {self.path}: model_args may hold {', '.join(PARTS)}, not {parts!r}"
             )
         return name, parts
+
+    def preprocessing(self, model: str) -> dict[str, Any]:
+        """How images were prepared for its weights, by PREPROCESSING's names.
+
+        What the file does not say is as timm has it for the model, a name that may have a tag; {}
+        where neither says. ValueError where what it says is wrong.
+        """
+        said = timms_preprocessing(model)
+        said |= recorded_preprocessing(self.content.get("preprocessing"), self.path)
+        name, parts = self.recorded_model()
+        if name == model.partition(".")[0] and "img_size" in parts:
+            said["image_size"] = parts["img_size"]
+        return said
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
@@ -230,6 +244,7 @@ def fill(
 ) -> nn.Module:
     """`model` with a checkpoint's weights, and as many classes as the file without num_classes.
 
+    Its `weights_source` says where from, its `preprocessing` how images were prepared for them.
     The file's classifier is taken where it has as many classes, unless `keep_head` is false; else
     the classifier is new. ValueError where the weights do not fit.
     """
@@ -252,6 +267,10 @@ def fill(
             f"{'; '.join(problems)}"
         )
     model.load_state_dict(state, strict=keep)
+    named = ".".join(
+        filter(None, (model.default_cfg["architecture"], model.default_cfg.get("tag")))
+    )
+    model.preprocessing = checkpoint.preprocessing(named)
     model.weights_source = WeightsSource(
         "ema" if key in EMA_KEYS else "pretrained" if key == TIMMS else "raw",
         str(checkpoint.path),

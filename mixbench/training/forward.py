@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from mixbench.data.normalisation import Normalisation
 from mixbench.mix import ModelOutput, Needs
 from mixbench.services.tokens import tap_of
 
@@ -32,7 +33,8 @@ def compiled_alone(function: F) -> F:
 class Network:
     """A model and what a strategy needs of it beside logits: `with network: network(images)`.
 
-    part is what the strategy built. NoClassAttention or ValueError where the model does not give
+    normalisation is that of the images, for an attention provider that has another; part is what
+    the strategy built. NoClassAttention or ValueError where the model does not give
     what it needs.
     """
 
@@ -40,13 +42,15 @@ class Network:
         self,
         model: nn.Module,
         needs: Needs | None = None,
+        normalisation: Normalisation | None = None,
         *,
         part: nn.Module | None = None,
         compile: bool = False,
     ):
         self.model, self.part = model, part
         self.compiled = compile
-        self._tap = tap_of(model, needs or Needs())
+        self.normalisation = normalisation
+        self._tap = tap_of(model, needs or Needs(), normalisation=normalisation)
         self._forward: Forward = self._tapped if self._tap else self._logits_alone
         self._plain: Forward = self._logits_alone
         if compile:

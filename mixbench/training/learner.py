@@ -134,7 +134,7 @@ class Learner:
     def network_alone(self) -> Network:
         """The network of the strategy itself, without those that it takes turns with."""
         part = inner_part(self.objective.strategy, self.strategy, self.network.part)
-        return Network(self.model, self.needs, part=part)
+        return Network(self.model, self.needs, self.network.normalisation, part=part)
 
     @property
     def models(self) -> list[nn.Module]:
@@ -346,7 +346,7 @@ def prepare(
                 attach(model, part)
             except Exception as error:  # a plug-in may raise anything
                 failure = explain(error)
-        network = Network(model, needs, part=part, compile=recipe.compile)
+        network = Network(model, needs, normalisation, part=part, compile=recipe.compile)
         objective = Objective(
             strategy=composed,
             num_classes=num_classes,

@@ -14,7 +14,7 @@ import torch
 from mixbench.data.sources import Data, DataIdentity
 from mixbench.files import replacing
 from mixbench.models.checkpoints import model_record
-from mixbench.models.start import PREPROCESSING
+from mixbench.models.preprocessing import PREPROCESSING
 from mixbench.recipe import Recipe, recipe_hash
 from mixbench.runs.directory import RunDirectory
 from mixbench.runs.identity import digest

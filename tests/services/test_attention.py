@@ -5,7 +5,8 @@ import timm
 import torch
 from timm.models.vision_transformer import Attention
 
-from mixbench import ClassAttention, NoClassAttention, create_strategy, make_context
+from mixbench import ClassAttention, Needs, NoClassAttention, create_strategy, make_context
+from mixbench.data.normalisation import Normalisation
 from mixbench.models.checkpoints import model_record
 from mixbench.services.attention import (
     PROVIDERS,
@@ -14,6 +15,8 @@ from mixbench.services.attention import (
     Tap,
     attention_tap,
 )
+from mixbench.services.tokens import tap_of
+from mixbench.training.forward import Network
 
 FAMILIES = {
     "deit_small_patch16_224": {"depth": 2},
@@ -253,6 +256,52 @@ def test_a_provider_is_frozen_shared_and_counted(tmp_path):
     assert create_strategy("transmix(attention=deit-distilled)").needs.attention in PROVIDERS
     with pytest.raises(ValueError, match="made for 64x64 images, and these have 32x48"):
         first(torch.randn(1, 3, 32, 48))
+
+
+@pytest.mark.parametrize("mean", [(0.5, 0.5, 0.5), (0.2, 0.3, 0.4)], ids=["timm's", "others"])
+def test_a_provider_sees_images_as_its_weights_were_trained(mean, tmp_path):
+    """By its file, else by timm; the network that trains sees them as they came."""
+    torch.manual_seed(0)
+    std, path = (0.3, 0.2, 0.25), str(tmp_path / "provider.pth")
+    content = {"state_dict": small_vit().state_dict()}
+    content |= model_record("vit_tiny_patch16_224", **SMALL)
+    content["preprocessing"] = {"mean": list(mean), "std": list(std)}
+    torch.save(content, path)
+    model, levels = small_vit().eval(), torch.rand(3, 3, 64, 64)
+    run = Normalisation.of((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    images = run.apply(levels)
+    tap = attention_tap(model, path, normalisation=run)
+    alone = ClassAttention(tap._tap.model)
+    with torch.no_grad(), alone:
+        wanted = alone(
+            (levels - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+        )
+        as_given = alone(images)
+    with torch.no_grad(), tap:
+        output = tap(images)
+    assert torch.allclose(output.attn, wanted.attn, atol=1e-6)
+    assert not torch.allclose(output.attn, as_given.attn, atol=1e-4)
+    assert torch.equal(output.logits, model(images))
+    own = Normalisation.of(mean, std)
+    with torch.no_grad(), attention_tap(model, path, normalisation=own) as tap:
+        assert torch.equal(tap(own.apply(levels)).attn, wanted.attn)  # nothing to convert
+
+
+def test_a_run_hands_its_normalisation_to_the_provider(tmp_path):
+    """In the harness and in a loop of one's own: labels are those of images as the provider's."""
+    torch.manual_seed(0)
+    path = str(tmp_path / "provider.pth")
+    content = {"state_dict": small_vit().state_dict()}
+    content["preprocessing"] = {"mean": [0.1, 0.2, 0.3], "std": [0.3, 0.3, 0.3]}
+    torch.save(content | model_record("vit_tiny_patch16_224", **SMALL), path)
+    run, needs = Normalisation.of((0.5,) * 3, (0.25,) * 3), Needs(attention=path)
+    images = run.apply(torch.rand(2, 3, 64, 64))
+    with torch.no_grad(), tap_of(small_vit(), needs, normalisation=run) as tap:
+        wanted = tap(images).attn
+    with torch.no_grad(), Network(small_vit(), needs, run) as network:
+        assert torch.equal(network(images).attn, wanted)
+    with torch.no_grad(), Network(small_vit(), needs) as network:
+        assert not torch.allclose(network(images).attn, wanted, atol=1e-4)
 
 
 def test_a_provider_must_have_class_attention(tmp_path):

@@ -37,6 +37,17 @@ def test_images_are_seen_at_the_providers_size(provider, side):
     assert torch.allclose(heads, expected, atol=1e-6)
 
 
+def test_a_file_says_how_its_images_were_normalised(provider):
+    model, file = provider
+    content = torch.load(file) | {"preprocessing": {"mean": [0.1, 0.2, 0.3], "std": [0.4] * 3}}
+    torch.save(content, file)
+    pixels = torch.rand(2, 3, 32, 32)
+    with ClassAttention(model) as tap, torch.no_grad():
+        tap((pixels - torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1)) / 0.4)
+        expected = tap.per_head()
+    assert torch.allclose(FrozenAttention(file, CPU)(pixels), expected, atol=1e-6)
+
+
 def test_unknown_names():
     with pytest.raises(ValueError, match="saliency 'dinoo' is no provider and no file of weights"):
         FrozenAttention("dinoo", CPU)

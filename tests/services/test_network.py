@@ -154,6 +154,21 @@ def test_a_convolution_that_feeds_more_than_a_norm_is_not_folded():
     assert fold_batch_norms(model, (16, 16)) is model
 
 
+def test_a_file_says_how_images_were_prepared_for_its_network(tmp_path):
+    """As mixbench's own last.pt does: another size and normalisation than timm's weights."""
+    model = timm.create_model("test_resnet", num_classes=3).eval()
+    said = {"image_size": 96, "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.4, 0.4]}
+    torch.save({"state_dict": model.state_dict(), "preprocessing": said}, tmp_path / "last.pt")
+    network = ExternalNetwork(f"test_resnet:{tmp_path / 'last.pt'}", torch.device("cpu"))
+    levels, run = torch.rand(2, 3, 96, 96), Normalisation.of((0.5,) * 3, (0.2,) * 3)
+    with torch.no_grad():
+        wanted = model.forward_features(
+            (levels - torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1)) / 0.4
+        )
+    assert network.size == (96, 96)
+    assert torch.allclose(network(run.apply(levels), run), wanted, atol=1e-4)
+
+
 def test_networks_that_cannot_serve_are_named(tmp_path, checkpoint, monkeypatch):
     monkeypatch.setattr(
         "huggingface_hub.get_hf_file_metadata",
@@ -173,7 +188,7 @@ def test_networks_that_cannot_serve_are_named(tmp_path, checkpoint, monkeypatch)
         ),
         "test_resnet:nowhere.pth": "nowhere.pth is no file",
         f"test_resnet:{bad}": "cannot read the weights",
-        f"test_efficientnet:{weights}": "do not fit timm's test_efficientnet",
+        f"test_efficientnet:{weights}": r"cannot be used: checkpoint .* does not fit test_efficientnet",
     }.items():
         with pytest.raises(ValueError, match=message):
             external_network(name, torch.device("cpu"))
