@@ -163,6 +163,7 @@ def _measure(evaluations: Sequence[Evaluation], options: argparse.Namespace) -> 
     from mixbench.evaluations.evaluation import Given
     from mixbench.evaluations.measuring import measure_all
     from mixbench.evaluations.subjects import (
+        hold_one_checkpoint,
         read_checkpoint_model,
         run_candidates,
         run_images,
@@ -186,7 +187,10 @@ def _measure(evaluations: Sequence[Evaluation], options: argparse.Namespace) -> 
         stem = f"eval-{model.name.replace(' ', '-')}"
         run = RunDirectory(options.out or Path("runs") / stem)
         check_places(run.path, {})
-        candidates = model.candidates(_strategies(options.strategies))
+        strategies = _strategies(options.strategies)
+        if strategies:
+            hold_one_checkpoint(run, model.name)
+        candidates = model.candidates(strategies)
         own, size = partial(model.images, options.data, options.dataset), model.recipe.image_size
     given = Given(own=own, place=options.data, image_size=size)
     found, failed = measure_all(run, candidates, evaluations, given, runtime)

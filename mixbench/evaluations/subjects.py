@@ -16,7 +16,7 @@ from mixbench.data.datasets import check_dataset, limited, open_data
 from mixbench.data.folders import open_split
 from mixbench.data.wnids import COUNT, imagenet_classes
 from mixbench.evaluations.evaluation import EvalImages, Subject
-from mixbench.files import read_json
+from mixbench.files import read_json, replace_file
 from mixbench.mix import MixStrategy
 from mixbench.models.build import recipe_model
 from mixbench.models.checkpoints import Checkpoint, fill, read_checkpoint
@@ -28,6 +28,7 @@ from mixbench.runs.merge import trained
 from mixbench.runs.rows import RunRow, read_table
 from mixbench.spec import create_strategy, strategy_spec
 from mixbench.values import did_you_mean, shown
+from mixbench.visible import visible
 
 
 @dataclass(frozen=True)
@@ -139,8 +140,10 @@ class CheckpointModel:
 
     @property
     def name(self) -> str:
-        """What rows call it: the file's name and the first digits of its sha256."""
-        return f"{self.file.path.name} {self.file.sha256[:8]}"
+        """What rows call it: the file, digits of its sha256, and the model if it names none."""
+        name = f"{self.file.path.name} {self.file.sha256[:8]}"
+        recorded, _ = self.file.recorded_model()
+        return name if recorded == self.recipe.model else f"{name} as {self.recipe.model}"
 
     def candidates(self, strategies: Sequence[MixStrategy] = ()) -> list[Candidate]:
         """The model alone, or a candidate a strategy; all have the same weights."""
@@ -178,6 +181,22 @@ class CheckpointModel:
         check_dataset(dataset)
         opened = open_data(dataset=dataset, image_size=self.recipe.image_size)
         return EvalImages(name=opened.name, source=opened.val, classes=opened.classes)
+
+
+def hold_one_checkpoint(run: RunDirectory, name: str) -> None:
+    """Keep a directory for what strategies make of one checkpoint, which their rows do not name.
+
+    ValueError where it is another's.
+    """
+    if run.checkpoint.is_file():
+        other = run.checkpoint.read_text(encoding="utf-8").strip()
+        if other != name:
+            raise ValueError(
+                f"{run.path} holds what strategies make of {visible(other)}: choose another --out "
+                f"for {name}"
+            )
+    run.path.mkdir(parents=True, exist_ok=True)
+    replace_file(run.checkpoint, f"{name}\n")
 
 
 def read_checkpoint_model(text: str, model: str | None, device: torch.device) -> CheckpointModel:

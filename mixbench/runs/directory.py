@@ -140,6 +140,11 @@ class RunDirectory:
         return self.path / "evaluations.csv"
 
     @property
+    def checkpoint(self) -> Path:
+        """What names the checkpoint whose strategies' rows lie here, where no run does."""
+        return self.path / "checkpoint.txt"
+
+    @property
     def markdown(self) -> Path:
         """The comparison as a Markdown page."""
         return self.path / "comparison.md"

@@ -23,7 +23,7 @@ FILES = (
     *("recipe.yaml", "data.json", "environment.json", "classes.txt", ".lock", "jobs.json"),
     "class-names.txt",
     *("runs.csv", "speed.csv", "comparison.csv", "comparison.md", "report.html", "mixed.png"),
-    *("profile.txt", "peers.md", "evaluations.csv"),
+    *("profile.txt", "peers.md", "evaluations.csv", "checkpoint.txt"),
 )
 FOLDERS = ("gallery", "tensorboard", "wandb", "submitit", "jobs")
 NUMBERED = re.compile(r"state-seed.*\.pt|trace-.*\.json|.*-[0-9a-f]{8}")  # seeds and strategies

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mixbench.evaluations.subjects import CheckpointModel, run_recipe, run_rows
 from mixbench.models.checkpoints import Checkpoint, read_checkpoint
-from mixbench.recipe import Recipe
+from mixbench.recipe import MODEL_PARTS, Recipe
 from mixbench.runs.directory import RunDirectory
 from mixbench.runtime import Runtime
 from mixbench.values import did_you_mean, shown
@@ -56,7 +56,7 @@ def of_run(run: RunDirectory, specs: Sequence[str], control: bool) -> list[Candi
         for row in rows
     ]
     seeds = sorted({row.seed for row in rows}) if control else []
-    return found + [_control(recipe, seed) for seed in seeds]
+    return found + [_control(CONTROL, recipe, seed) for seed in seeds]
 
 
 def _trained(recipe: Recipe, file: Path) -> Start:
@@ -67,11 +67,14 @@ def of_checkpoint(model: CheckpointModel, seed: int, control: bool) -> list[Cand
     """A file's model, with `control` its random weights too."""
     start = Start(model=model.recipe, weights=model.file)
     found = [Candidate(model.name, seed, lambda: start)]
-    return found + ([_control(model.recipe, seed)] if control else [])
+    parts = {name: getattr(model.recipe, name) for name in MODEL_PARTS}
+    words = [f"{name} {value}" for name, value in parts.items() if value is not None]
+    name = f"{CONTROL} of {', '.join([model.recipe.model, *words])}"  # beside other checkpoints'
+    return found + ([_control(name, model.recipe, seed)] if control else [])
 
 
-def _control(recipe: Recipe, seed: int) -> Candidate:
-    return Candidate(CONTROL, seed, lambda: Start(model=recipe, weights=None))
+def _control(name: str, recipe: Recipe, seed: int) -> Candidate:
+    return Candidate(name, seed, lambda: Start(model=recipe, weights=None))
 
 
 def say_absent(

@@ -5,9 +5,12 @@ import json
 from dataclasses import dataclass
 
 import pytest
+import timm
+import torch
 
 from mixbench import register_strategy
 from mixbench.cli import main
+from mixbench.evaluations.subjects import read_checkpoint_model
 from mixbench.runs.directory import RunDirectory
 from mixbench.runs.evaluated import read_rows
 from mixbench.strategies.cutmix import CutMix
@@ -302,6 +305,32 @@ def test_a_checkpoints_strategies_share_its_weights(weights, tmp_path, capsys):
     }
     assert errors["puzzlemix(adv_p=1.0)"] == "" and 0 < float(errors["mixup"]) < 100
     assert list(errors) == ["cutmix", "mixup", "transmix", "puzzlemix(adv_p=1.0)"]
+
+
+def test_strategies_of_another_checkpoint_need_a_directory_of_their_own(weights, tmp_path, capsys):
+    other = tmp_path / "other.pt"
+    other.write_bytes(weights.read_bytes() + b"\0")
+    command = ["eval", "label-error", "--strategies", "cutmix", "--out", str(tmp_path / "out")]
+    assert main([*command, "--checkpoint", str(weights)]) == 0
+    before = (tmp_path / "out" / "evaluations.csv").read_text()
+    assert main([*command, "--checkpoint", str(other)]) == 2
+    error = capsys.readouterr().err
+    assert "holds what strategies make of last.pt " in error and "for other.pt " in error
+    assert (tmp_path / "out" / "evaluations.csv").read_text() == before
+    assert main([*command, "--checkpoint", str(weights), "--passes", "2"]) == 0
+
+
+def test_rows_of_a_file_that_names_no_model_say_which_it_was_taken_for(tmp_path):
+    """Which decides how its images are prepared: by timm for one with mean .5, for one ImageNet's."""
+    state = timm.create_model("vit_tiny_patch16_224", num_classes=3).state_dict()
+    torch.save(state, tmp_path / "bare.pth")
+    names = ("vit_tiny_patch16_224", "deit_tiny_patch16_224")
+    models = [
+        read_checkpoint_model(str(tmp_path / "bare.pth"), name, torch.device("cpu"))
+        for name in names
+    ]
+    assert models[0].recipe.mean != models[1].recipe.mean
+    assert [model.name.partition(" as ")[2] for model in models] == list(names)
 
 
 def test_photographs_of_other_classes_are_labelled_by_the_model(weights, tmp_path, photographs):

@@ -128,7 +128,8 @@ def test_a_checkpoint_is_transferred_alone_as_in_its_run(run, data, tmp_path, ca
     assert main([*argv, "--control"]) == 0
     found = {key[0]: value for key, value in figures(tmp_path / "out").items()}
     [name] = [spec for spec in found if spec.startswith("last.pt ")]
-    assert set(found) == {name, "random weights"}
+    control = "random weights of vit_tiny_patch16_224, patch_size 8, embed_dim 24, "
+    assert set(found) == {name, f"{control}depth 1, num_heads 3"}
     assert found[name] == figures(run)["cutmix", "0", "single-scale"]
 
 
