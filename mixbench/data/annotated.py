@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 from PIL import Image
 
-from mixbench.data.coco import VAL, read_annotations
+from mixbench.data.coco import VAL, check_sizes, read_annotations
 from mixbench.data.folders import listing_hash, open_split, sizes
 from mixbench.data.images import open_image
 from mixbench.data.masks import ENDING, FOLDER, UNKNOWN, check_objects, is_object, read_mask
@@ -83,6 +83,7 @@ class Coco(Annotated):
             raise ValueError(f"{file} has no object that is no crowd")
         files = [self._annotations.images[row].file for row in self._rows]
         super().__init__(files, objects, [(file.name, int(self._annotations.digest[:16], 16))])
+        check_sizes(self._annotations, self._rows)
 
     def instances(self, index: int) -> tuple[list[np.ndarray], np.ndarray]:
         row = int(self._rows[index])

@@ -63,6 +63,12 @@ class MaskBoxes(Boxed):
             instances, _ = self.source.instances(index)
         elif (mask := self.source.mask(index)) is not None:
             instances, _ = instances_of(np.asarray(mask))
+        if instances and instances[0].shape != (height, width):
+            rows, columns = instances[0].shape
+            raise UnreadableImage(
+                f"{self.image_name(index)} has {width} x {height} pixels, and its masks have "
+                f"{columns} x {rows}: a mask is as large as its image, turned upright"
+            )
         return [tight_box(instance) for instance in instances if instance.any()]
 
 

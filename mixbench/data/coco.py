@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -413,7 +413,7 @@ def open_detection(root: Path) -> DetectionData:
         )
     data = _data(root.resolve().name, train, val)
     for source in (data.train, data.val):
-        _check_sizes(source)
+        check_sizes(source.annotations, source.rows)
     return data
 
 
@@ -431,15 +431,15 @@ def _data(name: str, train: Annotations, val: Annotations) -> DetectionData:
     )
 
 
-def _check_sizes(source: CocoInstances) -> None:
-    """ValueError where an image file is of another size than its annotations."""
-    for index in range(len(source.labels)):
-        image = source.annotations.images[source.rows[index]]
+def check_sizes(annotations: Annotations, rows: Iterable[int]) -> None:
+    """ValueError where the file of one of these images is of another size than its annotations."""
+    for row in rows:
+        image = annotations.images[row]
         width, height = image_size(image.file)
         if (width, height) != (image.width, image.height):
             raise ValueError(
                 f"{image.file} has {width}x{height} pixels, turned upright, and "
-                f"{source.annotations.file.name} says {image.width}x{image.height}: correct one"
+                f"{annotations.file.name} says {image.width}x{image.height}: correct one"
             )
 
 

@@ -137,13 +137,14 @@ class CheckpointModel:
     file: Checkpoint
     recipe: Recipe
     device: torch.device
+    taken_for: str  # the model, with a tag where the preparation is that of timm's weights
 
     @property
     def name(self) -> str:
         """What rows call it: the file, digits of its sha256, and the model if it names none."""
         name = f"{self.file.path.name} {self.file.sha256[:8]}"
         recorded, _ = self.file.recorded_model()
-        return name if recorded == self.recipe.model else f"{name} as {self.recipe.model}"
+        return name if recorded == self.taken_for else f"{name} as {self.taken_for}"
 
     def candidates(self, strategies: Sequence[MixStrategy] = ()) -> list[Candidate]:
         """The model alone, or a candidate a strategy; all have the same weights."""
@@ -209,7 +210,7 @@ def read_checkpoint_model(text: str, model: str | None, device: torch.device) ->
     if not name:
         raise ValueError(f"checkpoint {text} names no model: say --model NAME, timm's")
     values = over_defaults({"init": text, "model": name})
-    return CheckpointModel(file, Recipe(**values | {"amp": False}), device)
+    return CheckpointModel(file, Recipe(**values | {"amp": False}), device, name)
 
 
 def _classes(file: Checkpoint, count: int) -> tuple[str, ...]:

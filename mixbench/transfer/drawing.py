@@ -25,14 +25,15 @@ WEIGHTS = (0.299, 0.587, 0.114)  # of red, green and blue in brightness, ITU-R B
 
 
 def palette(num_classes: int) -> np.ndarray:
-    """A colour for each class, (256, 3) uint8, hues as far apart as they can be; IGNORED is black.
+    """A colour for each class, (256 or more, 3) uint8, hues as far apart as they can be.
 
-    Neighbouring numbers have distant hues, and every third is lighter or darker.
+    IGNORED is black where it is no class. Neighbouring numbers have distant hues, and every third
+    is lighter or darker.
     """
     hues = (np.arange(num_classes) * 0.618034) % 1
     values = np.array([255, 190, 130])[np.arange(num_classes) % 3]
     hsv = np.stack([hues * 255, np.full(num_classes, 190), values], -1).astype(np.uint8)
-    colours = np.zeros((256, 3), np.uint8)
+    colours = np.zeros((max(num_classes, IGNORED + 1), 3), np.uint8)
     colours[:num_classes] = np.asarray(Image.fromarray(hsv[None], "HSV").convert("RGB"))[0]
     return colours
 

@@ -321,7 +321,7 @@ def test_strategies_of_another_checkpoint_need_a_directory_of_their_own(weights,
 
 
 def test_rows_of_a_file_that_names_no_model_say_which_it_was_taken_for(tmp_path):
-    """Which decides how its images are prepared: by timm for one with mean .5, for one ImageNet's."""
+    """Which decides how its images are prepared: timm has another mean for each."""
     state = timm.create_model("vit_tiny_patch16_224", num_classes=3).state_dict()
     torch.save(state, tmp_path / "bare.pth")
     names = ("vit_tiny_patch16_224", "deit_tiny_patch16_224")

@@ -30,6 +30,13 @@ def test_coco(coco, capsys):
     assert np.array_equal(np.asarray(largest.mask(0)) == 1, box(10, 10, 20, 30))
 
 
+def test_photographs_of_another_size_than_their_annotations_are_refused(coco):
+    [file] = coco.rglob("000000000009.jpg")
+    Image.open(file).resize((60, 40)).save(file)
+    with pytest.raises(ValueError, match=r"9.jpg has 60x40 pixels, .* says 30x20: correct one"):
+        open_annotated(f"coco:{coco}", "union", 32)
+
+
 def test_voc(tmp_path):
     root = tmp_path / "VOCdevkit" / "VOC2012"
     photograph(root / "JPEGImages" / "a.jpg")

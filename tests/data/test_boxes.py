@@ -93,6 +93,10 @@ def test_an_instance_has_the_box_around_it(tmp_path):
     theirs = masks_to_boxes(torch.from_numpy(np.stack([numbers == 1, numbers == 7])))
     expected = [(y0, x0, y1 + 1, x1 + 1) for x0, y0, x1, y1 in theirs.tolist()]
     assert source.boxes(0, 20, 30) == expected and source.boxes(1, 20, 30) == []
+    with pytest.raises(
+        UnreadableImage, match=r"1.png has 60 x 40 pixels, and its masks .* 30 x 20"
+    ):
+        source.boxes(0, 40, 60)
 
 
 def test_scenes_have_the_boxes_that_they_were_drawn_with():

@@ -371,3 +371,26 @@ def test_a_training_file_says_which_parts_its_model_has(tmp_path):
         ValueError, match="does not fit vit_small"
     ):  # another model's parts are not taken
         load_model("vit_small_patch16_224", checkpoint=path)
+
+
+def test_files_that_a_familys_filter_stumbles_over_are_sentences(tmp_path):
+    """Swin's into CA-Swin, which has another last block; Hiera's at another size."""
+    swin = timm.create_model("swin_tiny_patch4_window7_224", embed_dim=24, img_size=64)
+    torch.save(swin.state_dict(), tmp_path / "swin.pth")
+    with pytest.raises(ValueError, match=r"does not fit .*ca_swin.* missing: cls_token"):
+        load_model(CA_SWIN, checkpoint=tmp_path / "swin.pth", **SIZE)
+    hiera = timm.create_model("hiera_tiny_224", num_classes=2)
+    torch.save(hiera.state_dict(), tmp_path / "hiera.pth")
+    with pytest.raises(ValueError, match="of another shape: pos_embed"):
+        load_model("hiera_tiny_224", checkpoint=tmp_path / "hiera.pth", img_size=192)
+
+
+def test_batch_norms_may_lack_their_counts(tmp_path):
+    """As torch's own strict loading takes them."""
+    model = timm.create_model("test_resnet", num_classes=3)
+    state = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
+    assert len(state) < len(model.state_dict())
+    model.load_state_dict(state, strict=True)
+    torch.save(state, tmp_path / "a.pth")
+    loaded = load_model("test_resnet", checkpoint=tmp_path / "a.pth")
+    assert all(torch.equal(loaded.state_dict()[name], value) for name, value in state.items())

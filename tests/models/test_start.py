@@ -8,6 +8,7 @@ import timm
 import torch
 
 from mixbench.comparison.plan import read_recipe as recipe_of
+from mixbench.models import start
 from mixbench.models.start import check_start, over_defaults, remarks, start_model, weights_name
 from mixbench.recipe import (
     LATER,
@@ -233,3 +234,41 @@ def test_a_run_of_an_older_mixbench_goes_on(tmp_path):
     assert recipe_difference(file, recipe) is None
     file.write_text("\n".join([*older, "speed_model: vit", "speed_image_size: 224"]))
     assert "speed_model is null, this run was begun with vit" in recipe_difference(file, recipe)
+
+
+TAGGED = f"{VIT}.augreg_in21k"
+
+
+@pytest.mark.parametrize("model", [None, VIT, TAGGED], ids=["file's", "plain", "tagged"])
+def test_a_file_that_names_a_tag_of_timms_is_of_its_model(model, tmp_path):
+    """As timm's train.py saves one, of `--model x.tag`."""
+    path = written(tmp_path / "a.pt", network(), arch=TAGGED)
+    values = over_defaults({"init": str(path)} | ({"model": model} if model else {}))
+    assert values["model"] == VIT and values["depth"] == 2 and values["image_size"] == 32
+    assert start_model(recipe_from(path, **({"model": model} if model else {})), CLASSES, 0)
+    with pytest.raises(ValueError, match=rf"is of {TAGGED} and .*'resnet18': take --model {VIT},"):
+        over_defaults({"init": str(path), "model": "resnet18"})
+
+
+def test_a_tag_says_how_images_were_prepared_for_a_file_that_names_none(tmp_path):
+    """DINO's by ImageNet's mean, where timm's default weights of the same model have 0.5."""
+    name = "vit_small_patch16_224"
+    torch.save(timm.create_model(name, num_classes=3).state_dict(), tmp_path / "a.pth")
+    given = {"init": str(tmp_path / "a.pth")}
+    plain, dino = (over_defaults(given | {"model": each}) for each in (name, f"{name}.dino"))
+    assert plain["model"] == dino["model"] == name
+    assert plain["mean"] == (0.5,) * 3 and dino["mean"] == (0.485, 0.456, 0.406)
+    with pytest.raises(ValueError, match=r"vit_small_patch16_224\.dinoo"):
+        over_defaults(given | {"model": f"{name}.dinoo"})
+
+
+def test_weights_whose_images_were_not_cropped_at_the_centre_say_so(tmp_path):
+    name = "test_vit"
+    model = timm.create_model(name, num_classes=3)
+    torch.save(model.state_dict(), tmp_path / "a.pth")
+    recipe = load_recipe("quick", {"init": str(tmp_path / "a.pth"), "model": name})
+    assert not any("cropped" in line for line in remarks(recipe, CLASSES))
+    assert start._of_crop("convnext_tiny.fb_in22k_ft_in1k_384") == [
+        "images are cropped at their centre here, for the weights of "
+        "convnext_tiny.fb_in22k_ft_in1k_384 by 'squash'"
+    ]

@@ -146,3 +146,9 @@ def test_rows_are_as_high_as_asked_and_columns_as_wide_as_the_widest():
     assert grey[:HEIGHT, WIDTH + GAP : WIDTH + GAP + 300].all()
     assert not grey[HEIGHT + GAP :, 300 : WIDTH + GAP].any()
     assert Image.open(io.BytesIO(side_by_side([[BLANK], [BLANK]]))).height == 2 * 160 + GAP
+
+
+def test_more_classes_than_a_label_map_has_numbers_have_colours():
+    colours = palette(300)
+    assert colours.shape == (300, 3) and colours[255].any() and not palette(60)[255].any()
+    assert len(np.unique(colours[:60], axis=0)) == 60
