@@ -208,7 +208,9 @@ def beta(rng: torch.Generator, alpha: float) -> float:
     """A draw from Beta(alpha, alpha), in [0, 1]."""
     import numpy as np
 
-    # torch's own Beta takes no generator; numpy's is seeded by one draw of ours.
+    # torch's own Beta takes no generator; numpy's is seeded by one draw of ours, and gives 0 where
+    # the sum of its two gammas is infinite.
+    alpha = min(alpha, 1e300)
     return float(np.random.default_rng(randint(rng, 2**63 - 1)).beta(alpha, alpha))
 
 

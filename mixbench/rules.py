@@ -35,6 +35,16 @@ def _kind(value: object) -> str:
 # What a strategy says of itself.
 
 
+def built_part(part: object) -> None:
+    """BrokenRule where what `build` gives is neither a module nor None."""
+    from torch import nn
+
+    require(
+        part is None or isinstance(part, nn.Module),
+        f"build must give a torch.nn.Module or None, not {_kind(part)}",
+    )
+
+
 def declared_needs(strategy: MixStrategy) -> Needs:
     """The strategy's needs; BrokenRule where they are no Needs or a field has another type."""
     needs = strategy.needs

@@ -11,6 +11,7 @@ from mixbench.registry import list_strategies, registered_name, strategy_class
 from mixbench.rules import BrokenRule, declared_clean_weight, declared_needs, require
 from mixbench.spec_syntax import Call, Quoted, Several, Value, Word, read_list, written
 from mixbench.values import (
+    BARE,
     coerce,
     did_you_mean,
     error_text,
@@ -44,6 +45,10 @@ def _value(value: Value, hint: Any, what: str) -> Any:
         if isinstance(value, Call) or (isinstance(value, Word) and value.text.isidentifier()):
             return _strategy(value)
         raise ValueError(f"{what} must be a strategy, not {shown(written(value))}")
+    kinds = set(typing.get_args(hint)) - {type(None)}
+    if len(kinds) == 1 and is_strategy(kind := kinds.pop()):  # a strategy or null
+        nothing = isinstance(value, Word) and BARE.get(value.text.lower(), "") is None
+        return None if nothing else _value(value, kind, what)
     if isinstance(value, Word):
         return read_value(value.text, hint, what)
     if isinstance(value, Call):

@@ -19,6 +19,7 @@ from mixbench import (
     step_rng,
 )
 from mixbench.data.normalisation import Normalisation
+from mixbench.mix import beta
 from mixbench.models.build import build_model
 from mixbench.registry import BUILTIN
 from mixbench.services.context import make_context
@@ -180,3 +181,12 @@ def test_compose_adds_up_to_every_strategys_images_of_photographs(name, step):
     parts = mixed.compose(images, nothing) + mixed.compose(nothing, images)
     torch.testing.assert_close(parts, mixed.images, atol=1e-5, rtol=0)
     torch.testing.assert_close(mixed.compose(images, images), mixed.images, atol=1e-5, rtol=0)
+
+
+def test_draws_of_beta_gather_at_one_half_as_alpha_grows():
+    """Beta(a, a) has the variance 1 / (4 (2 a + 1)); numpy's own draws are 0 from 9e307 on."""
+    for alpha in (1.0, 10.0, 1e4):
+        draws = [beta(step_rng(0, step, 0), alpha) for step in range(400)]
+        assert np.mean(draws) == pytest.approx(0.5, abs=0.05)
+        assert np.var(draws) == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.25)
+    assert all(beta(step_rng(0, step, 0), 1e308) == 0.5 for step in range(5))

@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mixbench import create_strategies, create_strategy, register_strategy, strategy_spec
+from mixbench import (
+    MixStrategy,
+    create_strategies,
+    create_strategy,
+    register_strategy,
+    strategy_spec,
+)
 from mixbench.strategies.attentivecutmix import AttentiveCutMix
 from mixbench.strategies.cutmix import CutMix
 
@@ -256,6 +262,16 @@ def test_fields_that_text_can_write_come_back(hint, default, text, value):
     assert strategy.x == value and type(strategy.x) is type(value)
     assert create_strategy(strategy_spec(strategy)) == strategy
     assert "\n" not in strategy_spec(strategy)
+
+
+def test_a_field_may_be_a_strategy_or_null():
+    with_field(MixStrategy | None, None)
+    for text in ("null", "None", "mixup", "mixup(alpha=0.2)", "alternate(first=mixup)"):
+        strategy = create_strategy(f"fielded(x={text})")
+        wanted = None if text in ("null", "None") else create_strategy(text)
+        assert strategy.x == wanted and create_strategy(strategy_spec(strategy)) == strategy
+    with pytest.raises(ValueError, match="did you mean 'mixup'"):
+        create_strategy("fielded(x=mixupp)")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from mixbench.mix import MixContext, MixedBatch, MixStrategy, ModelOutput, Needs, uniform
 from mixbench.registry import register_strategy
+from mixbench.rules import built_part
 from mixbench.strategies.cutmix import CutMix
 from mixbench.strategies.mixup import Mixup
 from mixbench.values import check_parameters, parameter
@@ -56,6 +57,8 @@ class Alternate(MixStrategy):
             "first": self.first.build(model, num_classes, image_size),
             "second": self.second.build(model, num_classes, image_size),
         }
+        for part in built.values():
+            built_part(part)
         parts = {name: part for name, part in built.items() if part is not None}
         return torch.nn.ModuleDict(parts) if parts else None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mixbench.mix import MixContext, MixedBatch, MixStrategy, Needs, beta, mirrored
+from mixbench.mix import MixContext, MixedBatch, MixStrategy, Needs, beta, mirrored, send
 from mixbench.registry import register_strategy
 from mixbench.values import check_parameters, parameter
 
@@ -16,16 +16,14 @@ CHANNELS = ("mean", "last")
 DTYPES = ("float32", "bfloat16")
 
 
-def top_cells(attention: Tensor, k: int) -> Tensor:
-    """1 in the k highest cells of each map (B, h, w), else 0, (B, h, w) float32.
+def top_cells(attention: Tensor, k: int | Tensor) -> Tensor:
+    """1 in the k highest cells of each map (B, h, w), else 0, (B, h, w) float32; k is ().
 
     Of equal cells the first in raster order.
     """
-    # topk breaks ties at will
+    # topk breaks ties at will, and would be compiled anew for each k
     order = attention.flatten(1).argsort(dim=1, descending=True, stable=True)
-    cells = attention.new_zeros(attention.shape).float()
-    cells.flatten(1).scatter_(1, order[:, :k], 1)
-    return cells
+    return (order.argsort(dim=1) < k).float().view(attention.shape)
 
 
 def enlarge(cells: Tensor, height: int, width: int) -> Tensor:
@@ -39,8 +37,8 @@ def enlarge(cells: Tensor, height: int, width: int) -> Tensor:
     return cells[:, rows[:, None], cols][:, None]
 
 
-def keep_cells(images: Tensor, attention: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The `top_cells` of each image on the mirrored batch, (B, C, H, W), and the mask."""
+def keep_cells(images: Tensor, attention: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    """The `top_cells` of each image on the mirrored batch, (B, C, H, W), and the mask; k is ()."""
     mask = enlarge(top_cells(attention, k), *images.shape[-2:])
     return images.where(mask.bool(), images.flip(0)), mask
 
@@ -92,5 +90,5 @@ class AttentiveCutMix(MixStrategy):
                 f"attentivecutmix k must be at most {cells}, the cells of {self.network}'s map, "
                 f"not {k}"
             )
-        mixed, mask = ctx.tensor_half(keep_cells)(images, attention, k)
+        mixed, mask = ctx.tensor_half(keep_cells)(images, attention, send(k, images))
         return MixedBatch(images=mixed, labels=labels, partner=mirrored(images), mask=mask)

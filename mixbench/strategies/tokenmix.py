@@ -72,7 +72,8 @@ def keep_tokens(images: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
 class TokenMix(MixStrategy):
     """The partner has several rectangles of tokens, the same for the whole batch.
 
-    A token is a patch of the model, or a cell of `patch` pixels, 16 where the model has no patches.
+    A token is a patch of the model, or a cell of about `patch` pixels, 16 where the model has no
+    patches: the grid has as many cells as it takes, all of one size but for rounding.
     `share` of the tokens are to be the partner's; rarely a few less are, where the last ones did
     not fit. The label is by the pixels. The source mixes half of the batches: that is the recipe's
     `compose` or `mix_prob`.

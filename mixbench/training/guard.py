@@ -161,7 +161,7 @@ def _moved(move: Callable[[Tensor], tuple[Tensor, Tensor]], maps: Tensor) -> tup
     """A's and B's parts of a copy of maps by a strategy's `move`; BrokenRule for anything else."""
     with held("move"):
         parts = move(maps.clone())
-    shapes = [getattr(part, "shape", None) for part in parts]
+    shapes = [getattr(part, "shape", None) for part in (() if parts is None else parts)]
     rules.require(shapes == [maps.shape] * 2, f"move must give two maps {tuple(maps.shape)}")
     return parts
 
@@ -180,6 +180,17 @@ def _without_a_look(mixed: MixedBatch, labels: Tensor) -> MixedBatch:
         mask=sound_mask,
         memo=_Memo(mixed.memo, sound),
     )
+
+
+@contextmanager
+def unchanged(method: str, device: torch.device) -> Iterator[None]:
+    """Whatever a method of a strategy does, settings and the global generators are as before."""
+    before = settings.generators(device)
+    try:
+        with settings.settings_stay(method), held(method):
+            yield
+    finally:
+        settings.put_generators_back(before, device)
 
 
 @contextmanager

@@ -6,15 +6,19 @@ about them anywhere else. Written weights and the model's count of parameters le
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from mixbench import rules
+from mixbench.errors import reason
 from mixbench.mix import MixStrategy, hashed_seed
 from mixbench.spec import strategy_spec
 from mixbench.strategies.alternate import part_named
+from mixbench.training.guard import unchanged
 
 NAME = "mixing"
 
@@ -24,17 +28,34 @@ def build_part(
 ) -> nn.Module | None:
     """What a strategy builds for a model, on its device; None where it builds nothing.
 
-    torch's global generator is as before: the weights of others must not depend on it.
+    Generators and settings are as before: the weights of others must not depend on it. BrokenRule
+    where the part is none that can live in the model.
     """
     device = next(model.parameters()).device
-    with torch.random.fork_rng(devices=[]):
+    with unchanged("build", device):
         torch.manual_seed(hashed_seed("build", seed, strategy_spec(strategy)))
         part = strategy.build(model, num_classes, image_size)
-    rules.require(
-        part is None or isinstance(part, nn.Module),
-        f"build must give a torch.nn.Module or None, not {type(part).__name__}",
-    )
+    rules.built_part(part)
+    if part is not None:
+        _check_part(part, model)
     return None if part is None else part.to(device).train()
+
+
+def _check_part(part: nn.Module, model: nn.Module) -> None:
+    """BrokenRule for a part that holds the model, has parameters without a size, or no copy."""
+    rules.require(
+        model not in set(part.modules()),
+        "build must not keep the model in its part: the part lives in the model",
+    )
+    values = [*part.parameters(), *part.buffers()]
+    rules.require(
+        not any(is_lazy(value) for value in values),
+        "build must give a part whose parameters have sizes: run its lazy layers once",
+    )
+    try:
+        copy.deepcopy(part)  # as averaged weights and each strategy of a group take one
+    except Exception as error:
+        rules.require(False, f"build must give a part that can be copied ({reason(error)})")
 
 
 def attach(model: nn.Module, part: nn.Module | None) -> None:

@@ -201,6 +201,45 @@ def test_ctrl_c_still_interrupts(tiny):
 LEFT = []  # a context without a holder would undo itself
 
 
+class Holder(torch.nn.Module):
+    """A part that holds something."""
+
+    def __init__(self, name, value):
+        super().__init__()
+        setattr(self, name, value)
+
+
+BUILDS = {  # what build does and gives, and the sentence of the row
+    "gradient mode": (
+        lambda m: (torch.set_grad_enabled(False), None)[1],
+        "build must leave gradient mode (True, not False) as it was",
+    ),
+    "dtype": (
+        lambda m: torch.set_default_dtype(torch.float64),
+        "build must leave torch's default dtype",
+    ),
+    "the model": (lambda m: Holder("student", m), "build must not keep the model in its part"),
+    "no copy": (lambda m: Holder("secret", (x for x in ())), "a part that can be copied"),
+    "lazy": (lambda m: torch.nn.LazyLinear(2), "whose parameters have sizes"),
+    "a list": (lambda m: [torch.nn.Linear(1, 1)], "build must give a torch.nn.Module or None, not"),
+    "sys.exit": (raising(SystemExit(3)), "build must not end the program: SystemExit: 3"),
+}
+
+
+@pytest.mark.parametrize("mix_prob", [1.0, 0.5], ids=["alone", "in turn with none"])
+@pytest.mark.parametrize("case", BUILDS)
+def test_a_build_that_breaks_a_rule_is_its_strategys_row_alone(tiny, case, mix_prob):
+    make, sentence = BUILDS[case]
+    alone = weights(run(tiny, "cutmix", mix_prob=mix_prob)["cutmix"])
+    registered(build=lambda self, model, num_classes, image_size: make(model))
+    before = [setting.read() for setting in SETTINGS]
+    learners = run(tiny, "odd,cutmix", mix_prob=mix_prob, model_ema=True)
+    assert sentence in learners["odd"].failure.reason
+    assert learners["cutmix"].failure is None
+    assert torch.equal(weights(learners["cutmix"]), alone)
+    assert [setting.read() for setting in SETTINGS] == before
+
+
 def leave_inference_mode(self, mixed):
     LEFT.append(torch.inference_mode())
     LEFT[-1].__enter__()
@@ -509,6 +548,7 @@ def test_labels_errors_pictures_and_speeds_hold_it_too(tiny):
         (raising(SystemExit(3)), "move must not end the program: SystemExit: 3"),
         (lambda maps: (maps.add_(1), maps[:1]), r"move must give two maps \(4, 1, 8, 8\)"),
         (lambda maps: maps, r"move must give two maps \(4, 1, 8, 8\)"),
+        (lambda maps: None, r"move must give two maps \(4, 1, 8, 8\)"),
     ],
 )
 def test_a_move_that_breaks_a_rule_is_held_when_it_is_used(move, message):
