@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -163,7 +164,7 @@ def _measure(evaluations: Sequence[Evaluation], options: argparse.Namespace) -> 
     from mixbench.evaluations.evaluation import Given
     from mixbench.evaluations.measuring import measure_all
     from mixbench.evaluations.subjects import (
-        hold_one_checkpoint,
+        of_one_checkpoint,
         read_checkpoint_model,
         run_candidates,
         run_images,
@@ -176,6 +177,7 @@ def _measure(evaluations: Sequence[Evaluation], options: argparse.Namespace) -> 
 
     device = choose_device(options.device)
     runtime = Runtime(device=device, say=print_line, workers=options.workers)
+    keeping: AbstractContextManager[None] = nullcontext()
     if options.checkpoint is None:
         run = RunDirectory(options.run)
         named = None if options.strategies == ALL else options.strategies
@@ -189,11 +191,12 @@ def _measure(evaluations: Sequence[Evaluation], options: argparse.Namespace) -> 
         check_places(run.path, {})
         strategies = _strategies(options.strategies)
         if strategies:
-            hold_one_checkpoint(run, model.name)
+            keeping = of_one_checkpoint(run, model.name)
         candidates = model.candidates(strategies)
         own, size = partial(model.images, options.data, options.dataset), model.recipe.image_size
     given = Given(own=own, place=options.data, image_size=size)
-    found, failed = measure_all(run, candidates, evaluations, given, runtime)
+    with keeping:
+        found, failed = measure_all(run, candidates, evaluations, given, runtime)
     order = list(dict.fromkeys(each.spec for each in candidates))
     print_evaluated(found, order, make_console())
     write_headlines(run)

@@ -51,6 +51,7 @@ def _of_8_bits(numbers: np.ndarray) -> np.ndarray:
     large = np.unique(numbers[numbers > UNKNOWN])
     if large.size:
         free = np.setdiff1d(np.arange(1, UNKNOWN), numbers)
+        free = free if free.size else np.array([1])
         given = free[np.minimum(np.arange(large.size), free.size - 1)]
         places = np.searchsorted(large, numbers).clip(max=large.size - 1)
         numbers = np.where(numbers > UNKNOWN, given[places], numbers)

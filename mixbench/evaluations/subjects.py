@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from mixbench.models.checkpoints import Checkpoint, fill, read_checkpoint
 from mixbench.models.start import over_defaults, weights_of
 from mixbench.recipe import Recipe, load_recipe
 from mixbench.runs.directory import RunDirectory
+from mixbench.runs.evaluated import read_rows
 from mixbench.runs.identity import read_data
 from mixbench.runs.merge import trained
 from mixbench.runs.rows import RunRow, read_table
@@ -184,8 +186,9 @@ class CheckpointModel:
         return EvalImages(name=opened.name, source=opened.val, classes=opened.classes)
 
 
-def hold_one_checkpoint(run: RunDirectory, name: str) -> None:
-    """Keep a directory for what strategies make of one checkpoint, which their rows do not name.
+@contextmanager
+def of_one_checkpoint(run: RunDirectory, name: str) -> Iterator[None]:
+    """Measure strategies with a checkpoint, which their rows do not name: the directory does.
 
     ValueError where it is another's.
     """
@@ -196,8 +199,11 @@ def hold_one_checkpoint(run: RunDirectory, name: str) -> None:
                 f"{run.path} holds what strategies make of {visible(other)}: choose another --out "
                 f"for {name}"
             )
-    run.path.mkdir(parents=True, exist_ok=True)
-    replace_file(run.checkpoint, f"{name}\n")
+    try:
+        yield
+    finally:
+        if read_rows(run):
+            replace_file(run.checkpoint, f"{name}\n")
 
 
 def read_checkpoint_model(text: str, model: str | None, device: torch.device) -> CheckpointModel:

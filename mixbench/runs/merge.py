@@ -250,8 +250,10 @@ def _read_parts(parts: Sequence[Part], *, mixed_machines: bool) -> ReportData:
 
 def _evaluations(places: RunDirectory, damaged: list[str]) -> list[EvaluationRow]:
     """What was measured of a run's models; of merged runs, whose seeds lie elsewhere, the table."""
-    table = _read(lambda path: read_table(path, EvaluationRow), places.evaluations, damaged)
-    return read_rows(places) or table or []
+    rows = read_rows(places)
+    if rows:
+        return rows
+    return _read(lambda path: read_table(path, EvaluationRow), places.evaluations, damaged) or []
 
 
 def _read_samples(folder: SeedFolder, key: tuple[str, int], data: ReportData) -> None:

@@ -318,6 +318,8 @@ def test_strategies_of_another_checkpoint_need_a_directory_of_their_own(weights,
     assert "holds what strategies make of last.pt " in error and "for other.pt " in error
     assert (tmp_path / "out" / "evaluations.csv").read_text() == before
     assert main([*command, "--checkpoint", str(weights), "--passes", "2"]) == 0
+    nothing = [*command[:-1], str(tmp_path / "new"), "--checkpoint", str(other), "--masks", "x:y"]
+    assert main(nothing) != 0 and not (tmp_path / "new").exists()
 
 
 def test_rows_of_a_file_that_names_no_model_say_which_it_was_taken_for(tmp_path):
