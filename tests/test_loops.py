@@ -408,3 +408,14 @@ def test_a_criterion_is_mixed_loss():
     ours = criterion("transmix", seed=9, smoothing=0.3, loss="bce")(tiny(), *batch(), step=5)
     names = {"step": 5, "seed": 9, "smoothing": 0.3, "loss": "bce"}
     assert torch.equal(ours, mixed_loss(strategy, tiny(), *batch(), **names, **SETTINGS))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_puzzlemix_takes_its_gradient_under_either_autocast(dtype):
+    """float16 is the usual one on a GPU; the gradient's own pass computes in bfloat16."""
+    images, labels = batch()
+    strategy, model = create_strategy("puzzlemix"), tiny()
+    with torch.autocast("cpu", dtype):
+        loss = mixed_loss(strategy, model, images, labels, step=0, **SETTINGS)
+    exact = mixed_loss(strategy, model, images, labels, step=0, **SETTINGS)
+    assert loss.isfinite() and loss.item() == pytest.approx(exact.item(), rel=0.1)

@@ -296,6 +296,7 @@ class Sweep:
         """Write and print the rows that are there; the exit status."""
         written = [job.directory.path for job in self.jobs if job.directory.comparison.exists()]
         written = [path for path in written if _readable(path)]
+        written += self._of_others({(spec, job.seed) for job in self.jobs for spec in job.specs})
         tables = merge(written, mixed_machines=True)
         for sentence in tables.damaged:
             print_line(sentence)
@@ -311,6 +312,18 @@ class Sweep:
             )
         rows: list[RunRow | SpeedRow] = [*tables.runs, *tables.speed]
         return 0 if {row.status for row in rows} <= {"ok", WAITING} else 1
+
+    def _of_others(self, keys: set[tuple[str, int]]) -> list[Path]:
+        """Jobs of earlier sweeps into this directory, of other strategies and seeds than `keys`."""
+        found = []
+        for path in sorted(self.directory.path.glob("jobs/*/")):
+            if not RunDirectory(path).comparison.exists() or not _readable(path):
+                continue
+            own = {(row.strategy, row.seed) for row in read_tables(path).runs}
+            if not own & keys:
+                found.append(path)
+                keys |= own
+        return found
 
     def _with_missing(self, rows: Sequence[RunRow], going: Sequence[Job]) -> list[RunRow]:
         """The rows, and a row that says why for each strategy and seed that has none."""

@@ -31,7 +31,7 @@ def sweep(argv: list[str], typed: list[str]) -> int:
     load_plugins(options)
     plan = plan_of(options, typed)
     plan = dataclasses.replace(plan, resume=True)  # the same command again goes on
-    check_early(plan)
+    check_early(plan, sweeps=True)
     from mixbench.comparison.checks import check_job, check_plan
 
     check_plan(plan)

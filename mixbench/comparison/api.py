@@ -68,6 +68,8 @@ class Comparison:
     def report(self, path: str | Path) -> Path:
         """Write the page of the comparison, one file that needs no other, to `path`."""
         path = Path(path)
+        if path.is_dir():
+            raise ValueError(f"{path} is a directory: name a file for the page")
         replace_file(path, RunDirectory(self.out).report.read_text(encoding="utf-8"))
         return path
 
@@ -114,10 +116,12 @@ def compare(
     given = dict(locals())
     if not (model is None or isinstance(model, str) or callable(model)):
         raise ValueError(f"model must be a name or a function that makes one, not {shown(model)}")
-    if not isinstance(out, str | Path | None):
+    if not isinstance(out, str | Path | None) or out == "":
         raise ValueError(f"out must be a directory, not {shown(out)}")
     if not isinstance(class_names, str | Path | None):
         raise ValueError(f"class_names must be a file, not {shown(class_names)}")
+    if type(resume) is not bool:
+        raise ValueError(f"resume must be True or False, not {shown(resume)}")
     _check_fields(recipe, of_timm=not callable(model))
     folder, name, items = _place(data, limit_train, limit_val, skip_unreadable)
     overrides = dict(recipe)
@@ -165,13 +169,16 @@ def _check_fields(recipe: dict[str, Any], *, of_timm: bool) -> None:
     """ValueError where a keyword is no field of the recipe, or says nothing to the network."""
     for name in recipe:
         if name not in HINTS:
-            raise ValueError(f"unknown keyword {shown(name)}: {did_you_mean(name, HINTS)}")
+            known = {*inspect.signature(compare).parameters, *HINTS} - {"recipe"}
+            raise ValueError(f"unknown keyword {shown(name)}: {did_you_mean(name, known)}")
         if name in OF_TIMMS_MODELS and not of_timm:
             raise ValueError(f"{name} is for timm's models: let your function make the model so")
 
 
 def _several(given: Any) -> tuple[Any, ...]:
-    """Names between commas, a list of anything, or one thing, as a tuple."""
+    """Names between commas, a list of anything, or one thing, as a tuple; None is nothing."""
+    if given is None:
+        return ()
     if isinstance(given, str):
         given = [name.strip() for name in given.split(",") if name.strip()]
     return tuple(given) if isinstance(given, list | tuple) else (given,)
@@ -233,11 +240,16 @@ def _call(given: dict[str, Any]) -> str:
     signature = inspect.signature(compare)
     values = {name: value for name, value in given.items() if name != "recipe"} | given["recipe"]
     parts = [
-        f"{name}={_written(value)}"
+        f"{name}={_of_data(value) if name == 'data' else _written(value)}"
         for name, value in values.items()
         if name not in signature.parameters or value != signature.parameters[name].default
     ]
     return f"mixbench.compare({', '.join(parts)})"
+
+
+def _of_data(value: Any) -> str:
+    """Data as a reader would write them; of data sets, which may be long, what they are."""
+    return f"({', '.join(map(_name, value))})" if isinstance(value, tuple) else _written(value)
 
 
 def _written(value: Any) -> str:

@@ -185,8 +185,11 @@ def plan_data(plan: Plan, *, rehearsed: bool = False) -> Data:
         return check_images(data, skip=plan.skip_unreadable, counting=screen.counting)
 
 
-def check_early(plan: Plan) -> None:
-    """ValueError for what is wrong with a plan's files and folders before images are listed."""
+def check_early(plan: Plan, *, sweeps: bool = False) -> None:
+    """ValueError for what is wrong with a plan's files and folders before images are listed.
+
+    The tables of a sweep are of its jobs, those of a run of itself: neither writes the other's.
+    """
     if plan.class_names is not None:
         read_class_names(plan.class_names)
     if plan.data is not None:
@@ -199,7 +202,18 @@ def check_early(plan: Plan) -> None:
                     "--out"
                 )
     if plan.named:
-        RunDirectory(plan.out).check(plan.recipe, files=plan.files, resume=plan.resume)
+        directory = RunDirectory(plan.out)
+        if not sweeps and directory.holds_jobs:
+            raise ValueError(
+                f"{plan.out} holds the jobs of a sweep, whose tables would be lost: go on with "
+                "mixbench sweep, or choose another --out"
+            )
+        if sweeps and directory.holds_results:
+            raise ValueError(
+                f"{plan.out} holds results of a run that is no sweep, whose tables would be lost: "
+                "choose another --out"
+            )
+        directory.check(plan.recipe, files=plan.files, resume=plan.resume, times=plan.times)
 
 
 def fitted(plan: Plan, data: Data, *, ending: str = "") -> Plan:
@@ -215,7 +229,8 @@ def fitted(plan: Plan, data: Data, *, ending: str = "") -> Plan:
         question = specs, plan.seeds, plan.mode, plan.rounds
         digits = recipe_hash(plan.recipe, of=digest(data.identity), asked=question)
         path = plan.out.with_name(f"{plan.out.name}-{digits}{ending}")
-        plan = replace(plan, out=numbered(path, resume=plan.resume).path, named=True)
-        check_early(plan)
+        directory = numbered(path, resume=plan.resume, times=plan.times)
+        plan = replace(plan, out=directory.path, named=True)
+        check_early(plan, sweeps=bool(ending))
     RunDirectory(plan.out).check_data(plan.identity(data))
     return plan

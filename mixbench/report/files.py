@@ -12,6 +12,7 @@ from mixbench.report.tables import write_markdown
 from mixbench.runs.directory import RunDirectory
 from mixbench.runs.evaluated import read_rows, with_headlines
 from mixbench.runs.merge import ReportData, Tables
+from mixbench.runs.places import is_table
 from mixbench.runs.rows import ComparisonRow, EvaluationRow, RunRow, SpeedRow, write_table
 from mixbench.runs.samples import Correct
 
@@ -46,24 +47,31 @@ def write_merged(data: ReportData, directory: RunDirectory) -> None:
     write_comparison(data.tables, directory, command, correct=data.correct)
     if data.evaluations:
         write_table(directory.evaluations, EvaluationRow, data.evaluations)
-    tables = {
-        directory.runs: data.tables.runs,
-        directory.speed: data.tables.speed,
-        directory.evaluations: data.evaluations,
-    }
-    for table, rows in tables.items():
-        if not rows:
-            table.unlink(missing_ok=True)
+    _clear(directory, data.tables, data.evaluations)
 
 
 def write_overview(entries: Sequence[Entry], directory: RunDirectory) -> None:
     """Write the same files of several models, data sets or recipes."""
     tables = [entry.data.tables for entry in entries]
     runs = [row for part in tables for row in part.runs]
-    _write_rows(Tables(runs, [row for part in tables for row in part.speed]), directory)
+    merged = Tables(runs, [row for part in tables for row in part.speed])
+    _write_rows(merged, directory)
+    _clear(directory, merged, [])
     write_table(directory.comparison, ComparisonRow, overview_rows(entries))
     commands = dict.fromkeys(command for entry in entries for command in entry.data.commands)
     replace_file(directory.markdown, overview_markdown(entries, list(commands)))
+
+
+def _clear(directory: RunDirectory, tables: Tables, evaluations: Sequence[EvaluationRow]) -> None:
+    """Remove the tables of an earlier report of which this one has no rows."""
+    content = {
+        directory.runs: tables.runs,
+        directory.speed: tables.speed,
+        directory.evaluations: evaluations,
+    }
+    for table, rows in content.items():
+        if not rows and is_table(table):
+            table.unlink()
 
 
 def _write_rows(tables: Tables, directory: RunDirectory) -> None:

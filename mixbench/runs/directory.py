@@ -262,6 +262,15 @@ class RunDirectory:
         """Whether figures or a state of training would be lost by starting anew."""
         return any(self.path.glob("*/seed*/result.json")) or any(self.path.glob("state-seed*.pt"))
 
+    @property
+    def holds_jobs(self) -> bool:
+        """Whether a sweep's jobs lie here."""
+        return self.jobs.exists() or any(self.path.glob("jobs/*/"))
+
+    def would_lose(self, *, times: bool) -> bool:
+        """Whether a run that begins anew, and maybe times strategies, would lose something."""
+        return self.holds_results or (times and self.speed.exists())
+
     # What it is of, and who holds it.
 
     def check(
@@ -270,6 +279,7 @@ class RunDirectory:
         *,
         files: Mapping[str, Path | None] | None = None,
         resume: bool = False,
+        times: bool = False,
     ) -> None:
         """ValueError where the directory, or one of the files by option, cannot take this run.
 
@@ -281,10 +291,10 @@ class RunDirectory:
         difference = recipe_difference(self.recipe, recipe) if self.recipe.exists() else None
         if difference:
             raise ValueError(f"{difference}: choose another --out")
-        if self.holds_results and not resume:
+        if self.would_lose(times=times) and not resume:
             raise ValueError(
-                f"{out} holds results of this recipe: add --resume to keep them and go on, or "
-                "choose another --out"
+                f"{out} holds results of this recipe: add --resume (in Python resume=True) to keep "
+                "them and go on, or choose another --out"
             )
         if resume:
             self._check_schema()
@@ -402,11 +412,11 @@ def _schema_version(file: Path) -> object:
     return content.get("schema_version", 2) if isinstance(content, dict) else None
 
 
-def numbered(path: Path, *, resume: bool) -> RunDirectory:
+def numbered(path: Path, *, resume: bool, times: bool = False) -> RunDirectory:
     """`path`, path-2, path-3, ...: the first without results, or to resume the last with some."""
     last = directory = RunDirectory(path)
     for number in count(2):
-        if not directory.holds_results:
+        if not directory.would_lose(times=times):
             break
         last = directory
         directory = RunDirectory(path.with_name(f"{path.name}-{number}"))

@@ -25,6 +25,7 @@ FILES = (
     *("runs.csv", "speed.csv", "comparison.csv", "comparison.md", "report.html", "mixed.png"),
     *("profile.txt", "peers.md", "evaluations.csv", "checkpoint.txt"),
 )
+MARKS = ("recipe.yaml", "data.json", "environment.json", ".lock", "jobs.json", "checkpoint.txt")
 FOLDERS = ("gallery", "tensorboard", "wandb", "submitit", "jobs")
 NUMBERED = re.compile(r"state-seed.*\.pt|trace-.*\.json|.*-[0-9a-f]{8}")  # seeds and strategies
 # links of submitit and Weights & Biases; directories with a check of their own
@@ -55,6 +56,10 @@ def check_places(out: Path, files: Mapping[str, Path | None]) -> None:
         for target in targets:
             _check_target(target, out)
         for first, second in pairwise(targets):
+            if _above(first.path, second.path) or _above(second.path, first.path):
+                raise ValueError(
+                    f"{first.name} and {second.name} lie in one another: name two files"
+                )
             if _same(first.path, second.path):
                 raise ValueError(
                     f"{first.name} and {second.option} are the same file: name another"
@@ -97,6 +102,29 @@ def check_directory(out: Path) -> None:
             raise ValueError(f"{path} is a directory: move it away, or choose another --out")
         if path.parent == out and not kind and name in FOLDERS:
             raise ValueError(f"{path} is a file: move it away, or choose another --out")
+    if not is_ours(out):
+        for name in FILES:
+            if (out / name).is_file() and (out / name).stat().st_size:
+                raise ValueError(
+                    f"{out / name} is there, and no run that wrote it: move it away, or choose "
+                    "another --out"
+                )
+
+
+def is_ours(out: Path) -> bool:
+    """Whether something in a directory says that mixbench wrote there before."""
+    if any((out / name).exists() for name in MARKS) or any(out.glob("*/seed*/")):
+        return True
+    return any(is_table(out / name) for name in FILES if name.endswith(".csv"))
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file is a table that mixbench wrote."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        head = file.read(HEAD).decode("utf-8-sig", errors="replace")
+    return {"strategy", "schema_version"} <= set(next(csv.reader(head.splitlines()[:1]), []))
 
 
 def _entries(out: Path) -> Iterator[Path]:
@@ -117,6 +145,8 @@ def _check_target(target: Target, out: Path) -> None:
         raise ValueError(f"{target.name} is a symbolic link: name the file itself")
     if kind is not None:
         raise ValueError(f"{target.name} is {kind}: name a file")
+    if _plain(path) == _plain(out) or _above(path, out):
+        raise ValueError(f"{target.name} is where the run's directory {out} goes: name a file")
     if _of_run(path, out):
         raise ValueError(f"{target.name} is a file of the run itself: name another")
     partial = partial_of(path)
@@ -141,6 +171,12 @@ def _of_run(path: Path, out: Path) -> bool:
         if name in (*FILES, *FOLDERS) or NUMBERED.fullmatch(name):
             return True
     return path.exists() and any(path.samefile(file) for file in _entries(out) if file.is_file())
+
+
+def _above(path: Path, other: Path) -> bool:
+    """Whether a path would be a folder that another lies in."""
+    upper, lower = _plain(path), _plain(other)
+    return lower[: len(upper)] == upper and len(upper) < len(lower)
 
 
 def _plain(path: Path) -> tuple[str, ...]:

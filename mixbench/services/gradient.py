@@ -47,4 +47,5 @@ def input_gradient(
         with torch.autocast(images.device.type, torch.bfloat16, enabled=amp):
             logits = (net or model)(inputs + 0)
         loss = F.cross_entropy(logits.float(), labels.long())
-        return torch.autograd.grad(loss, inputs)[0]
+        with torch.autocast(images.device.type, enabled=False):  # the caller's may be float16
+            return torch.autograd.grad(loss, inputs)[0]

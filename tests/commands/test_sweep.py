@@ -164,6 +164,46 @@ def test_only_what_is_missing_is_sent_again(cluster, capsys):
     assert not (job.path / "copy.csv").exists() and (cluster.out / "copy.csv").is_file()
 
 
+def finish(cluster, spec, seed, top1):
+    """A job as it ends well."""
+    directory = RunDirectory(cluster.out).job(f"{folder_name(spec)}-seed{seed}")
+    write_run(directory.path, [run_row(spec, seed, top1)])
+    directory.keep(run_row(spec, seed, top1))
+    directory.comparison.write_text("schema_version\n")
+
+
+def test_seeds_and_strategies_of_an_earlier_sweep_stay_in_the_tables(cluster):
+    def swept(*more):
+        argv = ["sweep", *kills.TINY, "--no-wait", *more, "--out", str(cluster.out)]
+        status = main(argv)
+        found = cells(RunDirectory(cluster.out).runs)
+        return status, sorted((row["strategy"], row["seed"], row["status"]) for row in found)
+
+    cluster.queue.write_text("")
+    swept("--strategies", "cutmix,transmix", "--seeds", "0")
+    finish(cluster, "cutmix", 0, 70.0)
+    finish(cluster, "transmix", 0, 71.0)
+    ok = [("cutmix", "0", "ok"), ("transmix", "0", "ok")]
+    assert swept("--strategies", "cutmix,transmix", "--seeds", "0") == (0, ok)
+    _, found = swept("--strategies", "mixup", "--seeds", "1")
+    assert found[:1] == ok[:1] and found[2:] == ok[1:] and found[1][:2] == ("mixup", "1")
+    finish(cluster, "mixup", 1, 69.0)
+    ok.insert(1, ("mixup", "1", "ok"))
+    assert swept("--strategies", "mixup", "--seeds", "1") == (0, ok)
+
+
+def test_a_run_and_a_sweep_do_not_write_each_others_tables(cluster, capsys):
+    cluster.run("--no-wait")
+    for more in ([], ["--resume"]):
+        assert main(["bench", *kills.TINY, "--out", str(cluster.out), *more]) == 2
+        assert "holds the jobs of a sweep, whose tables would be lost" in capsys.readouterr().err
+    run = RunDirectory(cluster.folder / "run")
+    write_run(run.path, [run_row()])
+    run.keep(run_row())
+    assert main([*COMMAND, "--no-wait", "--out", str(run.path)]) == 2
+    assert "holds results of a run that is no sweep" in capsys.readouterr().err
+
+
 def test_jobs_that_end_without_figures_are_failures(cluster):
     cluster.queue.write_text("")
     assert cluster.run("--together") == 1

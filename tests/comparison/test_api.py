@@ -1,6 +1,7 @@
 """The comparison from Python: the command's figures, and anyone's own network and data."""
 
 import csv
+import json
 
 import numpy as np
 import pytest
@@ -125,6 +126,16 @@ class Named(Photographs):
         self.classes = list(classes)
 
 
+def test_the_call_that_is_written_down_names_data_sets_and_not_their_items(tmp_path):
+    items = [(PAIR[0].pixels[i], i % 2) for i in range(24)]
+    out = tmp_path / "run"
+    compared = compare("none", data=(items, PAIR[1]), out=out, evaluate=None, log=None, **TINY)
+    command = json.loads((out / "environment.json").read_text())["command"]
+    assert "data=(list, Photographs)" in command and len(command) < 400
+    with pytest.raises(ValueError, match="is a directory: name a file for the page"):
+        compared.report(tmp_path)
+
+
 def test_labels_that_mean_other_classes_are_refused():
     """As two folders do, of which the second lacks a class: its later labels are one less."""
     from mixbench.data.items import data_of_items
@@ -225,6 +236,7 @@ class Unseeded(Tiny):
         ({"strategies": None}, "strategies must be spec texts or strategies, not None"),
         ({"seeds": 0}, "seeds must be different whole numbers, not 0"),
         ({"out": 3}, "out must be a directory, not 3"),
+        ({"out": ""}, "out must be a directory, not ''"),
         ({"class_names": 3}, "class_names must be a file, not 3"),
         ({"class_names": "no/names.txt"}, "no/names.txt cannot be read: No such file"),
         ({"model": Tiny, "layer_decay": 0.5}, "layer_decay 0.5 has no effect on Tiny"),
@@ -239,6 +251,9 @@ class Unseeded(Tiny):
         ({"seeds": [-1]}, "seeds must be different whole numbers"),
         ({"mode": "fast"}, "mode must be one of"),
         ({"rounds": 0}, "rounds must be"),
+        ({"resume": "no"}, "resume must be True or False, not 'no'"),
+        ({"limit_trian": 1}, "unknown keyword 'limit_trian': did you mean 'limit_train'"),
+        ({"worker": 1}, "did you mean 'workers'"),
         ({"side_by_side": 0}, "side_by_side must be a whole number of 1 or more"),
         ({"limit_train": 3}, "leaves classes out"),
         ({"epochs": "many"}, "epochs must be"),

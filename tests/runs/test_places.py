@@ -8,6 +8,7 @@ import pytest
 from mixbench.cli import main
 from mixbench.files import WriteError
 from mixbench.recipe import load_recipe
+from mixbench.report.page import report_runs
 from mixbench.report.tables import document
 from mixbench.runs import places
 from mixbench.runs.directory import RunDirectory, SeedFolder
@@ -16,6 +17,7 @@ from mixbench.runs.places import check_places
 from mixbench.runs.rows import ComparisonRow, EpochRow, RunRow, SpeedRow, write_table
 from tests.runs.test_schema2 import HEADER, SCHEMA_1
 from tests.support.odd_files import ODD, make
+from tests.support.rows import run_row, speed_row, write_run
 
 FILES = ("--csv", "--json")
 
@@ -111,6 +113,46 @@ def test_every_file_of_a_run_is_its_own(tmp_path):
     refused(tmp_path, "of the run itself", json=tmp_path / "x" / ".." / "run" / "runs.csv")
     refused(tmp_path, "of the run itself", json=tmp_path / "run" / "RECIPE.yaml")
     check_places(directory.path, {"--csv": directory.path / "mine.csv"})
+
+
+@pytest.mark.parametrize("name", ["run", "a", "a/../run"])
+def test_a_file_is_not_where_the_directory_goes(name, tmp_path):
+    """Found before training, which would make the directory and fail at the file."""
+    out = tmp_path / ("a/b" if name == "a" else "run")
+    refused(tmp_path, "is where the run's directory .* goes: name a file", out, csv=tmp_path / name)
+    both = {"csv": tmp_path / "q", "json": tmp_path / "q" / "x.json"}
+    refused(tmp_path, "--csv .*q and --json .*x.json lie in one another: name two files", **both)
+
+
+def test_what_somebody_else_wrote_under_our_names_is_not_replaced(tmp_path, capsys):
+    out, run = tmp_path / "mine", tmp_path / "full"
+    out.mkdir()
+    write_run(run, [run_row()], [speed_row()])
+    for name in ("report.html", "comparison.csv", "speed.csv"):
+        (out / name).write_text("my own notes\n")
+        before = tree(out)
+        for argv in (["report", str(run)], ["--strategies", "none", "--config", "quick"]):
+            assert main([*argv, "--out", str(out)]) == 2
+            assert f"{name} is there, and no run that wrote it" in capsys.readouterr().err
+        assert tree(out) == before
+        (out / name).unlink()
+    (out / "speed.csv").write_text("")  # an empty one is nobody's
+    assert main(["report", str(run), "--out", str(out)]) == 0
+    assert main(["report", str(run), "--out", str(out)]) == 0  # over our own
+
+
+def test_a_report_removes_tables_of_ours_alone(tmp_path):
+    out = tmp_path / "out"
+    report_runs([write_run(tmp_path / "a", [run_row()], [speed_row()])], out)
+    other = write_run(tmp_path / "b", [run_row("mixup", recipe_hash="other")])
+    (out / "evaluations.csv").write_text("my,own\n")
+    report_runs([other], out)
+    assert not (out / "speed.csv").exists() and (out / "evaluations.csv").is_file()
+    report_runs([write_run(tmp_path / "c", speed=[speed_row()])], out)
+    assert not (out / "runs.csv").exists()
+    report_runs([tmp_path / "a", other], out)
+    report_runs([other, write_run(tmp_path / "d", [run_row()])], out)  # an overview
+    assert not (out / "speed.csv").exists()
 
 
 def test_a_hard_link_to_a_file_of_the_run_is_that_file(tmp_path):
