@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 from importlib.util import find_spec
+from typing import Any
 
 from mixbench.commands.list import list_command
 from mixbench.commands.options import bench_parser, load_plugins
@@ -25,12 +26,14 @@ PLAN_OPTIONS = (
 )
 
 
-def bench(argv: list[str], typed: list[str] | None = None) -> int:
+def bench(
+    argv: list[str], typed: list[str] | None = None, command: str = "bench", **defaults: Any
+) -> int:
     """Check, measure and write what the options ask for; the exit status.
 
     typed is the whole command line that the run records; without it `argv` are its options.
     """
-    options = bench_parser().parse(argv)
+    options = bench_parser(command, **defaults).parse(argv)
     if options.list:
         return list_command([f"--plugin={plugin}" for plugin in options.plugin])
     load_plugins(options)
@@ -56,13 +59,12 @@ def bench(argv: list[str], typed: list[str] | None = None) -> int:
 
 def train(argv: list[str], typed: list[str]) -> int:
     """Train strategies by any recipe, TransMix where none is named; ends in last.pt."""
-    return bench(["--mode", "accuracy", "--strategies", "transmix", *argv], typed)
+    return bench(argv, typed, "train", mode="accuracy", strategies="transmix")
 
 
 def speed(argv: list[str], typed: list[str]) -> int:
     """Time strategies, every built-in one in 40 rounds unless the options say otherwise."""
-    options = ["--mode", "speed", "--rounds", "40", "--strategies", ",".join(BUILTIN)]
-    return bench([*options, *argv], typed)
+    return bench(argv, typed, "speed", mode="speed", rounds=40, strategies=",".join(BUILTIN))
 
 
 def plan_of(options: argparse.Namespace, typed: list[str]) -> Plan:

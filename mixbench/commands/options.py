@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from mixbench import __version__
 from mixbench.commands.recipe_options import add_recipe_options
@@ -87,10 +87,13 @@ def _commands() -> str:
     return "\n".join(["commands:", *lines])
 
 
-def bench_parser() -> Parser:
-    """The parser of `bench`; every field of the recipe is an option too."""
-    parser = Parser("bench")
-    parser.usage = "mixbench bench [options]"
+def bench_parser(command: str = "bench", **defaults: Any) -> Parser:
+    """The parser of `bench`, or of a command that is the same with other defaults.
+
+    Every field of the recipe is an option too.
+    """
+    parser = Parser(command)
+    parser.usage = f"mixbench {command} [options]"
     parser.description = (
         "Train and time image-mixing strategies under one recipe and write one comparison CSV."
     )
@@ -104,6 +107,7 @@ def bench_parser() -> Parser:
     _add_measurement(parser)
     _add_output(parser)
     add_recipe_options(parser)
+    parser.set_defaults(**defaults)
     return parser
 
 

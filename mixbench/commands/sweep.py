@@ -17,9 +17,9 @@ def sweep(argv: list[str], typed: list[str]) -> int:
         raise ValueError("mixbench sweep needs submitit: pip install 'mixbench[slurm]'")
     from mixbench.commands.jobs import Sweep
 
-    parser = bench_parser()
+    parser = bench_parser("sweep", mode="accuracy")
     add_sweep_options(parser)
-    options = parser.parse(["--mode", "accuracy", *argv])
+    options = parser.parse(argv)
     if options.list or options.print_recipe:
         raise ValueError(
             "--list and --print-recipe belong to another command: mixbench bench --list"

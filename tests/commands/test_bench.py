@@ -10,6 +10,7 @@ from PIL import Image
 from mixbench.cli import main
 from mixbench.commands.options import bench_parser
 from mixbench.commands.sweep import add_sweep_options
+from mixbench.registry import BUILTIN
 from mixbench.runs.directory import RunDirectory
 from mixbench.runs.rows import ComparisonRow, RunRow, SpeedRow, column_names, plain, read_table
 from tests.support.command import TINY, cells
@@ -483,3 +484,23 @@ def test_what_is_refused_leaves_no_directory(tmp_path, capsys, photographs):
         assert main([*command, "--out", str(tmp_path / place)]) == 2
         error = capsys.readouterr().err
         assert error.startswith("error: cannot write to") and "loop" in error
+
+
+@pytest.mark.parametrize(
+    ("command", "defaults"),
+    [
+        ("bench", {"strategies": "cutmix,transmix", "mode": "both", "rounds": "5"}),
+        ("train", {"strategies": "transmix", "mode": "accuracy", "rounds": "5"}),
+        ("speed", {"strategies": ",".join(BUILTIN), "mode": "speed", "rounds": "40"}),
+        ("sweep", {"strategies": "cutmix,transmix", "mode": "accuracy", "rounds": "5"}),
+    ],
+)
+def test_help_is_of_the_command_and_says_its_own_defaults(command, defaults, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: mixbench {command} [options]")
+    for name, value in defaults.items():
+        part = re.split(r"\n  --", text.partition(f"\n  --{name} ")[2])[0]
+        assert f"(default:{value})" in re.sub(r"\s", "", part), part
