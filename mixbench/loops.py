@@ -65,7 +65,7 @@ def mixed_loss(
     `build` gives is found at `model.mixing`, where you put it before the optimizer was made.
     ValueError for what does not fit.
     """
-    _check_settings(strategy, loss)
+    _check_settings(strategy, loss, smoothing)
     _check_labels(images, labels, num_classes)
     bare = _unwrapped(model)
     ctx = make_context(
@@ -121,7 +121,9 @@ class MixedCriterion(nn.Module):
         loss: str = "ce",
     ):
         super().__init__()
-        _check_settings(strategy, loss)
+        _check_settings(strategy, loss, smoothing)
+        if not bool((torch.as_tensor(std) > 0).all()):
+            raise ValueError(f"std must be above 0 for each channel, not {std}")
         self.strategy, self.seed = strategy, seed
         self.num_classes, self.smoothing, self.loss = num_classes, smoothing, loss
         self.mean, self.std = mean, std
@@ -171,7 +173,7 @@ def _many_processes() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
-def _check_settings(strategy: Any, loss: str) -> None:
+def _check_settings(strategy: Any, loss: str, smoothing: float) -> None:
     if not isinstance(strategy, MixStrategy):
         raise ValueError(
             f"strategy must be a MixStrategy, not {strategy!r:.80}: make it by "
@@ -179,6 +181,8 @@ def _check_settings(strategy: Any, loss: str) -> None:
         )
     if loss not in LOSSES:
         raise ValueError(f"loss must be 'ce' or 'bce', not {loss!r}")
+    if not 0 <= smoothing < 1:
+        raise ValueError(f"smoothing must be 0 or more and below 1, not {smoothing}")
 
 
 def _check_labels(images: Tensor, labels: Any, num_classes: int) -> None:

@@ -419,3 +419,26 @@ def test_puzzlemix_takes_its_gradient_under_either_autocast(dtype):
         loss = mixed_loss(strategy, model, images, labels, step=0, **SETTINGS)
     exact = mixed_loss(strategy, model, images, labels, step=0, **SETTINGS)
     assert loss.isfinite() and loss.item() == pytest.approx(exact.item(), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"std": (0.0, 1.0, 1.0)}, "std must be above 0 for each channel"),
+        ({"smoothing": 1.5}, "smoothing must be 0 or more and below 1, not 1.5"),
+        ({"smoothing": -0.1}, "below 1, not -0.1"),
+    ],
+)
+def test_settings_that_make_no_loss_are_refused_at_once(changes, message):
+    with pytest.raises(ValueError, match=message):
+        MixedCriterion(NoMix(), **SETTINGS | changes)
+
+
+def test_masks_of_another_shape_are_refused():
+    images, labels = batch()
+    common = dict(step=0, **SETTINGS)
+    strategy = create_strategy("oacutmix")
+    with pytest.raises(ValueError, match=r"objects must be masks \(6, 1, 32, 32\), not \(6, 32,"):
+        mixed_loss(strategy, tiny(), images, labels, objects=torch.ones(6, 32, 32), **common)
+    loss = mixed_loss(strategy, tiny(), images, labels, objects=torch.ones(6, 1, 32, 32), **common)
+    assert loss.isfinite()

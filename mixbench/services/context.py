@@ -49,6 +49,9 @@ def make_context(
         gradient = partial(
             input_gradient, model, amp=amp if gradient_amp is None else gradient_amp, net=net
         )
+    wanted = (len(images), 1, *images.shape[-2:])
+    if needs.objects and objects is not None and tuple(objects.shape) != wanted:
+        raise ValueError(f"objects must be masks {wanted}, not {tuple(objects.shape)}")
     if needs.objects and objects is None:
         raise ValueError(
             "the strategy needs the objects' masks, (B, 1, H, W): hand them on as objects, or "
