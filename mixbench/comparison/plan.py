@@ -213,7 +213,7 @@ def check_early(plan: Plan, *, sweeps: bool = False) -> None:
                 f"{plan.out} holds results of a run that is no sweep, whose tables would be lost: "
                 "choose another --out"
             )
-        directory.check(plan.recipe, files=plan.files, resume=plan.resume, times=plan.times)
+        directory.check(plan.recipe, files=plan.files, resume=plan.resume)
 
 
 def fitted(plan: Plan, data: Data, *, ending: str = "") -> Plan:
@@ -229,8 +229,7 @@ def fitted(plan: Plan, data: Data, *, ending: str = "") -> Plan:
         question = specs, plan.seeds, plan.mode, plan.rounds
         digits = recipe_hash(plan.recipe, of=digest(data.identity), asked=question)
         path = plan.out.with_name(f"{plan.out.name}-{digits}{ending}")
-        directory = numbered(path, resume=plan.resume, times=plan.times)
-        plan = replace(plan, out=directory.path, named=True)
+        plan = replace(plan, out=numbered(path, resume=plan.resume).path, named=True)
         check_early(plan, sweeps=bool(ending))
     RunDirectory(plan.out).check_data(plan.identity(data))
     return plan

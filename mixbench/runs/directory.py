@@ -267,10 +267,6 @@ class RunDirectory:
         """Whether a sweep's jobs lie here."""
         return self.jobs.exists() or any(self.path.glob("jobs/*/"))
 
-    def would_lose(self, *, times: bool) -> bool:
-        """Whether a run that begins anew, and maybe times strategies, would lose something."""
-        return self.holds_results or (times and self.speed.exists())
-
     # What it is of, and who holds it.
 
     def check(
@@ -279,7 +275,6 @@ class RunDirectory:
         *,
         files: Mapping[str, Path | None] | None = None,
         resume: bool = False,
-        times: bool = False,
     ) -> None:
         """ValueError where the directory, or one of the files by option, cannot take this run.
 
@@ -291,7 +286,7 @@ class RunDirectory:
         difference = recipe_difference(self.recipe, recipe) if self.recipe.exists() else None
         if difference:
             raise ValueError(f"{difference}: choose another --out")
-        if self.would_lose(times=times) and not resume:
+        if self.holds_results and not resume:
             raise ValueError(
                 f"{out} holds results of this recipe: add --resume (in Python resume=True) to keep "
                 "them and go on, or choose another --out"
@@ -412,11 +407,11 @@ def _schema_version(file: Path) -> object:
     return content.get("schema_version", 2) if isinstance(content, dict) else None
 
 
-def numbered(path: Path, *, resume: bool, times: bool = False) -> RunDirectory:
+def numbered(path: Path, *, resume: bool) -> RunDirectory:
     """`path`, path-2, path-3, ...: the first without results, or to resume the last with some."""
     last = directory = RunDirectory(path)
     for number in count(2):
-        if not directory.would_lose(times=times):
+        if not directory.holds_results:
             break
         last = directory
         directory = RunDirectory(path.with_name(f"{path.name}-{number}"))

@@ -123,28 +123,6 @@ def test_train_trains_transmix_where_nothing_is_named(tmp_path):
     assert not directory.speed.exists()
 
 
-def test_speeds_are_not_lost_by_timing_others(tmp_path, capsys):
-    directory = RunDirectory(tmp_path / "run")
-
-    def timed(*more):
-        status = main(["speed", *TINY, *more])
-        return status, [row["strategy"] for row in cells(directory.speed)]
-
-    place = ["--out", str(directory.path)]
-    assert timed("--strategies", "none", *place) == (0, ["cutmix", "none"])
-    assert timed("--strategies", "mixup", *place) == (2, ["cutmix", "none"])
-    assert "holds results of this recipe: add --resume" in capsys.readouterr().err
-    assert timed("--strategies", "mixup", "--resume", *place) == (0, ["cutmix", "mixup", "none"])
-
-
-def test_a_repeated_speed_has_a_directory_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for _ in range(2):
-        assert main(["speed", "--strategies", "none", *TINY]) == 0
-    first, second = sorted((tmp_path / "runs").iterdir())
-    assert second.name == f"{first.name}-2"
-
-
 def test_speed_times_every_strategy_in_forty_rounds(tmp_path, capsys, monkeypatch):
     from mixbench.comparison import comparison
     from mixbench.comparison.cost import Cost
