@@ -85,7 +85,8 @@ def mixed_loss(
     mixed = strategy.mix(images, labels, ctx)
     net, needs = partial(_logits, model, num_classes), strategy.needs
     watched = _attending(bare) if needs.attention or needs.tokens else bare
-    tap = tap_of(watched, needs, net, Normalisation.of(mean, std, images.device))
+    # of the host: a provider's is compared with it, for which no step has to wait
+    tap = tap_of(watched, needs, net, Normalisation.of(mean, std))
     # The clean pass too runs inside the tap: one compiled graph serves both.
     with tap or nullcontext():
         output = _whole(tap(mixed.images), model) if tap else ModelOutput(net(mixed.images))

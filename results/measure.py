@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
 
@@ -29,7 +28,7 @@ from mixbench.recipe import load_recipe, warmup_for
 from mixbench.registry import list_strategies
 from mixbench.report.tables import write_markdown
 from mixbench.runs.directory import RunDirectory
-from mixbench.runs.environment import device_name
+from mixbench.runs.environment import device_name, today
 from mixbench.runs.merge import Tables, read_runs
 from mixbench.runs.rows import RunRow, SpeedRow, read_table, write_table
 from mixbench.runtime import Runtime, choose_device
@@ -85,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     device = choose_device("auto")
     name = re.sub(r"[^a-z0-9]+", "-", device_name(device).lower()).strip("-")
-    stem = f"results/{name}-{datetime.now(UTC):%Y-%m-%d}"
+    stem = f"results/{name}-{today()}"
     failed = 0
     try:
         for ending, measure in tables(options, stem, device).items():

@@ -32,7 +32,7 @@ from mixbench.report.tables import print_tables
 from mixbench.runs.directory import RunDirectory, folder_name
 from mixbench.runs.identity import Identity
 from mixbench.runs.merge import Tables, merge, read_tables
-from mixbench.runs.rows import RunRow, SpeedRow
+from mixbench.runs.rows import RunRow
 from mixbench.spec import strategy_spec
 
 POLL = {"slurm": 15.0, "local": 0.2}  # seconds between two looks at the jobs
@@ -296,7 +296,8 @@ class Sweep:
         """Write and print the rows that are there; the exit status."""
         written = [job.directory.path for job in self.jobs if job.directory.comparison.exists()]
         written = [path for path in written if _readable(path)]
-        written += self._of_others({(spec, job.seed) for job in self.jobs for spec in job.specs})
+        own = {(spec, job.seed) for job in self.jobs for spec in job.specs}
+        written += self._of_others(own)
         tables = merge(written, mixed_machines=True)
         for sentence in tables.damaged:
             print_line(sentence)
@@ -310,19 +311,21 @@ class Sweep:
                 f"{len(going)} of {len(self.jobs)} jobs are {WAITING}: the same command waits for "
                 "them and collects"
             )
-        rows: list[RunRow | SpeedRow] = [*tables.runs, *tables.speed]
-        return 0 if {row.status for row in rows} <= {"ok", WAITING} else 1
+        specs = {spec for spec, _ in own}
+        status = {row.status for row in tables.runs if (row.strategy, row.seed) in own}
+        status |= {row.status for row in tables.speed if row.strategy in specs}
+        return 0 if status <= {"ok", WAITING} else 1
 
-    def _of_others(self, keys: set[tuple[str, int]]) -> list[Path]:
-        """Jobs of earlier sweeps into this directory, of other strategies and seeds than `keys`."""
-        found = []
+    def _of_others(self, own: set[tuple[str, int]]) -> list[Path]:
+        """Jobs of earlier sweeps into this directory, of strategies and seeds that none has yet."""
+        found, keys = [], set(own)
         for path in sorted(self.directory.path.glob("jobs/*/")):
             if not RunDirectory(path).comparison.exists() or not _readable(path):
                 continue
-            own = {(row.strategy, row.seed) for row in read_tables(path).runs}
-            if not own & keys:
+            theirs = {(row.strategy, row.seed) for row in read_tables(path).runs}
+            if not theirs & keys:
                 found.append(path)
-                keys |= own
+                keys |= theirs
         return found
 
     def _with_missing(self, rows: Sequence[RunRow], going: Sequence[Job]) -> list[RunRow]:

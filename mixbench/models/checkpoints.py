@@ -166,6 +166,12 @@ def plain_name(name: str) -> str:
     return name.partition(".")[0]
 
 
+def tagged_name(model: Any) -> str:
+    """timm's name of a model with the tag of its weights, where it has one."""
+    config = model.default_cfg
+    return ".".join(filter(None, (config["architecture"], config.get("tag"))))
+
+
 def _timms_name(name: str) -> str:
     return name.replace("_return_attn", "")  # TransMix's names of DeiT
 
@@ -282,10 +288,7 @@ def fill(
             f"{'; '.join(problems)}"
         )
     model.load_state_dict(state, strict=keep)
-    named = ".".join(
-        filter(None, (model.default_cfg["architecture"], model.default_cfg.get("tag")))
-    )
-    model.preprocessing = checkpoint.preprocessing(named)
+    model.preprocessing = checkpoint.preprocessing(tagged_name(model))
     model.weights_source = WeightsSource(
         "ema" if key in EMA_KEYS else "pretrained" if key == TIMMS else "raw",
         str(checkpoint.path),
@@ -343,9 +346,7 @@ def timms_checkpoint(name: str) -> Checkpoint:
             f"timm's weights of {name} cannot be had ({reason(error, 200)}): "
             "download them and give the checkpoint's path"
         ) from None
-    config = source.default_cfg
-    weights = ".".join(filter(None, (config["architecture"], config.get("tag"))))
-    return Checkpoint(Path(weights), {TIMMS: source.state_dict()}, "")
+    return Checkpoint(Path(tagged_name(source)), {TIMMS: source.state_dict()}, "")
 
 
 def model_record(name: str, **parts: Any) -> dict[str, Any]:

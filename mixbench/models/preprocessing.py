@@ -25,11 +25,16 @@ def recorded_preprocessing(recorded: Any, path: Path) -> dict[str, Any]:
         ) from None
 
 
-def timms_preprocessing(model: str) -> dict[str, Any]:
-    """How images were prepared for timm's weights of a model."""
+def timms_config(model: str) -> Any:
+    """What timm says of its weights of a model, whose name may have a tag; None where nothing."""
     import timm
 
-    config = timm.get_pretrained_cfg(model) if timm.is_model(model) else None
+    return timm.get_pretrained_cfg(model) if timm.is_model(model) else None
+
+
+def timms_preprocessing(model: str) -> dict[str, Any]:
+    """How images were prepared for timm's weights of a model."""
+    config = timms_config(model)
     if config is None:
         return {}
     said = {

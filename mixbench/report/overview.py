@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mixbench.report.figures import difference_figure
-from mixbench.report.numbers import bounds, p_value, signed, spread
+from mixbench.report.numbers import bounds, p_value, seed_count, signed, spread
 from mixbench.report.page_tables import PAPER_CELLS, TABLE8_GROUPS, TABLE8_HEADER, failures, table8
 from mixbench.report.significance import (
     Difference,
@@ -151,7 +151,7 @@ def overview_cells(entries: Sequence[Entry], strategies: Sequence[str]) -> list[
 def _top1_cell(summary: Summary | None) -> list[str]:
     if summary is None or summary.mean is None:
         return ["-"]
-    return [spread(summary.mean, summary.spread), _seeds(len(summary.values))]
+    return [spread(summary.mean, summary.spread), seed_count([len(summary.values)])]
 
 
 def _difference_cell(difference: Difference | None, has_baseline: bool) -> list[str]:
@@ -160,7 +160,7 @@ def _difference_cell(difference: Difference | None, has_baseline: bool) -> list[
         return ["-"]
     if difference.mean is None:
         return ["no seed in common" if has_baseline else f"no {difference.baseline}"]
-    seeds = _seeds(len(difference.values))
+    seeds = seed_count([len(difference.values)])
     if difference.low is None or difference.corrected is None:
         return [signed(difference.mean), seeds]
     lines = [
@@ -168,10 +168,6 @@ def _difference_cell(difference: Difference | None, has_baseline: bool) -> list[
         f"p {p_value(difference.corrected)}, {seeds}",
     ]
     return [*lines, verdict(difference)] if difference.claimed else lines
-
-
-def _seeds(n: int) -> str:
-    return f"{n} seed{'s' * (n != 1)}"
 
 
 def correction(entries: Sequence[Entry], baseline: str) -> list[str]:

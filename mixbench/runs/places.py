@@ -120,11 +120,7 @@ def is_ours(out: Path) -> bool:
 
 def is_table(path: Path) -> bool:
     """Whether a file is a table that mixbench wrote."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        head = file.read(HEAD).decode("utf-8-sig", errors="replace")
-    return {"strategy", "schema_version"} <= set(next(csv.reader(head.splitlines()[:1]), []))
+    return path.is_file() and {"strategy", "schema_version"} <= _columns(_head(path))
 
 
 def _entries(out: Path) -> Iterator[Path]:
@@ -192,14 +188,21 @@ def _same(first: Path, second: Path) -> bool:
 
 def _ours(path: Path, option: str) -> bool:
     """Whether a file is empty, or what this option writes."""
-    with path.open("rb") as file:
-        head = file.read(HEAD).decode("utf-8-sig", errors="replace")
+    head = _head(path)
     return not head or KNOWN[option](head)
 
 
+def _head(path: Path) -> str:
+    with path.open("rb") as file:
+        return file.read(HEAD).decode("utf-8-sig", errors="replace")
+
+
+def _columns(head: str) -> set[str]:
+    return set(next(csv.reader(head.splitlines()[:1]), []))
+
+
 def _is_comparison(head: str) -> bool:
-    header = next(csv.reader(head.splitlines()[:1]), [])
-    return set(header) >= COMPARISON
+    return _columns(head) >= COMPARISON
 
 
 def _is_document(head: str) -> bool:

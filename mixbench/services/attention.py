@@ -272,7 +272,7 @@ class AttentionRollout(_WatchedAttention):
         return row
 
 
-def own_normalisation(model: Any, device: torch.device) -> Normalisation:
+def own_normalisation(model: Any, device: torch.device | None = None) -> Normalisation:
     """How images were normalised for a loaded model's weights."""
     said = model.default_cfg | getattr(model, "preprocessing", {})
     return Normalisation.of(said["mean"], said["std"], device)
@@ -290,10 +290,11 @@ class AttentionProvider(Tap):
     ):
         self._net, self.name = net, name
         self._tap = ClassAttention(provider)
-        own = own_normalisation(provider, next(provider.parameters()).device)
+        own = own_normalisation(provider)
         self._from_to: tuple[Normalisation, Normalisation] | None = None
         if normalisation is not None and not own.equals(normalisation):
-            self._from_to = normalisation, own
+            device = next(provider.parameters()).device
+            self._from_to = normalisation.to(device), own.to(device)
         self.extra_parameters = sum(p.numel() for p in provider.parameters())
 
     def __enter__(self) -> Self:

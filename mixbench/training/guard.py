@@ -142,12 +142,8 @@ class Guarded(MixStrategy):
     @contextmanager
     def _at_work(self, method: str, device: torch.device) -> Iterator[None]:
         """Run the strategy: settings, generators and its own fields stay as they are."""
-        before = settings.generators(device)
-        try:
-            with settings.settings_stay(method), held(method):
-                yield
-        finally:
-            drawn = settings.put_generators_back(before, device)
+        with unchanged(method, device) as drawn:
+            yield
         if drawn and (self._name, method) not in _warned:
             _warned.add((self._name, method))
             self._say(
@@ -183,14 +179,17 @@ def _without_a_look(mixed: MixedBatch, labels: Tensor) -> MixedBatch:
 
 
 @contextmanager
-def unchanged(method: str, device: torch.device) -> Iterator[None]:
-    """Whatever a method of a strategy does, settings and the global generators are as before."""
-    before = settings.generators(device)
+def unchanged(method: str, device: torch.device) -> Iterator[list[str]]:
+    """Whatever a method of a strategy does, settings and the global generators are as before.
+
+    The list names, afterwards, the generators that were drawn from.
+    """
+    before, drawn = settings.generators(device), list[str]()
     try:
         with settings.settings_stay(method), held(method):
-            yield
+            yield drawn
     finally:
-        settings.put_generators_back(before, device)
+        drawn += settings.put_generators_back(before, device)
 
 
 @contextmanager

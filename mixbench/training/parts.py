@@ -55,7 +55,9 @@ def _check_part(part: nn.Module, model: nn.Module) -> None:
     try:
         copy.deepcopy(part)  # as averaged weights and each strategy of a group take one
     except Exception as error:
-        rules.require(False, f"build must give a part that can be copied ({reason(error)})")
+        raise rules.BrokenRule(
+            f"build must give a part that can be copied ({reason(error)})"
+        ) from error
 
 
 def attach(model: nn.Module, part: nn.Module | None) -> None:

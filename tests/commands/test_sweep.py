@@ -14,6 +14,7 @@ import pytest
 from mixbench.cli import main
 from mixbench.commands import jobs
 from mixbench.runs.directory import RunDirectory, folder_name
+from mixbench.runs.rows import RunRow, write_table
 from tests.support import kills
 from tests.support.command import cells
 from tests.support.faults import KILLERS, PLUGIN
@@ -189,6 +190,10 @@ def test_seeds_and_strategies_of_an_earlier_sweep_stay_in_the_tables(cluster):
     assert found[:1] == ok[:1] and found[2:] == ok[1:] and found[1][:2] == ("mixup", "1")
     finish(cluster, "mixup", 1, 69.0)
     ok.insert(1, ("mixup", "1", "ok"))
+    assert swept("--strategies", "mixup", "--seeds", "1") == (0, ok)
+    failed = run_row("transmix", 0, None, status="failed")  # of the earlier sweep, not of this
+    write_table(RunDirectory(cluster.out).job(TRANSMIX).runs, RunRow, [failed])
+    ok[2] = ("transmix", "0", "failed")
     assert swept("--strategies", "mixup", "--seeds", "1") == (0, ok)
 
 
