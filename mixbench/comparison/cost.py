@@ -12,8 +12,10 @@ from mixbench.comparison.screen import duration
 from mixbench.comparison.timing import measured_before
 from mixbench.data.sources import Data
 from mixbench.evaluations.speed import expected
+from mixbench.mix import MixStrategy
 from mixbench.models.build import recipe_model
 from mixbench.models.counts import count
+from mixbench.recipe import Recipe
 from mixbench.runtime import Runtime
 from mixbench.spec import strategy_spec
 from mixbench.training.estimate import (
@@ -30,9 +32,10 @@ from mixbench.training.estimate import (
     training_memory,
     training_seconds,
 )
-from mixbench.training.trial import try_loading, try_strategies
+from mixbench.training.trial import bfloat16_slowdown, try_loading, try_strategies
 
 LONG = 3600  # seconds after which a run deserves a warning
+SLOWER = 2  # times as long as float32, from which bfloat16 deserves one
 
 
 def training_cost(plan: Plan, data: Data) -> str:
@@ -79,18 +82,40 @@ class Cost:
 
 
 def expected_cost(plan: Plan, data: Data, recipe_hash: str, runtime: Runtime) -> Cost:
-    """What a plan will take, measured by a few steps of each strategy that is still to run."""
+    """What a plan will take, measured by a few steps of each strategy that is still to run.
+
+    Said at once, as those steps would be slow too: that bfloat16 is slower here than float32.
+    """
     cost = Cost(failures={})
-    if plan.times and runtime.first and not measured_before(plan, runtime):
+    times = plan.times and runtime.first and not measured_before(plan, runtime)
+    by_seed = missing(plan, recipe_hash) if plan.trains else []
+    _warn_of_bfloat16(plan.recipe, times, any(by_seed), runtime)
+    if times:
         cost += _timing_cost(plan, data, runtime)
-    if plan.trains:
+    if any(by_seed):
         runtime = dataclasses.replace(
             runtime, workers=workers(plan, data), val_interval=plan.val_interval
         )
-        cost += _training_cost(plan, data, recipe_hash, runtime)
+        cost += _training_cost(plan, data, by_seed, runtime)
     if cost.memory and runtime.device.type == "cpu":
         cost = dataclasses.replace(cost, memory=cost.memory + resident_memory())
     return cost
+
+
+def _warn_of_bfloat16(recipe: Recipe, times: bool, trains: bool, runtime: Runtime) -> None:
+    """Say so where bfloat16 is slow, and which options keep out of it what is to be run."""
+    options = {
+        "--no-amp": trains and recipe.amp,
+        "--no-speed-amp": times and recipe.speed_amp,
+        "--gradient-amp false": (trains or times) and recipe.gradient_amp,
+    }
+    used = [option for option, is_used in options.items() if is_used]
+    slowdown = bfloat16_slowdown(runtime.device) if used else 0.0
+    if slowdown > SLOWER:
+        runtime.say(
+            f"a product in bfloat16 takes {slowdown:.0f} times as long here as one in float32: "
+            f"take {' and '.join(used)}"
+        )
 
 
 def _timing_cost(plan: Plan, data: Data, runtime: Runtime) -> Cost:
@@ -98,14 +123,12 @@ def _timing_cost(plan: Plan, data: Data, runtime: Runtime) -> Cost:
     return Cost(timing=steps.seconds, memory=steps.memory, failures=steps.failures)
 
 
-def _training_cost(plan: Plan, data: Data, recipe_hash: str, runtime: Runtime) -> Cost:
+def _training_cost(
+    plan: Plan, data: Data, strategies_by_seed: list[list[MixStrategy]], runtime: Runtime
+) -> Cost:
     recipe, num_classes = plan.recipe, len(data.classes)
-    seeds = [
-        [strategy_spec(each) for each in each_seed] for each_seed in missing(plan, recipe_hash)
-    ]
+    seeds = [[strategy_spec(each) for each in each_seed] for each_seed in strategies_by_seed]
     wanted = {spec for specs in seeds for spec in specs}
-    if not wanted:
-        return Cost(failures={})
     sizes = sizes_of(recipe, runtime)
     strategies = [each for each in plan.strategies if strategy_spec(each) in wanted]
     trials = try_strategies(strategies, recipe, num_classes, sizes, runtime)

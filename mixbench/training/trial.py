@@ -34,6 +34,7 @@ CPU_TRIAL = 64  # images at most there: a large mixing group would take minutes
 SLOW = 0.5  # seconds from which a first step is its own measurement
 TRIALS = 5  # steps of each kind at most, of which the median counts
 SAMPLES = 64  # images that are loaded
+SIDE = 512  # of the two matrices that are multiplied in bfloat16 and in float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +65,19 @@ class Loading:
     first_train: float
     first_val: float
     augment: float = 0.0  # on the device
+
+
+def bfloat16_slowdown(device: torch.device) -> float:
+    """How many times as long as in float32 a matrix product takes in bfloat16, measured.
+
+    Below 1 where a device has instructions for it, and some 50 on a CPU that has none.
+    """
+
+    def seconds(dtype: torch.dtype) -> float:
+        matrix = torch.ones(SIDE, SIDE, dtype=dtype, device=device)
+        return min(seconds_of(partial(torch.mm, matrix, matrix), device) for _ in range(2))
+
+    return seconds(torch.bfloat16) / seconds(torch.float32)
 
 
 def try_strategies(

@@ -11,6 +11,7 @@ from mixbench.data.folders import open_folder
 from mixbench.runs.directory import RunDirectory
 from mixbench.runs.identity import read_data
 from mixbench.runs.rows import RunRow, read_table
+from mixbench.training import trial
 from tests.support.command import TINY
 
 PHOTOS = ("--data", "photos", "--config", "quick", "--workers", "0")
@@ -120,6 +121,33 @@ def test_a_dry_run_says_what_a_run_costs(folder, capsys):
         said,
     )
     assert "timing      deit_tiny_patch16_224 at 64 px, 2 rounds" in said
+
+
+BFLOAT16 = {
+    "training": (("--mode", "accuracy", "--amp"), "take --no-amp"),
+    "timing": (("--mode", "speed", "--speed-amp"), "take --no-speed-amp"),
+    "both": (("--amp", "--speed-amp"), "take --no-amp and --no-speed-amp"),
+    "training alone": (("--amp",), "take --no-amp"),
+    "the gradient": (("--gradient-amp", "true"), "take --gradient-amp false"),
+    "none": (("--mode", "accuracy", "--speed-amp"), None),
+}
+
+
+@pytest.mark.parametrize("case", BFLOAT16)
+@pytest.mark.parametrize("times", [45, 1.5])
+def test_slow_bfloat16_is_told_with_the_way_out(case, times, folder, capsys, monkeypatch):
+    options, way_out = BFLOAT16[case]
+
+    def seconds_of(work, device):
+        result = work()  # a product, or a step, which returns nothing
+        return 0.01 * times if getattr(result, "dtype", None) == torch.bfloat16 else 0.01
+
+    monkeypatch.setattr(trial, "seconds_of", seconds_of)
+    argv = ["--strategies", "cutmix", "--out", "run", *TINY, *options, "--dry-run"]
+    assert main(argv) == 0
+    said = re.findall(r"^a product in bfloat16.*$", capsys.readouterr().out, re.MULTILINE)
+    sentence = "a product in bfloat16 takes 45 times as long here as one in float32: "
+    assert said == ([sentence + way_out] if way_out and times > 2 else [])
 
 
 def test_a_dry_run_says_that_it_reads_an_index_and_a_run_lists_anew(folder, capsys, monkeypatch):
