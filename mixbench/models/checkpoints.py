@@ -11,7 +11,7 @@ import hashlib
 import math
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,9 @@ EMA_KEYS = ("state_dict_ema", "model_ema")  # timm's training script, DeiT's
 TIMMS = "timm's weights"  # that timm fetched, as a checkpoint's entry
 # timm's training script; DeiT, XCiT, CaiT, PVT; DINO
 RAW_KEYS = ("state_dict", "model", "teacher", TIMMS)
-# modules whose checkpoint_filter_fn renames official keys
-FAMILY_FILTERS = ("xcit", "swin_transformer", "ca_swin", "pvt")
+# modules whose checkpoint_filter_fn renames official keys, or resamples positions
+FAMILY_FILTERS = ("xcit", "swin_transformer", "ca_swin", "pvt", "beit", "mvitv2")
+POSITIONS = ("pos", "attention_biases")  # what an image size decides has one of these in its name
 # of a model, as a recipe changes them
 PARTS = ("img_size", "patch_size", "embed_dim", "depth", "num_heads")
 LISTED = 3  # keys of a kind that an error names
@@ -285,7 +286,7 @@ def fill(
     if problems:
         raise ValueError(
             f"checkpoint {checkpoint.path} does not fit {model.default_cfg['architecture']}: "
-            f"{'; '.join(problems)}"
+            f"{'; '.join(problems)}{_way_out(problems, state, model, checkpoint)}"
         )
     model.load_state_dict(state, strict=keep)
     model.preprocessing = checkpoint.preprocessing(tagged_name(model))
@@ -297,6 +298,19 @@ def fill(
         "loaded" if keep else "new" if classes else "none",
     )
     return model
+
+
+def _way_out(
+    problems: Sequence[str], state: dict[str, Tensor], model: Any, checkpoint: Checkpoint
+) -> str:
+    """The image size of weights that fit but for positions, as the end of an error; else ''."""
+    fresh = model.state_dict()
+    wrong = [name for name in fresh if name in state and state[name].shape != fresh[name].shape]
+    size = checkpoint.preprocessing(tagged_name(model)).get("image_size")
+    positions = all(any(part in name for part in POSITIONS) for name in wrong)
+    if len(problems) > 1 or not wrong or not positions or size is None:
+        return ""
+    return f"; its positions fit one image size: take the weights' own, {size} px"
 
 
 def load_model(
