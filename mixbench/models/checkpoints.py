@@ -249,11 +249,15 @@ def mismatches(
     unexpected = [name for name in state if name not in fresh]
     shapes = [
         f"{name} {tuple(state[name].shape)} for {tuple(fresh[name].shape)}"
-        for name in fresh
-        if name in state and state[name].shape != fresh[name].shape
+        for name in _misshapen(state, fresh)
     ]
     kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
     return [f"{len(names)} {what}: {_listed(names)}" for what, names in kinds if names]
+
+
+def _misshapen(state: dict[str, Tensor], fresh: dict[str, Tensor]) -> list[str]:
+    """The weights that both have, of another shape in each."""
+    return [name for name in fresh if name in state and state[name].shape != fresh[name].shape]
 
 
 def fill(
@@ -304,8 +308,7 @@ def _way_out(
     problems: Sequence[str], state: dict[str, Tensor], model: Any, checkpoint: Checkpoint
 ) -> str:
     """The image size of weights that fit but for positions, as the end of an error; else ''."""
-    fresh = model.state_dict()
-    wrong = [name for name in fresh if name in state and state[name].shape != fresh[name].shape]
+    wrong = _misshapen(state, model.state_dict())
     size = checkpoint.preprocessing(tagged_name(model)).get("image_size")
     positions = all(any(part in name for part in POSITIONS) for name in wrong)
     if len(problems) > 1 or not wrong or not positions or size is None:
