@@ -120,7 +120,7 @@ def test_a_dry_run_says_what_a_run_costs(folder, capsys):
         r"[\d.]+ [MG]iB on the disk",
         said,
     )
-    assert "timing      deit_tiny_patch16_224 at 64 px, 2 rounds" in said
+    assert "timing      test_vit at 64 px, 2 rounds" in said
 
 
 BFLOAT16 = {

@@ -280,7 +280,7 @@ def test_the_comparison_from_python_runs(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "docs"}
     first, logged = (block for [block] in sections("python.md").values())
-    run(names, first)
+    run(names, first.replace("limit_train=200", "limit_train=64"))
     summary = names["comparison"].summary
     assert summary["strategy"].tolist() == ["none", "cutmix", "transmix"]
     assert (tmp_path / "report.html").is_file() and summary["seeds"].tolist() == [2, 2, 2]

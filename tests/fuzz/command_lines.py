@@ -21,7 +21,7 @@ from tests.fuzz.meanings import NONSENSE, NUMBERS, PERHAPS, number_texts
 from tests.fuzz.specs import RIGHT, UNSURE, WRONG
 
 QUICK = ("--config", "quick")
-FAST = ("--speed-model", "deit_tiny_patch16_224", "--speed-image-size", "32", "--rounds", "1")
+FAST = ("--speed-model", "test_vit", "--speed-image-size", "32", "--rounds", "1")
 SHORT = (*QUICK, *FAST, "--mode", "speed", "--dry-run")
 
 

@@ -4,7 +4,7 @@ import csv
 
 TINY = [
     *("--embed-dim", "24", "--depth", "1", "--epochs", "1", "--batch_size", "8"),
-    *("--micro-batch", "8", "--speed-model", "deit_tiny_patch16_224", "--speed-batch-size", "2"),
+    *("--micro-batch", "8", "--speed-model", "test_vit", "--speed-batch-size", "2"),
     *("--speed-image-size", "64", "--no-speed-amp", "--rounds", "2"),
     *("--limit-train", "20", "--limit-val", "20"),
 ]

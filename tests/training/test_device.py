@@ -116,7 +116,7 @@ def test_the_pretended_gpu_notices_waits(gpu):
 
 @pytest.fixture
 def pretended_vit(gpu):
-    model = create_model("deit_tiny_patch16_224", img_size=64, num_classes=10)
+    model = create_model("test_vit", img_size=64, depth=2, num_classes=10)
     model.mixing = torch.nn.Linear(model.num_features, 10)
     for module in model.modules():
         for name, parameter in module._parameters.items():

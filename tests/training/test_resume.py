@@ -204,7 +204,7 @@ def test_two_processes_cannot_share_a_directory(tmp_path, capsys):
 
 
 SPEED = [
-    *("--mode", "speed", "--rounds", "2", "--speed-model", "deit_tiny_patch16_224"),
+    *("--mode", "speed", "--rounds", "2", "--speed-model", "test_vit"),
     *("--speed-image-size", "32", "--speed-batch-size", "2"),
 ]
 
@@ -285,7 +285,7 @@ def test_a_speed_is_on_disk_before_training_begins(tmp_path, whole):
     both = ["--mode", "both", *SPEED[2:]]
     assert not kills.run(out, SPECS, "0", *both, "--plugin", str(plugin))
     assert kills.run(out, SPECS, "0", *both)
-    assert said(out).count("timing deit_tiny") == 1
+    assert said(out).count("timing test_vit") == 1
     assert len(read_table(RunDirectory(out).speed, SpeedRow)) == 2
 
 
