@@ -62,7 +62,8 @@ def mixed_loss(
     mean and std; labels are class numbers (B,). seed, step and shard name the draws, and processes
     differ in `shard`. loss is 'ce' or 'bce'; `progress` is the share of training done, `objects`
     (B, 1, H, W) are masks as in MixContext, for a strategy that asks for them. What a strategy's
-    `build` gives is found at `model.mixing`, where you put it before the optimizer was made.
+    `build` gives is found at `model.mixing`, where you put it before the optimizer was made. Under
+    autocast of any type the gradient by the images, where a strategy asks for it, is bfloat16's.
     ValueError for what does not fit.
     """
     _check_settings(strategy, loss, smoothing)
