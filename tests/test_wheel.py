@@ -75,8 +75,7 @@ def test_docs_and_examples_are_where_it_says(installed, tmp_path):
 
 @pytest.mark.slow
 def test_a_comparison_its_report_and_the_recorded_command(installed, tmp_path):
-    specs = "cutmix,'transmix(attention_weight=0.75)'"
-    options = f"--strategies {specs} --mode accuracy {' '.join(TINY)}"
+    options = f"--strategies cutmix,'transmix(attention_weight=0.75)' --seeds 0,1 {' '.join(TINY)}"
     installed(f"mixbench bench --out run {options}", tmp_path / "first")
     installed("mixbench report run --out again", tmp_path / "first")
     assert (tmp_path / "first" / "again" / "report.html").is_file()
@@ -89,7 +88,7 @@ def test_a_comparison_its_report_and_the_recorded_command(installed, tmp_path):
         return [[getattr(row, name) for name in FIGURES] for row in rows]
 
     first = figures(tmp_path / "first" / "run")
-    assert len(first) == 2 and all(row[3] is not None for row in first)
+    assert len(first) == 4 and all(row[3] is not None for row in first)
     assert figures(tmp_path / "second" / "run") == first
     compared = read_table(tmp_path / "first" / "again" / "comparison.csv", ComparisonRow)
     assert [row.strategy for row in compared] == ["cutmix", "transmix(attention_weight=0.75)"]

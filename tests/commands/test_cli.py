@@ -15,7 +15,7 @@ from mixbench.commands.options import COMMANDS
 from tests.support.command import TINY
 from tests.support.pages import ROOT
 
-COMPARED = ["--strategies", "mixup(alpha=0.5),none", "--mode", "accuracy", *TINY]
+COMPARED = ["--strategies", "none", "--mode", "accuracy", *TINY]
 
 
 @pytest.fixture
@@ -89,9 +89,16 @@ def test_how_it_was_called(original, argv, words):
     assert called(original.split(), argv.split()) == words.split()
 
 
-def test_the_record_is_what_was_typed(tmp_path):
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["bench.py", "train", *COMPARED],
+        ["-m", "mixbench", "bench", *COMPARED, "--strategies", "mixup(alpha=0.5),none"],
+    ],
+)
+def test_the_record_is_what_was_typed(command, tmp_path):
     """Of a process as a shell starts it, in the files that a reader meets."""
-    typed = [sys.executable, "bench.py", "train", *COMPARED, "--out", str(tmp_path / "run")]
+    typed = [sys.executable, *command, "--out", str(tmp_path / "run")]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     subprocess.run(typed, cwd=ROOT, env=environment, check=True, capture_output=True)
     about = json.loads((tmp_path / "run" / "environment.json").read_text())

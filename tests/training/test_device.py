@@ -283,7 +283,7 @@ def test_a_timed_step_on_a_gpu_never_waits(tmp_path, compile):
             # every number of blocks is drawn, networks are built and kernels compiled
             for number in range(8):
                 strategy.step(resident.micro(number))
-            torch.cuda.set_sync_debug_mode("error")
+            torch.cuda.set_sync_debug_mode("error")  # a wait raises
             try:
                 strategy.step(resident.micro(0))
             finally:
