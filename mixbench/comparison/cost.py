@@ -32,10 +32,9 @@ from mixbench.training.estimate import (
     training_memory,
     training_seconds,
 )
-from mixbench.training.trial import bfloat16_slowdown, try_loading, try_strategies
+from mixbench.training.trial import slow_bfloat16, try_loading, try_strategies
 
 LONG = 3600  # seconds after which a run deserves a warning
-SLOWER = 2  # times as long as float32, from which bfloat16 deserves one
 
 
 def training_cost(plan: Plan, data: Data) -> str:
@@ -110,12 +109,9 @@ def _warn_of_bfloat16(recipe: Recipe, times: bool, trains: bool, runtime: Runtim
         "--gradient-amp false": (trains or times) and recipe.gradient_amp,
     }
     used = [option for option, is_used in options.items() if is_used]
-    slowdown = bfloat16_slowdown(runtime.device) if used else 0.0
-    if slowdown > SLOWER:
-        runtime.say(
-            f"a product in bfloat16 takes {slowdown:.0f} times as long here as one in float32: "
-            f"take {' and '.join(used)}"
-        )
+    slow = slow_bfloat16(runtime.device) if used else None
+    if slow:
+        runtime.say(f"{slow}: take {' and '.join(used)}")
 
 
 def _timing_cost(plan: Plan, data: Data, runtime: Runtime) -> Cost:

@@ -22,6 +22,7 @@ from mixbench.runs.evaluated import (
 )
 from mixbench.runs.rows import EvaluationRow
 from mixbench.runtime import Runtime, explain
+from mixbench.training.trial import slow_bfloat16
 
 
 def measure_all(
@@ -40,7 +41,7 @@ def measure_all(
     if given.place is not None and not any(each.reads_data for each in evaluations):
         given.own()  # a mistake is said also where nothing reads them
     opened = [(evaluation, evaluation.open(given)) for evaluation in evaluations]
-    failed = False
+    failed = told = False
     for candidate in candidates:
         subject = None
         for evaluation, images in opened:
@@ -50,6 +51,9 @@ def measure_all(
                 continue
             try:
                 subject = subject or candidate.load()
+                if subject.recipe.amp and not told:
+                    told = True
+                    _tell_of_bfloat16(runtime)
                 _check(evaluation, subject)
                 result = evaluation.measure(subject, images, runtime)
             except Exception as error:  # a plug-in may raise anything; the others go on
@@ -67,6 +71,13 @@ def measure_all(
     keys = {_key(evaluation, images) for evaluation, images in opened}
     rows = write_evaluations(run, order)
     return [row for row in rows if (row.evaluation, row.options, row.data_hash) in keys], failed
+
+
+def _tell_of_bfloat16(runtime: Runtime) -> None:
+    """Say so where it is slow: a model is measured in the precision that it was trained in."""
+    slow = slow_bfloat16(runtime.device)
+    if slow:
+        runtime.say(f"{slow}, and these models were trained in it: measuring them may take long")
 
 
 def _check(evaluation: Evaluation, subject: Subject) -> None:

@@ -35,6 +35,7 @@ SLOW = 0.5  # seconds from which a first step is its own measurement
 TRIALS = 5  # steps of each kind at most, of which the median counts
 SAMPLES = 64  # images that are loaded
 SIDE = 512  # of the two matrices that are multiplied in bfloat16 and in float32
+SLOWER = 2  # times as long as float32, from which bfloat16 deserves a warning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,17 +68,21 @@ class Loading:
     augment: float = 0.0  # on the device
 
 
-def bfloat16_slowdown(device: torch.device) -> float:
-    """How many times as long as in float32 a matrix product takes in bfloat16, measured.
+def slow_bfloat16(device: torch.device) -> str | None:
+    """How many times as long as in float32 a product takes in bfloat16, measured, as a clause.
 
-    Below 1 where a device has instructions for it, and some 50 on a CPU that has none.
+    None where it deserves no warning. A device that has instructions for it is faster than in
+    float32, and a CPU that has none some 50 times as slow.
     """
 
     def seconds(dtype: torch.dtype) -> float:
         matrix = torch.ones(SIDE, SIDE, dtype=dtype, device=device)
         return min(seconds_of(partial(torch.mm, matrix, matrix), device) for _ in range(2))
 
-    return seconds(torch.bfloat16) / seconds(torch.float32)
+    slowdown = seconds(torch.bfloat16) / seconds(torch.float32)
+    if slowdown <= SLOWER:
+        return None
+    return f"a product in bfloat16 takes {slowdown:.0f} times as long here as one in float32"
 
 
 def try_strategies(

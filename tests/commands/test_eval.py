@@ -14,6 +14,7 @@ from mixbench.evaluations.subjects import read_checkpoint_model
 from mixbench.runs.directory import RunDirectory
 from mixbench.runs.evaluated import read_rows
 from mixbench.strategies.cutmix import CutMix
+from mixbench.training import trial
 
 TINY = ["--config", "quick", "--embed-dim", "24", "--depth", "1", "--epochs", "1"]
 TINY += ["--warmup-epochs", "0", "--workers", "0"]
@@ -76,6 +77,27 @@ def test_other_options_are_measured_anew_and_stand_beside(run, capsys):
         assert main(["eval", "label-error", str(run), "--target", target]) == 0
     rows = [row for row in table(run) if (row["metric"], row["setting"]) == ("label_error", "")]
     assert len({row["options"] for row in rows}) == 2 and len(rows) == 8
+
+
+def test_models_of_bfloat16_are_said_to_be_slow_where_it_is(run, capsys, monkeypatch):
+    def seconds_of(work, device):
+        return 0.45 if work().dtype == torch.bfloat16 else 0.01
+
+    monkeypatch.setattr(trial, "seconds_of", seconds_of)
+    sentence = (
+        "a product in bfloat16 takes 45 times as long here as one in float32, and these models "
+        "were trained in it: measuring them may take long"
+    )
+
+    def times_said(names):
+        assert main(["eval", names, str(run)]) == 0
+        return capsys.readouterr().out.count(sentence)
+
+    assert times_said("shuffle") == 0
+    recipe = run / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("amp: false", "amp: true", 1))
+    assert times_said("label-error,occlusion") == 1
+    assert times_said("shuffle,label-error,occlusion") == 0  # all is measured
 
 
 @pytest.mark.parametrize("damage", ["cut off", "no arrays"])
