@@ -72,7 +72,7 @@ Train and time image-mixing strategies under one recipe and write one comparison
 
 examples:
   mixbench bench --strategies cutmix,transmix
-  mixbench bench --strategies none,cutmix,transmix --data DIR --config quick --seeds 0-5
+  mixbench bench --strategies none,cutmix,transmix --data DIR --config quick --seeds 0-6
   mixbench list recipes
 
 documentation: {shipped("docs")}

@@ -90,7 +90,7 @@ def draw_scene(seed: int, index: int, size: int = 32, area: Area = AREA) -> Scen
     rng = np.random.default_rng(hashed_seed("scene", seed, index))
     side = _canvas(size)
     image = _background(rng, side)
-    # half the side of the object's square, of which shapes fill 40 to 90 %
+    # half the side of the object's square, of which shapes fill 35 to 57 %
     half = 0.5 * math.sqrt(rng.uniform(*area))
     center = rng.uniform(half, 1 - half, 2)
     turn = math.radians(rng.uniform(-20, 20))

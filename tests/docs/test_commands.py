@@ -28,7 +28,7 @@ SHELL = {"", "bash", "sh", "shell", "console"}  # fences of commands
 FINETUNE = "mixbench train --strategies {} --data DIR --config finetune"
 NEEDS = {  # the beginning of a command -> what it needs
     "pip install": "a network",
-    "python bench.py --strategies none,cutmix,transmix --seeds 0-5 --dataset cifar100": "a network",
+    "python bench.py --strategies none,cutmix,transmix --seeds 0-6 --dataset cifar100": "a network",
     "python bench.py --strategies 'none,cutmix,attentivecutmix'": "a network",
     "mixbench speed": "a network",  # Attentive-CutMix's ResNet-50
     FINETUNE.format("none,cutmix,transmix") + " --pretrained": "a network",
