@@ -45,6 +45,9 @@ def main(argv: Sequence[str] | None = None, results: Path = RESULTS) -> int:
     add("--also", action="append", default=[], metavar="COMMAND", help="that measured more of them")
     options = parser.parse_args(argv)
     data = read_kept(options.runs)
+    if data.damaged:
+        print(*data.damaged, "nothing is kept: mend it with --resume", sep="\n", file=sys.stderr)
+        return 1
     stem = f"{options.name}-{today()}"
     page = results / f"{stem}-top1.md"
     write_table(page.with_suffix(".csv"), RunRow, data.tables.runs)
@@ -56,12 +59,15 @@ def main(argv: Sequence[str] | None = None, results: Path = RESULTS) -> int:
     comparison = compare_runs(data.tables.runs, data.correct)
     assert comparison is not None
     drawn = gains_figure(comparison, figures(data.tables.runs, "label_error"))
+    picture = results / f"{stem}-label-error.svg"
+    table = results / f"{stem}-evaluations.csv"
+    for earlier in (picture, table):  # of what was kept today under this name
+        earlier.unlink(missing_ok=True)
     if drawn:
-        picture = results / f"{stem}-label-error.svg"
         replace_file(picture, drawn)
         text += f"\n![top-1 gained against label error removed]({picture.name})\n"
     if data.evaluations:
-        write_table(results / f"{stem}-evaluations.csv", EvaluationRow, data.evaluations)
+        write_table(table, EvaluationRow, data.evaluations)
         for each in evaluated(data.evaluations, strategies(data.tables)):
             text += "\n".join(["", *lines_of(each), ""])
     replace_file(page, text)

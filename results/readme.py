@@ -137,12 +137,16 @@ def comparison_lines(file: Path, rows: Sequence[RunRow], folder: str) -> list[st
     assert comparison is not None
     first, seeds = rows[0], Counter(row.strategy for row in rows)
     _, _, _, spread, difference, _, p, verdict = statistics_header(comparison)
-    header = ("strategy", "top-1", "sd", f"{difference} [95 %]", p, verdict)
+    header = ["strategy", "top-1", "sd", f"{difference} [95 %]", p, verdict]
+    unequal = len(set(seeds.values())) > 1
+    if unequal:
+        header.insert(1, "seeds")
     table = []
-    for spec, _, mean, spread, change, bounds, p_value, word in statistics_cells(comparison):
+    for spec, count, mean, spread, change, bounds, p_value, word in statistics_cells(comparison):
         both = change if bounds == "-" else f"{change} {bounds}"
         paper = published(spec).top1 or "-"
-        table.append((spec, mean, spread, both, p_value, word, paper))
+        counted = [count] if unequal else []
+        table.append((spec, *counted, mean, spread, both, p_value, word, paper))
     page = file.with_suffix(".md").name
     start = "" if first.weights in (None, "random") else f", fine-tuned from {first.weights}"
     return [

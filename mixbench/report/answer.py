@@ -46,7 +46,7 @@ def answer_of(tables: Tables, comparison: Paired | None) -> Answer:
     if comparison:
         header += ["top-1 (%)", f"difference to {shortened(comparison.baseline)} [95 %]", "verdict"]
         columns += [
-            [_top1(row, tables.runs) for row in rows],
+            _top1(rows, tables.runs),
             [difference(row.difference, row.difference_lo, row.difference_hi) for row in rows],
             [_verdict(row) for row in rows],
         ]
@@ -68,13 +68,30 @@ def answer_of(tables: Tables, comparison: Paired | None) -> Answer:
     )
 
 
-def _top1(row: ComparisonRow, runs: Sequence[RunRow]) -> str:
-    """Mean and deviation, with the seeds where some gave none, or what went wrong."""
-    every = [run for run in runs if run.strategy == row.strategy]
-    if row.top1 is None:
-        return shortened(next((run.status for run in every if run.status != "ok"), "-"), LONGEST)
-    missing = f" ({row.seeds} of {len(every)} seeds)" if row.seeds != len(every) else ""
-    return spread(row.top1, row.top1_sd) + missing
+def _top1(rows: Sequence[ComparisonRow], runs: Sequence[RunRow]) -> list[str]:
+    """Mean and deviation of each row, or what went wrong.
+
+    With its seeds where some gave no figure, or where strategies have more or fewer: their means
+    are then not as far apart as the differences say, which are of the seeds that both have.
+    """
+    trained = Counter(run.strategy for run in runs)
+    whole = {
+        row.seeds for row in rows if row.top1 is not None and row.seeds == trained[row.strategy]
+    }
+    cells = []
+    for row in rows:
+        count = trained[row.strategy]
+        if row.top1 is None:
+            every = (run.status for run in runs if run.strategy == row.strategy)
+            wrong = next((status for status in every if status != "ok"), "-")
+            cells.append(shortened(wrong, LONGEST))
+        elif row.seeds != count:
+            cells.append(f"{spread(row.top1, row.top1_sd)} ({row.seeds} of {count} seeds)")
+        elif len(whole) > 1:
+            cells.append(f"{spread(row.top1, row.top1_sd)} ({seed_count([count])})")
+        else:
+            cells.append(spread(row.top1, row.top1_sd))
+    return cells
 
 
 def _verdict(row: ComparisonRow) -> str:

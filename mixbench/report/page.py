@@ -51,9 +51,9 @@ from mixbench.report.summary import (
     figures,
     longest_timed,
     measured,
-    present,
     strategies,
     train_rates,
+    training_times,
 )
 from mixbench.report.tables import (
     DEMONSTRATION,
@@ -215,15 +215,13 @@ def timed_costs(speed: Sequence[SpeedRow]) -> dict[str, Cost]:
 
 
 def training_costs(runs: Sequence[RunRow]) -> dict[str, Cost]:
-    """The images a second of training of each strategy, with the range over its seeds.
+    """The images a second of training of each strategy, with the range over the shared seeds.
 
     None of runs on different machines.
     """
-    by_strategy = {
-        name: present(by_seed) for name, by_seed in figures(runs, "train_im_per_sec").items()
-    }
+    times = training_times(runs, "train_im_per_sec")
     return {
-        name: Cost(mean, min(by_strategy[name]), max(by_strategy[name]))
+        name: Cost(mean, min(times[name]), max(times[name]))
         for name, mean in train_rates(runs).items()
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mixbench.report.numbers import signed
-from mixbench.report.significance import Paired
+from mixbench.report.significance import Difference, Paired
 from mixbench.spec import create_strategy
 from mixbench.strategies.label_rule import LabelRule
 from mixbench.strategies.oacutmix import OACutMix
@@ -15,8 +15,8 @@ def reference_remarks(comparison: Paired) -> list[str]:
     Given only where the gain of the true labels is itself shown; nothing without that reference.
     """
     baseline = comparison.baseline
-    means = {each.strategy: each.mean for each in comparison.differences}
-    rules = {spec: rule for spec in means if (rule := _rule_over(baseline, spec))}
+    specs = [each.strategy for each in comparison.differences]
+    rules = {spec: rule for spec in specs if (rule := _rule_over(baseline, spec))}
     for each in comparison.differences:
         rule = rules.get(each.strategy)
         if not isinstance(rule, OACutMix) or rule != OACutMix(base=rule.base):
@@ -27,9 +27,10 @@ def reference_remarks(comparison: Paired) -> list[str]:
                 f"{baseline} is not shown here, so no share of it is given for label rules."
             ]
         shares = [
-            f"{spec} goes {100 * mean / each.mean:.0f} % of it"
-            for spec, mean in means.items()
-            if spec in rules and not isinstance(rules[spec], OACutMix) and mean is not None
+            f"{other.strategy} goes {100 * share:.0f} % of it"
+            for other in comparison.differences
+            if other.strategy in rules and not isinstance(rules[other.strategy], OACutMix)
+            if (share := _share(other, each)) is not None
         ]
         if shares:
             return [
@@ -37,6 +38,13 @@ def reference_remarks(comparison: Paired) -> list[str]:
                 f"{signed(each.mean)} points: {', '.join(shares)}."
             ]
     return []
+
+
+def _share(rule: Difference, truth: Difference) -> float | None:
+    """One mean as a share of another, over the seeds of both; None where that is none."""
+    shared = rule.values.keys() & truth.values.keys()
+    total = sum(truth.values[seed] for seed in shared)
+    return sum(rule.values[seed] for seed in shared) / total if total > 0 else None
 
 
 def _rule_over(baseline: str, spec: str) -> LabelRule | None:

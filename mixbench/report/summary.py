@@ -122,16 +122,32 @@ def of_one_machine(runs: Iterable[RunRow]) -> bool:
     return len({row.device for row in trained(runs)}) == 1
 
 
-def train_rates(runs: Iterable[RunRow]) -> dict[str, float]:
-    """Images per second of training over the seeds, which see as many images; by strategy.
+def training_times(runs: Iterable[RunRow], column: str) -> dict[str, list[float]]:
+    """A measured column by strategy, over the seeds that all of those with figures have in common.
 
-    None of runs on different machines.
+    A machine is not always equally busy, so other seeds would be no comparison; nor are runs on
+    different machines, of which there is none.
     """
     runs = list(runs)
     if not of_one_machine(runs):
         return {}
-    rates = {name: present(values) for name, values in figures(runs, "train_im_per_sec").items()}
-    return {name: harmonic_mean(values) for name, values in rates.items() if values}
+    by_strategy = {
+        name: {seed: value for seed, value in by_seed.items() if value is not None}
+        for name, by_seed in figures(runs, column).items()
+    }
+    by_strategy = {name: by_seed for name, by_seed in by_strategy.items() if by_seed}
+    shared = set.intersection(*map(set, by_strategy.values())) if by_strategy else set()
+    return {
+        name: [by_seed[seed] for seed in sorted(shared)]
+        for name, by_seed in by_strategy.items()
+        if shared
+    }
+
+
+def train_rates(runs: Iterable[RunRow]) -> dict[str, float]:
+    """Images per second of training over the shared seeds, which see as many images."""
+    times = training_times(runs, "train_im_per_sec")
+    return {name: harmonic_mean(rates) for name, rates in times.items()}
 
 
 def summarise(tables: Tables, correct: Correct | None = None) -> list[ComparisonRow]:
@@ -142,7 +158,9 @@ def summarise(tables: Tables, correct: Correct | None = None) -> list[Comparison
 def rows_of(tables: Tables, paired: Paired | None) -> list[ComparisonRow]:
     """The same of a comparison that is made already."""
     rates = train_rates(tables.runs)
-    means = (*MEANS, "train_seconds") if of_one_machine(tables.runs) else MEANS
+    seconds = {
+        name: fmean(each) for name, each in training_times(tables.runs, "train_seconds").items()
+    }
     rows = []
     for spec in strategies(tables):
         runs = [row for row in tables.runs if row.strategy == spec]
@@ -152,13 +170,14 @@ def rows_of(tables: Tables, paired: Paired | None) -> list[ComparisonRow]:
             strategy=spec,
             status=_status(runs, speed),
             train_im_per_sec=rates.get(spec),
+            train_seconds=seconds.get(spec),
             device=joined(both, "device"),
             versions=joined(both, "versions"),
             date=newest(both),
             **{name: _first(runs, name) for name in OF_TRAINING},
             **{name: _first(both, name) for name in OF_EITHER},
         )
-        rows.append(_with_speed(_with_scores(row, runs, paired, means), speed))
+        rows.append(_with_speed(_with_scores(row, runs, paired), speed))
     return rows
 
 
@@ -190,13 +209,13 @@ def newest(rows: Iterable[RunRow | SpeedRow]) -> str | None:
 
 
 def _with_scores(
-    row: ComparisonRow, runs: Sequence[RunRow], paired: Paired | None, names: Iterable[str]
+    row: ComparisonRow, runs: Sequence[RunRow], paired: Paired | None
 ) -> ComparisonRow:
-    """The row with its accuracy, the difference to the baseline, and the means of these columns."""
+    """The row with its accuracy, the difference to the baseline, and the means of MEANS."""
     summary = _of(paired.summaries if paired else (), row.strategy)
     if paired is None or summary is None:
         return row
-    columns = {name: present(figures(runs, name)[row.strategy]) for name in names}
+    columns = {name: present(figures(runs, name)[row.strategy]) for name in MEANS}
     means: dict[str, Any] = {name: fmean(values) for name, values in columns.items() if values}
     row = replace(
         row,

@@ -157,6 +157,14 @@ def test_the_sentence_on_speed():
     )
 
 
+def test_seeds_are_counted_where_strategies_have_more_or_fewer():
+    runs = [run_row("cutmix", seed, 70.0 + seed) for seed in range(3)]
+    runs += [run_row("transmix", seed, 71.0 + seed) for seed in range(2)]
+    cutmix, transmix = answer(Tables(runs, [])).rows
+    assert cutmix[1] == "71.00 ± 1.00 (3 seeds)" and transmix[1] == "71.50 ± 0.71 (2 seeds)"
+    assert transmix[2].startswith("+1.00")
+
+
 def test_what_is_missing_or_failed_is_said_in_its_cell():
     runs = [run_row("cutmix", seed, 70.0 + seed) for seed in range(3)]
     runs += [run_row("transmix", 0, 71.0), run_row("transmix", 1, None, status="diverged")]

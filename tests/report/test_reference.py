@@ -32,6 +32,13 @@ def test_a_share_of_the_way_where_the_way_is_shown():
     assert "transmix goes -50 %" in reference_remarks(compare(figures(rule=-2, truth=4)))[0]
 
 
+def test_the_share_is_of_the_seeds_that_both_have():
+    found = figures(rule=1, truth=4)
+    found["cutmix"] |= {9: 70.0, 10: 70.0}
+    found["transmix"] |= {9: 75.0, 10: 76.0}
+    assert "transmix goes 25 % of it" in reference_remarks(compare(found))[0]
+
+
 @pytest.mark.parametrize("truth", [0.01, -4])
 def test_no_share_where_it_is_not(truth):
     [line] = reference_remarks(compare(figures(rule=1, truth=truth)))

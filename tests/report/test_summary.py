@@ -117,6 +117,25 @@ def test_times_of_training_on_several_machines_are_not_averaged():
         assert row.train_im_per_sec is row.train_seconds is None and row.nll == 0.9
 
 
+def test_times_of_training_are_of_the_seeds_that_all_have():
+    """Another day's seeds of one strategy, on a busier machine, are no comparison."""
+    runs = [
+        run_row(spec, seed, train_im_per_sec=rate, train_seconds=seconds)
+        for spec, seed, rate, seconds in (
+            ("cutmix", 0, 440.0, 60.0),
+            ("cutmix", 1, 400.0, 70.0),
+            ("cutmix", 2, 200.0, 140.0),
+            ("mixup", 0, 430.0, 61.0),
+            ("mixup", 1, 410.0, 71.0),
+        )
+    ]
+    [cutmix, mixup] = summarise(Tables(runs, []))
+    assert cutmix.train_im_per_sec == pytest.approx(2 / (1 / 440 + 1 / 400))
+    assert (cutmix.train_seconds, mixup.train_seconds) == (65.0, 66.0) and cutmix.seeds == 3
+    runs.append(run_row("none", 3, train_im_per_sec=500.0))
+    assert {row.train_im_per_sec for row in summarise(Tables(runs, []))} == {None}
+
+
 def test_like_timings_are_one_speed_that_of_most_rounds():
     speed = [speed_row(rounds=5), speed_row(rounds=40, im_per_sec=90.0), speed_row(rounds=40)]
     [row] = summarise(Tables([], speed))

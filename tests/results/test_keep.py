@@ -111,6 +111,28 @@ def test_paths_are_left_out_however_they_are_given(run, tmp_path):
     assert "`python bench.py --data=photos --out=run --masks coco:coco`" in page.read_text()
 
 
+def test_a_damaged_run_is_not_kept(run, tmp_path, capsys):
+    (run / "environment.json").write_text('{"command": ')
+    results = tmp_path / "results"
+    results.mkdir()
+    assert keep.main(["tuned", str(run)], results) == 1
+    assert "environment.json" in capsys.readouterr().err and not list(results.iterdir())
+
+
+def test_nothing_stays_of_what_was_kept_before_on_the_day(run, tmp_path, monkeypatch):
+    common = {"evaluation": "label-error", "options": "passes=1", "dataset": "scenes"}
+    rows = [EvaluationRow(strategy="cutmix", seed=0, value=9, metric="label_error", **common)]
+    with monkeypatch.context() as patch:
+        patch.setattr(keep, "read_runs", with_evaluations(keep.read_runs, rows))
+        assert keep.main(["tuned", str(run)], tmp_path) == 0
+    assert len(list(tmp_path.glob("tuned-*"))) == 4
+    other = tmp_path / "other"
+    write_run(other, [run_row(spec, seed, 70.0) for spec in ("cutmix", "none") for seed in (0, 1)])
+    assert keep.main(["tuned", str(other)], tmp_path) == 0
+    assert {file.suffix for file in tmp_path.glob("tuned-*")} == {".md", ".csv"}
+    assert not list(tmp_path.glob("tuned-*-evaluations.csv"))
+
+
 def test_a_run_without_its_command_is_kept(run, tmp_path):
     (run / "environment.json").unlink()
     assert keep.main(["tuned", str(run)], tmp_path) == 0

@@ -96,6 +96,15 @@ def test_seeds_of_several_days_and_machines_are_named_and_few_seeds_come_later(r
     assert "([a-top1.md]" in (root / "README.md").read_text() and "empty" not in evidence
 
 
+def test_seeds_have_a_column_where_strategies_have_different_ones(root):
+    made = [(name, seed, 40.0) for name in ("cutmix", "mixup") for seed in range(7)]
+    write_runs(root, "a-top1.csv", "2026-02-01", made[:-1], train_images=200)
+    assert readme.main() == 0
+    evidence = (root / "docs" / "evidence.md").read_text()
+    assert "6 to 7 seeds" in evidence and "| strategy | seeds | top-1 | sd |" in evidence
+    assert "| cutmix | 7 | 40.00 |" in evidence and "| mixup | 6 | 40.00 |" in evidence
+
+
 def test_the_newest_speeds_of_each_precision(root):
     """An older table of the same kind, and one that lacks a strategy, are not shown."""
     names = ("cutmix", "saliencymix", "puzzlemix", "transmix")
