@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 COMING = timedelta(minutes=30)  # for the others to come: they may list millions of images before
 LEAVING = timedelta(minutes=1)  # for the others to hear of a mistake
 EXCHANGE = timedelta(days=7)  # of the others' own work; `Watch` sees who is gone, not a clock
+STATISTICS = ("running_mean", "running_var")  # what such buffers of a model are called
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,23 @@ class World:
             for parameter, share in zip(at_times, flat[-len(at_times) :].tolist(), strict=True):
                 if not share:  # no process used it: as alone, the optimizer leaves it as it is
                     parameter.grad = None
+
+    def average_statistics(self, model: nn.Module) -> None:
+        """Replace what layers such as BatchNorm have seen by its mean over all processes.
+
+        Each process sees images of its own, and so would evaluate and keep another network.
+        Source: timm's distribute_bn.
+        """
+        running = [
+            buffer
+            for name, buffer in model.named_buffers()
+            if name.rpartition(".")[2] in STATISTICS
+        ]
+        if self.size > 1 and running:
+            mean = self.total(torch.cat([buffer.flatten() for buffer in running])) / self.size
+            sizes = [buffer.numel() for buffer in running]
+            for buffer, part in zip(running, mean.split(sizes), strict=True):
+                buffer.copy_(part.view_as(buffer))
 
 
 def _used_at_times(model: nn.Module) -> list[nn.Parameter]:

@@ -66,6 +66,16 @@ def is_object(mask: Image.Image) -> np.ndarray:
     return (numbers > 0) & (numbers != UNKNOWN)
 
 
+def check_size(mask: Image.Image, size: tuple[int, int], name: str) -> None:
+    """UnreadableImage where a mask has other pixels than its image's (width, height)."""
+    if mask.size != size:
+        sizes = ["x".join(map(str, pair)) for pair in (mask.size, size)]
+        raise UnreadableImage(
+            f"the mask of {name} has {sizes[0]} pixels, and the image {sizes[1]}: a mask is as "
+            "large as its image, turned upright"
+        )
+
+
 def check_objects(source: Source, split: str, seconds: float = LOOKING) -> str | None:
     """What a user should know of a split's masks: how many are missing or empty; None where none.
 
@@ -86,12 +96,7 @@ def check_objects(source: Source, split: str, seconds: float = LOOKING) -> str |
         mask = source.mask(index)
         assert mask is not None
         looked += 1
-        if mask.size != source.size(index):
-            sizes = ["x".join(map(str, pair)) for pair in (mask.size, source.size(index))]
-            raise ValueError(
-                f"the mask of {source.image_name(index)} has {sizes[0]} pixels, and the image "
-                f"{sizes[1]}: a mask is as large as its image, turned upright"
-            )
+        check_size(mask, source.size(index), source.image_name(index))
         empty += not is_object(mask).any()
         unknown += mask.getextrema()[1] == UNKNOWN
         if time.monotonic() > end:

@@ -103,10 +103,13 @@ def evaluate_epoch(
 ) -> None:
     """Evaluate every learner that is alive, where it is time to, write its log and say how it did.
 
-    Evaluation changes nothing that training goes on from.
+    Processes go on with one network: the mean of their running statistics. Evaluation changes
+    nothing that training goes on from.
     """
     running = [learner for learner in due(learners, epoch) if runtime.agree(learner)]
     models = [model for learner in running for model in learner.models]
+    for model in models:
+        runtime.world.average_statistics(model)
     evaluated = is_evaluated(epoch, recipe.total_epochs, runtime.val_interval)
     results = iter(evaluate(models, val, recipe.amp, runtime) if evaluated else [])
     last_step = (epoch + 1) * batches.steps - 1

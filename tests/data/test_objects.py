@@ -281,6 +281,21 @@ def test_masks_that_write_the_object_as_255_are_refused(masked):
     assert "masks that were looked at are empty" in check_objects(open_data(data=root).train, "t")
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_mask_of_another_size_stops_training_too(workers, masked):
+    """Before it not every mask is looked at: of many there is no time for it."""
+    root, lay = masked
+    files = lay()
+    with Image.open(files[-1]) as mask:
+        mask.resize((mask.height, mask.width + 1)).save(files[-1])
+    data = open_data(data=root)
+    assert check_objects(data.train, "train", seconds=-1) is None
+    loader = train_loader(data, recipe(batch_size=4), 0, 4, workers, CPU, objects=True)
+    set_epoch(loader, 0)
+    with pytest.raises(UnreadableImage, match=r"^the mask of train/.* has \d+x\d+ pixels, and the"):
+        list(readable(loader))
+
+
 @pytest.mark.parametrize("kind", ["size", "lonely", "twice"])
 def test_masks_that_do_not_fit_are_one_sentence(kind, masked):
     root, lay = masked

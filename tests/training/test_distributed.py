@@ -144,6 +144,32 @@ def _evaluating_now_and_then(rank, size, port, folder):
     distributed.leave(runtime.world)
 
 
+def _with_running_statistics(rank, size, port, folder):
+    """Give each rank statistics of its own, then train an epoch of a convolutional network."""
+    runtime = join(rank, size, port)
+    norms = torch.nn.Sequential(torch.nn.BatchNorm2d(2), torch.nn.BatchNorm1d(1))
+    with torch.no_grad():
+        norms[0].running_mean += torch.tensor([1.0, 5.0]) * rank
+        norms[1].running_var *= 3 + rank
+        norms[1].num_batches_tracked += rank
+        norms[1].weight.fill_(rank)
+    runtime.world.average_statistics(norms)
+    recipe = load_recipe(
+        "quick",
+        {
+            "model": "test_resnet",
+            **dict.fromkeys(("patch_size", "embed_dim", "depth", "num_heads")),
+            **{"epochs": 2, "batch_size": 16, "micro_batch": 4, "drop_path": 0.0},
+            **{"model_ema": True, "headline": "ema", "model_ema_decay": 0.5},
+        },
+    )
+    data = open_data(image_size=32, limit_train=32, limit_val=10)
+    [learner] = train(create_strategies("cutmix"), recipe, data, runtime)
+    trained = [model.state_dict() for model in learner.models]
+    torch.save([norms.state_dict(), *trained, learner.evaluation.nll], f"{folder}/{rank}.pt")
+    distributed.leave(runtime.world)
+
+
 def _train_and_save(specs, recipe, runtime, folder):
     data = open_data(image_size=32, limit_train=32, limit_val=10)
     learners = train(create_strategies(specs), recipe, data, runtime)
@@ -216,6 +242,20 @@ def test_all_ranks_evaluate_after_the_same_epochs(tmp_path):
         for every, sparse in zip(content[1], content[2], strict=True):
             assert None not in every[0] and sparse[0] == [None, *every[0][1:]]
             assert sparse[1] == every[1] and torch.equal(sparse[2], every[2])
+
+
+def test_all_ranks_go_on_with_the_mean_of_running_statistics(tmp_path):
+    together(_with_running_statistics, 2, tmp_path)
+    ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    for rank, (norms, raw, ema, _) in enumerate(ranks):
+        assert norms["0.running_mean"].tolist() == [0.5, 2.5]
+        assert norms["1.running_var"].tolist() == [3.5]
+        assert norms["1.num_batches_tracked"] == rank and norms["1.weight"].tolist() == [rank]
+        for model, other in ((raw, ranks[0][1]), (ema, ranks[0][2])):
+            moved = [name for name in model if "running_" in name]
+            assert len(moved) > 5 and all(model[name].any() for name in moved)
+            assert all(torch.equal(model[name], other[name]) for name in model)
+    assert torch.equal(ranks[0][3], ranks[1][3])
 
 
 def test_waiting_for_a_slow_process_is_part_of_the_training_time(tmp_path):
