@@ -130,11 +130,12 @@ class World:
             for name, buffer in model.named_buffers()
             if name.rpartition(".")[2] in STATISTICS
         ]
-        if self.size > 1 and running:
-            mean = self.total(torch.cat([buffer.flatten() for buffer in running])) / self.size
-            sizes = [buffer.numel() for buffer in running]
-            for buffer, part in zip(running, mean.split(sizes), strict=True):
-                buffer.copy_(part.view_as(buffer))
+        if self.size == 1 or not running:
+            return
+        mean = self.total(torch.cat([buffer.flatten() for buffer in running])) / self.size
+        sizes = [buffer.numel() for buffer in running]
+        for buffer, part in zip(running, mean.split(sizes), strict=True):
+            buffer.copy_(part.view_as(buffer))
 
 
 def _used_at_times(model: nn.Module) -> list[nn.Parameter]:

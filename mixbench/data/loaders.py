@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mixbench.data.augment import collate
-from mixbench.data.masks import check_size
+from mixbench.data.masks import misfit
 from mixbench.data.objects import MaskAugmentation
 from mixbench.data.sources import Data, Source, UnreadableImage
 from mixbench.data.transforms import eval_transform, loader_transform, train_transform
@@ -60,7 +60,9 @@ class TrainSet(Dataset[tuple[Any, ...]]):
             _seed(seed)
             return self.transform(image), label
         mask = self.source.mask(index) or Image.new("L", image.size)
-        check_size(mask, image.size, self.source.image_name(index))
+        wrong = misfit(mask, image.size, self.source.image_name(index))
+        if wrong:
+            raise UnreadableImage(wrong)
         _seed(seed)
         augmented = self.transform(image)
         _seed(seed)

@@ -66,14 +66,15 @@ def is_object(mask: Image.Image) -> np.ndarray:
     return (numbers > 0) & (numbers != UNKNOWN)
 
 
-def check_size(mask: Image.Image, size: tuple[int, int], name: str) -> None:
-    """UnreadableImage where a mask has other pixels than its image's (width, height)."""
-    if mask.size != size:
-        sizes = ["x".join(map(str, pair)) for pair in (mask.size, size)]
-        raise UnreadableImage(
-            f"the mask of {name} has {sizes[0]} pixels, and the image {sizes[1]}: a mask is as "
-            "large as its image, turned upright"
-        )
+def misfit(mask: Image.Image, size: tuple[int, int], name: str) -> str | None:
+    """That a mask has other pixels than its image's (width, height); None where it has not."""
+    if mask.size == size:
+        return None
+    sizes = ["x".join(map(str, pair)) for pair in (mask.size, size)]
+    return (
+        f"the mask of {name} has {sizes[0]} pixels, and the image {sizes[1]}: a mask is as large "
+        "as its image, turned upright"
+    )
 
 
 def check_objects(source: Source, split: str, seconds: float = LOOKING) -> str | None:
@@ -96,7 +97,9 @@ def check_objects(source: Source, split: str, seconds: float = LOOKING) -> str |
         mask = source.mask(index)
         assert mask is not None
         looked += 1
-        check_size(mask, source.size(index), source.image_name(index))
+        wrong = misfit(mask, source.size(index), source.image_name(index))
+        if wrong:
+            raise ValueError(wrong)
         empty += not is_object(mask).any()
         unknown += mask.getextrema()[1] == UNKNOWN
         if time.monotonic() > end:

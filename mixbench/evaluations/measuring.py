@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 
@@ -41,7 +41,7 @@ def measure_all(
     if given.place is not None and not any(each.reads_data for each in evaluations):
         given.own()  # a mistake is said also where nothing reads them
     opened = [(evaluation, evaluation.open(given)) for evaluation in evaluations]
-    failed = told = False
+    failed, tell = False, cache(partial(_tell_of_bfloat16, runtime))
     for candidate in candidates:
         subject = None
         for evaluation, images in opened:
@@ -51,9 +51,8 @@ def measure_all(
                 continue
             try:
                 subject = subject or candidate.load()
-                if subject.recipe.amp and not told:
-                    told = True
-                    _tell_of_bfloat16(runtime)
+                if subject.recipe.amp:
+                    tell()  # once
                 _check(evaluation, subject)
                 result = evaluation.measure(subject, images, runtime)
             except Exception as error:  # a plug-in may raise anything; the others go on

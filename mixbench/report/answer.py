@@ -80,17 +80,16 @@ def _top1(rows: Sequence[ComparisonRow], runs: Sequence[RunRow]) -> list[str]:
     }
     cells = []
     for row in rows:
-        count = trained[row.strategy]
         if row.top1 is None:
             every = (run.status for run in runs if run.strategy == row.strategy)
-            wrong = next((status for status in every if status != "ok"), "-")
-            cells.append(shortened(wrong, LONGEST))
-        elif row.seeds != count:
-            cells.append(f"{spread(row.top1, row.top1_sd)} ({row.seeds} of {count} seeds)")
+            cells.append(shortened(next((one for one in every if one != "ok"), "-"), LONGEST))
+            continue
+        count, seeds = trained[row.strategy], ""
+        if row.seeds != count:
+            seeds = f" ({row.seeds} of {count} seeds)"
         elif len(whole) > 1:
-            cells.append(f"{spread(row.top1, row.top1_sd)} ({seed_count([count])})")
-        else:
-            cells.append(spread(row.top1, row.top1_sd))
+            seeds = f" ({seed_count([count])})"
+        cells.append(spread(row.top1, row.top1_sd) + seeds)
     return cells
 
 

@@ -41,7 +41,7 @@ def reference_remarks(comparison: Paired) -> list[str]:
 
 
 def _share(rule: Difference, truth: Difference) -> float | None:
-    """One mean as a share of another, over the seeds of both; None where that is none."""
+    """A rule's gain as a share of the true labels', over the seeds of both; None without one."""
     shared = rule.values.keys() & truth.values.keys()
     total = sum(truth.values[seed] for seed in shared)
     return sum(rule.values[seed] for seed in shared) / total if total > 0 else None

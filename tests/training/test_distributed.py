@@ -145,7 +145,7 @@ def _evaluating_now_and_then(rank, size, port, folder):
 
 
 def _with_running_statistics(rank, size, port, folder):
-    """Give each rank statistics of its own, then train an epoch of a convolutional network."""
+    """Give each rank statistics of its own, then train a convolutional network."""
     runtime = join(rank, size, port)
     norms = torch.nn.Sequential(torch.nn.BatchNorm2d(2), torch.nn.BatchNorm1d(1))
     with torch.no_grad():
