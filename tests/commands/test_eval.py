@@ -89,15 +89,15 @@ def test_models_of_bfloat16_are_said_to_be_slow_where_it_is(run, capsys, monkeyp
         "were trained in it: measuring them may take long"
     )
 
-    def times_said(names):
-        assert main(["eval", names, str(run)]) == 0
+    def times_said(names, *options):
+        assert main(["eval", names, str(run), "--strategies", "cutmix", *options]) == 0
         return capsys.readouterr().out.count(sentence)
 
     assert times_said("shuffle") == 0
     recipe = run / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace("amp: false", "amp: true", 1))
-    assert times_said("label-error,occlusion") == 1
-    assert times_said("shuffle,label-error,occlusion") == 0  # all is measured
+    assert times_said("label-error,occlusion", "--saliency", "none") == 1
+    assert times_said("shuffle,label-error") == 0  # all is measured
 
 
 @pytest.mark.parametrize("damage", ["cut off", "no arrays"])

@@ -28,6 +28,8 @@ from mixbench.report.looks import look_of
 from mixbench.report.significance import compare
 from mixbench.runs.samples import ImageResults
 
+pytestmark = pytest.mark.pictures
+
 LONG = "transmix(base=saliencymix, attention_weight=1.0)"
 
 

@@ -20,6 +20,8 @@ from mixbench.report.figures import (
 )
 from mixbench.report.significance import compare
 
+pytestmark = pytest.mark.pictures
+
 
 def test_a_part_longer_than_two_lines_is_shortened_in_the_middle():
     lines = wrapped(f"named(label={'x' * 200}z)").splitlines()

@@ -53,6 +53,7 @@ def test_a_table_that_repeats_the_headline_is_left_out(monkeypatch):
     assert table.settings_header == ["strategy", "all", "2x2"]
 
 
+@pytest.mark.pictures
 def test_two_folders_of_one_name_keep_their_figures_and_curves_apart(tmp_path):
     """Their hashes tell them apart in the titles; each table has its own curve below it."""
     places, settings = RunDirectory(tmp_path / "run"), ("", "random 0.2", "random 0.8")
@@ -105,6 +106,7 @@ def test_the_page_has_a_section_where_something_was_measured(tmp_path, measured)
     assert ("By setting, mean with its 95 % interval (t) over the seeds, drop:" in page) == measured
 
 
+@pytest.mark.pictures
 def test_levels_are_curves_with_intervals():
     """What is drawn is each strategy's mean at each level, and its t interval over the seeds."""
     from scipy.stats import t

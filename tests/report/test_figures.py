@@ -38,6 +38,8 @@ from mixbench.report.significance import compare
 from mixbench.runs.rows import EpochRow
 from tests.support.rows import speed_row
 
+pytestmark = pytest.mark.pictures
+
 FIGURES = {
     "cutmix": {0: 70.0, 1: 72.0, 2: 71.0},
     "transmix(attention_weight=1.0)": {0: 73.0, 1: 72.5, 2: 76.0},

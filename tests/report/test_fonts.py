@@ -9,6 +9,8 @@ from matplotlib.font_manager import findfont
 from mixbench.report import fonts
 from mixbench.report.drawing import Drawing, drawable, fitted
 
+pytestmark = pytest.mark.pictures
+
 OURS, OTHER = "DejaVu Sans", "STIXGeneral"  # matplotlib brings both
 
 

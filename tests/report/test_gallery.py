@@ -25,6 +25,8 @@ from mixbench.runs.samples import GalleryEntry, read_gallery
 from mixbench.training.forward import Network
 from tests.support.rows import run_row, write_data, write_run
 
+pytestmark = pytest.mark.pictures
+
 CLASSES = ("ant", "bee", "cat", "dog")
 AS_IT_IS = Normalisation.of((0.0,) * 3, (1.0,) * 3)
 

@@ -99,6 +99,7 @@ def test_a_row_of_the_overview_shows_the_figures(tmp_path):
     assert not re.search(r"\b(nan|inf|None)\b", page + markdown)
 
 
+@pytest.mark.pictures
 def test_the_page_is_whole_and_fetches_nothing(tmp_path):
     a, b = trained_run(tmp_path / "a"), trained_run(tmp_path / "b")
     page = Page(report_runs([a, b], tmp_path / "all").read_text())

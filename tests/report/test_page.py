@@ -124,6 +124,7 @@ def test_speeds_of_different_machines_are_merged_only_when_asked(tmp_path):
     assert "the speeds come from different machines or settings" in " ".join(text.split())
 
 
+@pytest.mark.pictures
 def test_the_page_shows_everything_and_fetches_nothing(tmp_path):
     tables = full_tables()
     write_run(tmp_path, tables.runs, tables.speed)
@@ -190,6 +191,7 @@ def test_the_trained_and_the_timed_model_are_told_apart(tmp_path):
     assert "deit_tiny (5.72M parameters) at 224 px, batch 8, fp32, Abacus, 2 threads" in source
 
 
+@pytest.mark.pictures
 def test_a_bare_run_says_what_is_missing(tmp_path):
     runs = [run_row("cutmix", 0, 70.0, nll=None, ece=None), run_row("transmix", 0, 71.0)]
     write_run(tmp_path, runs, files=False)
@@ -206,6 +208,7 @@ def test_a_bare_run_says_what_is_missing(tmp_path):
     assert page.tags.count("svg") == 2 and not re.search(NO_FIGURE, page.text)
 
 
+@pytest.mark.pictures
 def test_speed_alone(tmp_path):
     quick = speed_row("mixup", ratio_lo=1.1, ratio_hi=1.2, ratio_to_cutmix=1.15)
     write_run(tmp_path, speed=[speed_row(mix_ms=None, timed_params_m=None), quick])
@@ -214,6 +217,7 @@ def test_speed_alone(tmp_path):
     assert page.tags.count("svg") == 1 and not re.search(NO_FIGURE, page.text)
 
 
+@pytest.mark.pictures
 def test_failures_are_named(tmp_path):
     runs = [run_row("cutmix", s, 70.0 + s) for s in range(3)]
     runs += [run_row("transmix", s, 71.0 + s) for s in range(2)]
@@ -240,6 +244,7 @@ def test_failures_are_named(tmp_path):
     assert "<b>" not in page.source and not re.search(NO_FIGURE, page.text)
 
 
+@pytest.mark.pictures
 def test_nothing_finished(tmp_path):
     failed = run_row("cutmix", 0, None, status="diverged at step 0", nll=None, ece=None, top5=None)
     places = RunDirectory(write_run(tmp_path, [failed]))
@@ -249,6 +254,7 @@ def test_nothing_finished(tmp_path):
     assert not re.search(NO_FIGURE, page.text)
 
 
+@pytest.mark.pictures
 def test_losses_are_drawn_where_nothing_was_evaluated(tmp_path):
     """It diverged before the first epoch after which there would have been figures."""
     failed = run_row("cutmix", 0, None, status="diverged at step 9", nll=None, ece=None, top5=None)
@@ -390,6 +396,7 @@ class Names(Page):
             self.texts[-1] += data
 
 
+@pytest.mark.pictures
 @pytest.mark.parametrize("name", NAMES)
 def test_names_are_shown_as_text_on_the_page(name, tmp_path):
     """In text, attributes, cells and diagrams, where nothing of them becomes a tag."""
@@ -417,6 +424,7 @@ def test_names_are_shown_as_text_on_the_page(name, tmp_path):
     assert all(c.isprintable() or c == "\n" for c in source)
 
 
+@pytest.mark.pictures
 def test_a_picture_of_each_kind_is_where_its_caption_says(tmp_path):
     tables = full_tables()
     write_run(tmp_path, tables.runs, tables.speed)
@@ -436,6 +444,7 @@ def test_a_picture_of_each_kind_is_where_its_caption_says(tmp_path):
     ]
 
 
+@pytest.mark.pictures
 def test_accuracy_is_drawn_against_the_timed_speed_else_against_that_of_training(tmp_path):
     """A figure of the trained model never stands for the timed one without a word."""
     rates = {"cutmix": 80.0, "transmix": 60.0}

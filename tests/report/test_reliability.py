@@ -16,6 +16,8 @@ from mixbench.report.reliability import (
 from mixbench.runs.samples import ImageResults
 from mixbench.training.calibration import BINS
 
+pytestmark = pytest.mark.pictures
+
 
 def results(confidence, right):
     label = np.zeros(len(right), int)
