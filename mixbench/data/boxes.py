@@ -19,7 +19,7 @@ from mixbench.data.annotated import (
     open_annotated,
 )
 from mixbench.data.folders import FolderSource, listing_hash, open_split, sizes
-from mixbench.data.sources import Source, Subset, UnreadableImage
+from mixbench.data.sources import Source, Subset, UnreadableImage, UnreadableMask
 from mixbench.errors import reason
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class MaskBoxes(Boxed):
             instances, _ = instances_of(np.asarray(mask))
         if instances and instances[0].shape != (height, width):
             rows, columns = instances[0].shape
-            raise UnreadableImage(
+            raise UnreadableMask(
                 f"{self.image_name(index)} has {width} x {height} pixels, and its masks have "
                 f"{columns} x {rows}: a mask is as large as its image, turned upright"
             )

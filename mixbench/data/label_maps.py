@@ -23,7 +23,7 @@ from PIL import Image
 from mixbench.data.folders import EXTENSIONS, listing_hash, sizes
 from mixbench.data.images import image_size, open_image
 from mixbench.data.masks import ENDING, FOLDER
-from mixbench.data.sources import Source, UnreadableImage
+from mixbench.data.sources import Source, UnreadableMask
 from mixbench.errors import reason
 from mixbench.files import read_json
 
@@ -78,7 +78,7 @@ class LabelMaps(Source):
     def mask(self, index: int) -> Image.Image:
         """The classes of image `index`, IGNORED where none is given.
 
-        UnreadableImage where the file cannot be read, ValueError where a number is no class's or
+        UnreadableMask where the file cannot be read, ValueError where a number is no class's or
         the map has another size than its image.
         """
         file = self.pairs[index][1]
@@ -109,7 +109,7 @@ def _read(file: Path) -> np.ndarray:
                 raise ValueError(f"it has the channels {bands}, and labels are one of numbers")
             numbers = np.asarray(image)
     except Exception as error:  # decoders raise anything for a damaged file
-        raise UnreadableImage(f"cannot read the labels {file}: {reason(error, 200)}") from None
+        raise UnreadableMask(f"cannot read the labels {file}: {reason(error, 200)}") from None
     return numbers.astype(np.uint16)
 
 

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from mixbench.data.augment import collate
 from mixbench.data.masks import misfit
 from mixbench.data.objects import MaskAugmentation
-from mixbench.data.sources import Data, Source, UnreadableImage
+from mixbench.data.sources import Data, Source, UnreadableImage, UnreadableMask
 from mixbench.data.transforms import eval_transform, loader_transform, train_transform
 from mixbench.distributed import World
 from mixbench.mix import hashed_seed
@@ -62,7 +62,7 @@ class TrainSet(Dataset[tuple[Any, ...]]):
         mask = self.source.mask(index) or Image.new("L", image.size)
         wrong = misfit(mask, image.size, self.source.image_name(index))
         if wrong:
-            raise UnreadableImage(wrong)
+            raise UnreadableMask(wrong)
         _seed(seed)
         augmented = self.transform(image)
         _seed(seed)
@@ -235,7 +235,7 @@ def readable(loader: Iterable[B]) -> Iterator[B]:
     try:
         yield from loader
     except UnreadableImage as error:
-        raise UnreadableImage(_last_words(error, UnreadableImage)) from None
+        raise type(error)(_last_words(error, type(error))) from None
     except MemoryError:
         raise MemoryError from None
     except (OSError, EOFError) as error:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from mixbench.data.sources import Source, UnreadableImage, whole
+from mixbench.data.sources import Source, UnreadableMask, whole
 from mixbench.errors import reason
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ LOOKING = 10  # seconds for the content of masks before training
 
 
 def read_mask(path: Path) -> Image.Image:
-    """The mask in a PNG file, 8 bits of one channel; UnreadableImage where it is none.
+    """The mask in a PNG file, 8 bits of one channel; UnreadableMask where it is none.
 
     Of a palette, as Pascal VOC's, the numbers count and not the colours.
     """
@@ -37,7 +37,7 @@ def read_mask(path: Path) -> Image.Image:
                 raise ValueError(f"it has the channels {bands}, and a mask has one of numbers")
             numbers = np.asarray(image)
     except Exception as error:  # decoders raise anything for a damaged file
-        raise UnreadableImage(f"cannot read mask {path}: {reason(error, 200)}") from None
+        raise UnreadableMask(f"cannot read mask {path}: {reason(error, 200)}") from None
     return Image.fromarray(_of_8_bits(numbers))
 
 

@@ -14,17 +14,24 @@ from mixbench.data.scene_area import Area
 from mixbench.mix import hashed_seed
 
 VALIDATION = ("validation", "val", "test")  # the first that a data set has is validated on
-CHECKS = (
-    "--check-data names every such image, --skip-unreadable leaves them out in a run of its own"
-)
 
 
 class UnreadableImage(ValueError):
     """A file of the data set that cannot be decoded; its note names the way out."""
 
+    way_out = (
+        "--check-data names every such image, --skip-unreadable leaves them out in a run of its own"
+    )
+
     def __init__(self, message: str):
         super().__init__(message)
-        self.add_note(CHECKS)
+        self.add_note(self.way_out)
+
+
+class UnreadableMask(UnreadableImage):
+    """A mask, or a map of labels, that cannot be decoded or is not as large as its image."""
+
+    way_out = "--check-data looks at images alone: mend this file, or take it away with its image"
 
 
 class Source(ABC):

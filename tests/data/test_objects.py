@@ -18,7 +18,7 @@ from mixbench.data.loaders import readable, set_epoch, train_loader
 from mixbench.data.masks import check_objects, is_object, read_mask
 from mixbench.data.normalisation import Normalisation
 from mixbench.data.objects import MaskAugmentation, eval_objects, on_object
-from mixbench.data.sources import Source, UnreadableImage
+from mixbench.data.sources import Source, UnreadableMask
 from mixbench.data.transforms import eval_transform, train_transform
 from mixbench.recipe import load_recipe
 from mixbench.runtime import Runtime
@@ -204,10 +204,12 @@ def test_three_states_of_a_mask(tmp_path):
         [True, False, True],
     ]
     Image.new("RGB", (3, 2)).save(tmp_path / "colour.png")
-    with pytest.raises(UnreadableImage, match="channels R, G, B, and a mask has one"):
+    with pytest.raises(UnreadableMask, match="channels R, G, B, and a mask has one"):
         read_mask(tmp_path / "colour.png")
     (tmp_path / "broken.png").write_bytes(b"\x89PNG")
-    with pytest.raises(UnreadableImage, match=r"cannot read mask .*broken\.png"):
+    with pytest.raises(
+        UnreadableMask, match=r"cannot read mask .*broken\.png: .*\n.* mend this file"
+    ):
         read_mask(tmp_path / "broken.png")
 
 
@@ -292,8 +294,9 @@ def test_a_mask_of_another_size_stops_training_too(workers, masked):
     assert check_objects(data.train, "train", seconds=-1) is None
     loader = train_loader(data, recipe(batch_size=4), 0, 4, workers, CPU, objects=True)
     set_epoch(loader, 0)
-    with pytest.raises(UnreadableImage, match=r"^the mask of train/.* has \d+x\d+ pixels, and the"):
+    with pytest.raises(UnreadableMask, match=r"^the mask of train/.* has \d+x\d+ p") as caught:
         list(readable(loader))
+    assert "\n" not in str(caught.value) and caught.value.__notes__ == [UnreadableMask.way_out]
 
 
 @pytest.mark.parametrize("kind", ["size", "lonely", "twice"])
