@@ -7,7 +7,7 @@ import typing
 from typing import Any
 
 from mixbench.recipe import HINTS, Recipe
-from mixbench.values import Bounds, Option, type_name
+from mixbench.values import Bounds, Option, is_union, type_name
 
 PAGE = """# The recipe
 
@@ -101,10 +101,11 @@ def values_in_words(hint: Any, bounds: Bounds) -> str:
     """The values that an option or a strategy's parameter takes, in words."""
     if bounds.choices:
         return bounds.bounds
-    optional = type(None) in typing.get_args(hint)
-    parts = [part for part in typing.get_args(hint) if part is not type(None)]
-    kind = type_name(parts[0] if optional else hint)
-    return ", ".join(filter(None, [kind, bounds.bounds])) + (", or null" if optional else "")
+    said = []
+    for part in typing.get_args(hint) if is_union(hint) else [hint]:
+        within = "" if part in (str, type(None)) else bounds.bounds  # which is of numbers
+        said.append(", ".join(filter(None, [type_name(part), within])))
+    return ", or ".join(said)
 
 
 def _written(value: Any) -> str:

@@ -38,8 +38,8 @@ def progressive_lam(mixed: MixedBatch, attn: Tensor, logits: Tensor) -> Tensor:
 class MixPro(AttentionRule):
     """The pixels of `base`, and a label that trusts attention as far as the prediction is right.
 
-    Over a constant mask (Mixup) it changes nothing. An image whose attention or prediction is not
-    finite keeps its label by area.
+    `attention` is named as TransMix's is. Over a constant mask (Mixup) it changes nothing. An image
+    whose attention or prediction is not finite keeps its label by area.
     Differs: the cosine carries no gradient, where the released code's lets the network move its own
     label; it is taken of the label without smoothing, and the loss is smoothed as every other's.
     """

@@ -56,9 +56,10 @@ def attention_lam(
 class TransMix(AttentionRule):
     """The pixels of `base`, and lam = (1 - attention_weight) * area + attention_weight * attention.
 
-    attention_weight 0.5 is the paper's section 4.1 and the released code, 1 is equation 7. Over a
-    constant mask (Mixup) it changes nothing. An image whose attention is not finite keeps its label
-    by area.
+    attention_weight 0.5 is the paper's section 4.1 and the released code, 1 is equation 7.
+    `attention` is that of the last block (`last`), of another (its number, from 1), of all
+    (`rollout`) or of a frozen network (its name, or its file). Over a constant mask (Mixup) it
+    changes nothing. An image whose attention is not finite keeps its label by area.
     """
 
     base: MixStrategy = parameter(CutMix())

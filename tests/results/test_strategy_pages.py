@@ -48,6 +48,8 @@ def test_parameters_and_needs_are_those_of_the_code():
         ("`weight`", "`1.0`", "a number, between 0 and 1"),
     ]
     assert parameters(strategy_class("none")) == []
+    [attention] = [row for row in parameters(strategy_class("mixpro")) if row[0] == "`attention`"]
+    assert attention[2] == "a whole number, between 1 and 1000, or text"  # bounds are of numbers
     assert needs_of_page("cutmix") == ["* nothing but the batch"]
     assert [line.split()[1] for line in needs_of_page("regmixup")] == ["the"]
     with_head = needs_of_page("smmix")
