@@ -27,10 +27,10 @@ from mixbench.training.estimate import (
     resident_memory,
     room_of,
     sizes_in,
-    sizes_of,
     training_disk,
     training_memory,
     training_seconds,
+    tried_sizes,
 )
 from mixbench.training.trial import slow_bfloat16, try_loading, try_strategies
 
@@ -125,7 +125,7 @@ def _training_cost(
     recipe, num_classes = plan.recipe, len(data.classes)
     seeds = [[strategy_spec(each) for each in each_seed] for each_seed in strategies_by_seed]
     wanted = {spec for specs in seeds for spec in specs}
-    sizes = sizes_of(recipe, runtime)
+    sizes = tried_sizes(recipe, num_classes, runtime)
     strategies = [each for each in plan.strategies if strategy_spec(each) in wanted]
     trials = try_strategies(strategies, recipe, num_classes, sizes, runtime)
     loading = try_loading(data, recipe, sizes.micro_batch, runtime)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -19,7 +19,7 @@ from mixbench.mix import MixStrategy
 from mixbench.models.build import recipe_model
 from mixbench.recipe import Recipe
 from mixbench.runtime import Runtime
-from mixbench.training.batches import Sizes, nearest_group, resolve_sizes
+from mixbench.training.batches import Sizes, fits_in_memory, nearest_group, resolve_sizes
 from mixbench.training.trial import Loading, Trial, try_loading, try_strategies
 
 T = TypeVar("T")
@@ -69,17 +69,41 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def sizes_of(recipe: Recipe, runtime: Runtime) -> Sizes:
+def sizes_of(
+    recipe: Recipe, runtime: Runtime, fits: Callable[[int], bool] = lambda size: True
+) -> Sizes:
     """How the batch is likely to be divided here; ValueError where it cannot be."""
     likely = max(GPU_MICRO_BATCH, recipe.mix_group if isinstance(recipe.mix_group, int) else 0)
-    return resolve_sizes(recipe, runtime.device, lambda size: size <= likely, runtime.world.size)
+
+    def likely_fits(size: int) -> bool:
+        return size <= likely and fits(size)
+
+    return resolve_sizes(recipe, runtime.device, likely_fits, runtime.world.size)
+
+
+def tried_sizes(recipe: Recipe, num_classes: int, runtime: Runtime) -> Sizes:
+    """As `sizes_of`, and a GPU's memory holds it: that is tried, as training will try it.
+
+    Where none fits, as of `sizes_of`: training will say why.
+    """
+    if runtime.device.type != "cuda":
+        return sizes_of(recipe, runtime)
+    with torch.random.fork_rng(devices=[]):
+        model = recipe_model(recipe, num_classes, 0)
+    try:
+        return sizes_of(
+            recipe, runtime, lambda size: fits_in_memory(model, recipe, size, runtime.device)
+        )
+    except ValueError:
+        return sizes_of(recipe, runtime)
 
 
 def estimate_seconds(
     strategies: Sequence[MixStrategy], recipe: Recipe, data: Data, runtime: Runtime
 ) -> float:
     """Seconds that training every strategy with one seed will take here."""
-    num_classes, sizes = len(data.classes), sizes_of(recipe, runtime)
+    num_classes = len(data.classes)
+    sizes = tried_sizes(recipe, num_classes, runtime)
     trials = try_strategies(strategies, recipe, num_classes, sizes, runtime)
     loading = try_loading(data, recipe, sizes.micro_batch, runtime)
     work = Work.of(recipe, data, sizes, 0, runtime)

@@ -29,6 +29,7 @@ from mixbench.training.estimate import (
     training_disk,
     training_memory,
     training_seconds,
+    tried_sizes,
 )
 from mixbench.training.evaluate import is_evaluated
 from mixbench.training.learner import Learner
@@ -260,6 +261,23 @@ def test_the_likely_micro_batch_of_a_gpu_fits_with_a_quarter_more():
     none_fits = sizes_in(replace(room, free=1), replace(recipe, mix_group=32), gpu)
     assert none_fits == Sizes(micro_batch=64, mix_group=32)  # as without a room
     assert sizes_in(room, RECIPE, CPU) == Sizes(micro_batch=8, mix_group=8)
+
+
+def test_a_micro_batch_that_a_gpu_does_not_hold_is_not_tried(monkeypatch):
+    """Of 128 images at most; where none fits, as without a trial."""
+    held = 64
+    monkeypatch.setattr(
+        estimate, "fits_in_memory", lambda model, recipe, size, device: size <= held
+    )
+    gpu = Runtime(device=torch.device("cuda"))
+    recipe = replace(RECIPE, batch_size=256, micro_batch="auto", mix_group="auto")
+    assert tried_sizes(recipe, 10, gpu) == Sizes(micro_batch=64, mix_group=64)
+    held = 1000
+    assert tried_sizes(recipe, 10, gpu) == Sizes(micro_batch=128, mix_group=128)
+    held = 0
+    groups = replace(recipe, mix_group=32)
+    assert tried_sizes(groups, 10, gpu) == Sizes(micro_batch=128, mix_group=32)
+    assert tried_sizes(RECIPE, 10, CPU) == Sizes(micro_batch=8, mix_group=8)
 
 
 def test_a_system_that_does_not_say_what_is_free_gives_no_room(monkeypatch, tmp_path):
