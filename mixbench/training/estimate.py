@@ -86,7 +86,7 @@ def tried_sizes(recipe: Recipe, num_classes: int, runtime: Runtime) -> Sizes:
 
     Where none fits, as of `sizes_of`: training will say why.
     """
-    if runtime.device.type != "cuda":
+    if runtime.device.type != "cuda" or isinstance(recipe.micro_batch, int):
         return sizes_of(recipe, runtime)
     with torch.random.fork_rng(devices=[]):
         model = recipe_model(recipe, num_classes, 0)
