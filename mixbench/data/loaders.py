@@ -230,7 +230,8 @@ def set_epoch(loader: DataLoader[tuple[Any, ...]], epoch: int) -> None:
 def readable(loader: Iterable[B]) -> Iterator[B]:
     """A loader's batches; what goes wrong in a worker process is said in one sentence.
 
-    UnreadableImage where an image cannot be read, MemoryError and OSError as in this process.
+    UnreadableImage where an image or its mask cannot be read, MemoryError and OSError as in this
+    process.
     """
     try:
         yield from loader

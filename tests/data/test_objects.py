@@ -294,7 +294,8 @@ def test_a_mask_of_another_size_stops_training_too(workers, masked):
     assert check_objects(data.train, "train", seconds=-1) is None
     loader = train_loader(data, recipe(batch_size=4), 0, 4, workers, CPU, objects=True)
     set_epoch(loader, 0)
-    with pytest.raises(UnreadableMask, match=r"^the mask of train/.* has \d+x\d+ p") as caught:
+    words = r"^the mask of train/.* has \d+x\d+ pixels, and the"
+    with pytest.raises(UnreadableMask, match=words) as caught:
         list(readable(loader))
     assert "\n" not in str(caught.value) and caught.value.__notes__ == [UnreadableMask.way_out]
 

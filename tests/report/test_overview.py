@@ -81,6 +81,7 @@ def test_differences_are_the_single_reports_and_p_is_corrected_together(tmp_path
     assert all("after Holm's correction over 2 comparisons" in text for _, text in alone)
 
 
+@pytest.mark.pictures
 def test_a_row_of_the_overview_shows_the_figures(tmp_path):
     a, b = trained_run(tmp_path / "a", effect=1.5), trained_run(tmp_path / "b", model="resnet50")
     rows, page, markdown = overview(a, b)

@@ -99,6 +99,7 @@ def test_a_table_of_speeds_without_ratios_is_a_page_too(tmp_path):
     assert "100.00 [98.00, 102.00]" in Page(report_runs([run]).read_text()).text
 
 
+@pytest.mark.pictures
 def test_the_page_counts_the_seeds_of_each_strategy(tmp_path):
     rows = [run_row("cutmix", seed) for seed in range(5)]
     rows += [run_row("mixup", seed) for seed in range(5, 10)]
@@ -163,6 +164,7 @@ def test_the_page_shows_everything_and_fetches_nothing(tmp_path):
     assert report_runs([tmp_path]).read_bytes() == first
 
 
+@pytest.mark.pictures
 def test_what_is_published_elsewhere_is_of_the_runs_strategies(tmp_path):
     write_run(tmp_path / "some", [run_row("cutmix"), run_row("mixpro"), run_row("fmix")])
     page = page_of(tmp_path / "some")
@@ -276,6 +278,7 @@ def test_one_seed_is_tested_over_its_images(tmp_path):
     assert sentence in page_of(tmp_path).text
 
 
+@pytest.mark.pictures
 def test_single_classes_and_calibration_are_on_the_page(tmp_path):
     rows = [run_row(spec, seed) for spec in ("cutmix", "transmix") for seed in range(2)]
     write_run(tmp_path, rows)
@@ -310,6 +313,7 @@ def test_single_classes_and_calibration_are_on_the_page(tmp_path):
     ]
 
 
+@pytest.mark.pictures
 def test_runs_of_older_versions_say_what_is_missing(tmp_path):
     write_run(tmp_path, [run_row("cutmix", brier=None), run_row("transmix")], older=True)
     page = page_of(tmp_path)
@@ -323,6 +327,7 @@ def test_runs_of_older_versions_say_what_is_missing(tmp_path):
     assert "Class by class" not in page.text and "Upper part" not in page.text
 
 
+@pytest.mark.pictures
 def test_an_older_seed_is_left_out_and_named(tmp_path):
     places = RunDirectory(write_run(tmp_path, [run_row(seed=seed) for seed in range(6)]))
     for seed in range(4):
@@ -364,6 +369,7 @@ def test_names_that_fit_no_class_are_refused_and_those_of_some_told(tmp_path):
     assert len(said) == 1 and "names 1 of 2 classes" in said[0]
 
 
+@pytest.mark.pictures
 def test_runs_on_different_images_are_named_and_the_report_goes_on(tmp_path):
     """Two runs whose validation folders hold as many images, of other names."""
     runs = []
